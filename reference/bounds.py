@@ -1,0 +1,418 @@
+"""Each term of the cost and each element of its gradient, with a bound for a right computation.
+
+The formulas are those of `reference.cost` and `reference.gradient`, written once more in the
+rules of `reference.rounding`, so that value and bound travel together through the network. A test
+holds the values to the plain oracle. `precision` is the format of activations, products and
+deltas; penalties and reductions to a scalar are in at least float32, and parameters are stored in
+at least float32 (Keras's mixed policies).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reference.cost import decay_multiplicity
+from reference.network import Parameters, layer_activations
+from reference.regularizers import orthogonal, orthogonal_gradient, unit_rows
+from reference.rounding import Arithmetic, Bounded, Precision, exact, precision_named
+from reference.validation import edge, non_negative, real_array, real_number, target_activation
+
+
+@dataclass(frozen=True, eq=False)
+class BoundedParameters:
+    """Kernels and biases (or their gradients), each with a bound."""
+
+    kernels: tuple[Bounded, ...]
+    biases: tuple[Bounded, ...]
+    tied: bool
+
+    @property
+    def layer_kernels(self) -> tuple[Bounded, ...]:
+        """One kernel for each layer; a tied network's second half transposed."""
+        mirrored = tuple(kernel.transposed for kernel in reversed(self.kernels))
+        return self.kernels + mirrored if self.tied else self.kernels
+
+
+@dataclass(frozen=True, eq=False)
+class BoundedCost:
+    """The three terms and their sum, each a value and a bound (shape ())."""
+
+    reconstruction: Bounded
+    weight_decay: Bounded
+    sparsity: Bounded
+    total: Bounded
+
+
+@dataclass(frozen=True, eq=False)
+class BoundedStep:
+    """What one evaluation gives: the cost, and its gradient by parameters and by input."""
+
+    cost: BoundedCost
+    gradient: BoundedParameters
+    x: Bounded
+
+
+def at_least_float32(precision: Precision) -> Precision:
+    """Return the precision of penalties, reductions and stored parameters.
+
+    >>> at_least_float32(precision_named("bfloat16")).name
+    'float32'
+    """
+    halves = precision.unit_roundoff > 2.0**-24
+    return precision_named("float32") if halves else precision
+
+
+def without_bounds(parameters: Parameters) -> BoundedParameters:
+    """Return parameters that both sides hold exactly."""
+    return BoundedParameters(
+        tuple(exact(kernel) for kernel in parameters.kernels),
+        tuple(exact(bias) for bias in parameters.biases),
+        parameters.tied,
+    )
+
+
+def cost_and_gradient_with_bounds(
+    parameters: Parameters | BoundedParameters,
+    x: Any,
+    *,
+    rho: Any,
+    beta: Any,
+    weight_decay: Any,
+    y: Any = None,
+    activation: str = "sigmoid",
+    output_activation: str | None = None,
+    epsilon: Any = 0.0,
+    symmetric: bool = False,
+    tied_decay: int = 1,
+    from_logits: bool = False,
+    precision: str = "float32",
+) -> BoundedStep:
+    """EQ-BOUND-COST: the three terms of EQ-COST and EQ-GRADIENT, each with its bound.
+
+    Source: EQ-COST, EQ-DELTA and EQ-GRADIENT in the rules of `reference.rounding`.
+
+    Args:
+        parameters: The network; `BoundedParameters` if it is itself the result of steps.
+        x: (m, n), a row a sample.
+        rho: ρ, inside (0, 1).
+        beta: β ≥ 0.
+        weight_decay: λ ≥ 0.
+        y: The targets; `None`: x.
+        activation: f of the hidden layers.
+        output_activation: f of the last layer; `None`: the same.
+        epsilon: Where EQ-KL-EXTENSION begins.
+        symmetric: Whether hidden activations lie in [−1, 1].
+        tied_decay: How often a tied kernel counts in EQ-DECAY, 1 or 2.
+        from_logits: Whether the implementation computes the sparsity by EQ-KL-LOGITS.
+        precision: The format of activations, products and deltas: a name of
+            `reference.rounding.PRECISIONS`.
+
+    Returns:
+        Values (those of the plain oracle up to float64 rounding) and bounds.
+
+    Raises:
+        TypeError, ValueError: If an argument leaves its range.
+
+    >>> step = cost_and_gradient_with_bounds(
+    ...     Parameters([[[0.5]], [[0.5]]], [[0.0], [0.0]]), [[0.25]],
+    ...     rho=0.5, beta=1.0, weight_decay=0.0)
+    >>> 0.0 < float(step.cost.reconstruction.bound) < 1e-6
+    True
+    """
+    rho = target_activation(rho)
+    beta = non_negative("beta", beta)
+    weight_decay = non_negative("weight_decay", weight_decay)
+    epsilon = edge(epsilon, rho)
+    x = real_array("x", x, ndim=2, finite=True)
+    y = x if y is None else real_array("y", y, ndim=2, finite=True)
+    multiplicity = decay_multiplicity(parameters.tied, tied_decay)
+    if isinstance(parameters, Parameters):
+        parameters = without_bounds(parameters)
+    compute = Arithmetic(precision)
+    wide = Arithmetic(at_least_float32(compute.precision))
+    m = len(x)
+
+    kernels = [compute.cast(kernel) for kernel in parameters.layer_kernels]
+    names = layer_activations(activation, output_activation, len(kernels))
+    logits: list[Bounded] = []
+    activations = [compute.cast(exact(x))]
+    slopes: list[Bounded] = []
+    for kernel, bias, name in zip(kernels, parameters.biases, names, strict=True):
+        z = compute.add(compute.matmul(activations[-1], kernel), compute.cast(bias))
+        a, slope = compute.activation(name, z)
+        logits.append(z)
+        activations.append(a)
+        slopes.append(slope)
+
+    error = wide.subtract(activations[-1], exact(y))
+    reconstruction = wide.divide_by_count(wide.sum_of_squares(error), 2.0 * m)
+    decay_terms = [
+        wide.multiply(wide.number(weight_decay / 2.0 * multiplicity), wide.sum_of_squares(kernel))
+        for kernel in parameters.kernels
+    ]
+    sparsity_terms: list[Bounded] = []
+
+    delta = compute.multiply(compute.cast(wide.divide_by_count(error, m)), slopes[-1])
+    deltas = [delta]
+    for layer in range(len(kernels) - 2, -1, -1):
+        carried = compute.matmul(delta, kernels[layer + 1].transposed)
+        if from_logits:
+            divergence, by_logit = wide.kl_divergence_from_logits(rho, logits[layer])
+            penalty_delta = compute.cast(wide.multiply(wide.number(beta), by_logit))
+            delta = compute.add(compute.multiply(carried, slopes[layer]), penalty_delta)
+        else:
+            rho_hat = wide.mean_over_samples(activations[layer + 1], symmetric=symmetric)
+            divergence = wide.kl_divergence(rho, rho_hat, epsilon)
+            factor = beta / 2.0 if symmetric else beta
+            slope = wide.divide_by_count(
+                wide.multiply(wide.number(factor), wide.kl_derivative(rho, rho_hat, epsilon)),
+                m,
+            )
+            delta = compute.multiply(
+                compute.add(carried, compute.cast(_switched(beta, slope))), slopes[layer]
+            )
+        deltas.insert(0, delta)
+        term = wide.multiply(wide.number(beta), wide.total(divergence))
+        sparsity_terms.insert(0, _switched(beta, term))
+
+    of_layers = [
+        compute.matmul(a.transposed, d) for a, d in zip(activations[:-1], deltas, strict=True)
+    ]
+    if parameters.tied:
+        half = len(of_layers) // 2
+        of_layers = [
+            wide.add(of_layers[layer], of_layers[-1 - layer].transposed) for layer in range(half)
+        ]
+    decay = wide.number(weight_decay * multiplicity)
+    gradient = BoundedParameters(
+        tuple(
+            wide.add(g, wide.multiply(decay, kernel))
+            for g, kernel in zip(of_layers, parameters.kernels, strict=True)
+        ),
+        tuple(compute.total(d, axis=0) for d in deltas),
+        parameters.tied,
+    )
+    cost = _sum_of_terms(wide, reconstruction, decay_terms, sparsity_terms)
+    return BoundedStep(cost, gradient, compute.matmul(deltas[0], kernels[0].transposed))
+
+
+def _switched(beta: float, term: Bounded) -> Bounded:
+    # β = 0 leaves nothing of the term, not even where its divergence is infinite: 0 · ∞ is not
+    # formed by an implementation that bounds its divergence, and the oracle says 0.
+    if beta > 0.0:
+        return term
+    return Bounded(
+        np.zeros_like(term.value), np.where(np.isfinite(term.bound), 0.0 * term.value, np.inf)
+    )
+
+
+def _sum_of_terms(
+    wide: Arithmetic,
+    reconstruction: Bounded,
+    decay_terms: Sequence[Bounded],
+    sparsity_terms: Sequence[Bounded],
+) -> BoundedCost:
+    def added(terms: Sequence[Bounded]) -> Bounded:
+        total = exact(0.0)
+        for term in terms:
+            total = wide.add(total, term)
+        return total
+
+    weight_decay, sparsity = added(decay_terms), added(sparsity_terms)
+    return BoundedCost(
+        reconstruction, weight_decay, sparsity, added([reconstruction, weight_decay, sparsity])
+    )
+
+
+def gradient_descent_with_bounds(
+    parameters: Parameters,
+    x: Any,
+    *,
+    steps: int,
+    learning_rate: float,
+    precision: str = "float32",
+    **arguments: Any,
+) -> BoundedParameters:
+    """EQ-BOUND-DESCENT: W ← W − α ∂J/∂W, `steps` times, with a bound for the weights reached.
+
+    The bound of each step enters the next: it grows as the errors of a right computation may.
+
+    Source: CS294A lecture notes "Sparse autoencoder", §2.2 (gradient descent), in the rules of
+    `reference.rounding`.
+
+    Args:
+        parameters: Where the descent starts.
+        x: (m, n), all samples in each step.
+        steps: How many steps.
+        learning_rate: α.
+        precision: As in `cost_and_gradient_with_bounds`.
+        **arguments: Those of `cost_and_gradient_with_bounds`.
+
+    Returns:
+        The parameters after the steps.
+
+    Raises:
+        TypeError, ValueError: If an argument leaves its range.
+    """
+    learning_rate = non_negative("learning_rate", learning_rate)
+    wide = Arithmetic(at_least_float32(precision_named(precision)))
+    rate = wide.number(learning_rate)
+    current = without_bounds(parameters)
+    for _ in range(steps):
+        gradient = cost_and_gradient_with_bounds(
+            current, x, precision=precision, **arguments
+        ).gradient
+
+        def stepped(theta: Bounded, slope: Bounded) -> Bounded:
+            return wide.subtract(theta, wide.multiply(rate, slope))
+
+        current = BoundedParameters(
+            tuple(map(stepped, current.kernels, gradient.kernels)),
+            tuple(map(stepped, current.biases, gradient.biases)),
+            current.tied,
+        )
+    return current
+
+
+def kl_sparsity_with_bounds(
+    activations: Any,
+    rho: Any,
+    beta: Any,
+    *,
+    epsilon: Any = 0.0,
+    symmetric: bool = False,
+    mask: Any = None,
+    from_logits: bool = False,
+    precision: str = "float32",
+) -> tuple[Bounded, Bounded]:
+    """EQ-BOUND-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of one layer's output, and its gradient by each element.
+
+    Source: EQ-SPARSITY and EQ-SPARSITY-SLOPE (EQ-KL-LOGITS and its derivative) in the rules of
+    `reference.rounding`.
+
+    Args:
+        activations: (samples, ..., units); logits if `from_logits`.
+        rho: ρ, inside (0, 1).
+        beta: β ≥ 0.
+        epsilon: Where EQ-KL-EXTENSION begins.
+        symmetric: Whether the activations lie in [−1, 1].
+        mask: Valid positions, the shape of `activations` without its last axis.
+        from_logits: Whether `activations` are the logits of sigmoid units.
+        precision: The format of the activations. The gradient arrives in it.
+
+    Returns:
+        The term (shape ()), and its gradient (the shape of `activations`).
+
+    Raises:
+        TypeError, ValueError: If an argument leaves its range.
+
+    >>> value, gradient = kl_sparsity_with_bounds([[0.25], [0.75]], 0.5, 3.0)
+    >>> float(value.value), gradient.value.tolist()
+    (0.0, [[0.0], [0.0]])
+    """
+    rho = target_activation(rho)
+    beta = non_negative("beta", beta)
+    epsilon = edge(epsilon, rho)
+    array = real_array("activations", activations, finite=True)
+    samples = array.reshape(-1, array.shape[-1])
+    valid = (
+        np.ones(len(samples), dtype=bool) if mask is None else np.asarray(mask, dtype=bool).ravel()
+    )
+    compute = Arithmetic(precision)
+    wide = Arithmetic(at_least_float32(compute.precision))
+    a = exact(samples[valid])
+    if from_logits:
+        divergence, by_element = wide.kl_divergence_from_logits(rho, a)
+        slope = wide.multiply(wide.number(beta), by_element)
+    else:
+        rho_hat = wide.mean_over_samples(a, symmetric=symmetric)
+        divergence = wide.kl_divergence(rho, rho_hat, epsilon)
+        factor = beta / 2.0 if symmetric else beta
+        slope = wide.divide_by_count(
+            wide.multiply(wide.number(factor), wide.kl_derivative(rho, rho_hat, epsilon)),
+            len(a.value),
+        )
+    slope = compute.cast(_switched(beta, slope))
+    value = wide.multiply(wide.number(beta), wide.total(divergence))
+    gradient = np.zeros_like(samples)
+    gradient_bound = np.zeros_like(samples)
+    gradient[valid] = slope.value
+    gradient_bound[valid] = slope.bound
+    return _switched(beta, value), Bounded(
+        gradient.reshape(array.shape), gradient_bound.reshape(array.shape)
+    )
+
+
+def l1_l2_with_bounds(
+    weights: Any, l1_factor: Any, l2_factor: Any, *, precision: str = "float32"
+) -> tuple[Bounded, Bounded]:
+    """EQ-BOUND-L1L2: EQ-L1L2 and its gradient, each with its bound; EQ-L1 and EQ-L2 within it.
+
+    Source: EQ-L1L2 and EQ-L1L2-GRADIENT in the rules of `reference.rounding`.
+
+    >>> value, gradient = l1_l2_with_bounds([1.0, -2.0], 0.5, 0.5)
+    >>> float(value.value), gradient.value.tolist()
+    (4.0, [1.5, -2.5])
+    """
+    arithmetic = Arithmetic(precision)
+    w = exact(weights)
+    l1_number = arithmetic.number(real_number("l1_factor", l1_factor))
+    l2_number = arithmetic.number(real_number("l2_factor", l2_factor))
+    value = arithmetic.add(
+        arithmetic.multiply(l1_number, arithmetic.total(exact(np.abs(w.value)))),
+        arithmetic.multiply(l2_number, arithmetic.sum_of_squares(w)),
+    )
+    twice = Bounded(2.0 * l2_number.value, 2.0 * l2_number.bound)
+    gradient = arithmetic.add(
+        arithmetic.multiply(l1_number, exact(np.sign(w.value))), arithmetic.multiply(twice, w)
+    )
+    return value, gradient
+
+
+def orthogonal_with_bounds(
+    weights: Any, factor: Any = 0.01, mode: str = "rows", *, precision: str = "float32"
+) -> tuple[Bounded, Bounded]:
+    """EQ-BOUND-ORTHOGONAL: EQ-ORTHOGONAL and its gradient, each with its bound.
+
+    A normalised element is off by (n u_acc/2 + 8u) relative: half the error of the sum of n
+    squares, a reciprocal square root and a product. Where a cosine is within its bound of 0 its
+    sign, hence the gradient, may be off by 2.
+
+    Source: EQ-ORTHOGONAL and EQ-ORTHOGONAL-GRADIENT in the rules of `reference.rounding`.
+
+    >>> value, _ = orthogonal_with_bounds([[1.0, 0.0], [3.0, 0.0]])
+    >>> float(value.value)
+    0.01
+    """
+    arithmetic = Arithmetic(precision)
+    value = orthogonal(weights, factor, mode)
+    gradient = orthogonal_gradient(weights, factor, mode)
+    unit_vectors, lengths = unit_rows(weights, mode)
+    relative = unit_vectors.shape[1] * arithmetic.u_accumulator / 2.0 + 8.0 * arithmetic.u
+    u = Bounded(unit_vectors, relative * np.abs(unit_vectors) + arithmetic.precision.underflow)
+    cosines = arithmetic.matmul(u, u.transposed)
+    different = 1.0 - np.eye(len(unit_vectors))
+    off_diagonal = Bounded(np.abs(cosines.value) * different, cosines.bound * different)
+    scale = arithmetic.number(real_number("factor", factor))
+    pairs = len(unit_vectors) * (len(unit_vectors) - 1)
+    scale = arithmetic.divide_by_count(scale, pairs)
+    value_bound = arithmetic.multiply(scale, arithmetic.total(off_diagonal)).bound
+
+    signs = Bounded(
+        np.sign(cosines.value) * different,
+        2.0 * different * (np.abs(cosines.value) <= cosines.bound),
+    )
+    pull = arithmetic.matmul(signs, u)
+    inside = arithmetic.total(arithmetic.multiply(pull, u), axis=1)
+    inside = Bounded(inside.value[:, None], inside.bound[:, None])
+    projected = arithmetic.subtract(pull, arithmetic.multiply(inside, u))
+    inverse = Bounded(1.0 / lengths, relative / lengths)
+    twice = Bounded(2.0 * scale.value, 2.0 * scale.bound)
+    bound = arithmetic.multiply(twice, arithmetic.multiply(projected, inverse)).bound
+    return Bounded(np.asarray(value), value_bound), Bounded(
+        gradient, bound if mode == "rows" else bound.T
+    )
