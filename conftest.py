@@ -1,0 +1,133 @@
+"""Set-up of every test process: the backend, the device, Hypothesis, and how to reproduce."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests import backend_processes
+
+hypothesis.settings.register_profile("dev", max_examples=20, deadline=None)
+hypothesis.settings.register_profile(
+    "ci", max_examples=40, deadline=None, derandomize=True, print_blob=True, database=None
+)
+hypothesis.settings.register_profile(
+    "thorough", max_examples=1000, deadline=None, print_blob=True
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backends",
+        default=None,
+        help="comma-separated backends to test (default: every installed one)",
+    )
+    parser.addoption(
+        "--device",
+        default=None,
+        choices=("cpu", "gpu"),
+        help="where backend tests run; gpu skips what sees none (default: cpu)",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    default = "ci" if os.environ.get("CI") else "dev"
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default))
+    backend_processes.attach(config)
+    if os.environ.get("KERAS_BACKEND"):
+        prepare_backend(os.environ["KERAS_BACKEND"], config.getoption("device") or "cpu")
+
+
+def prepare_backend(backend: str, device: str) -> None:
+    """Make a process of one backend behave the same on every machine."""
+    os.environ.setdefault("KERAS_HOME", tempfile.mkdtemp(prefix="sae-oracle-keras-"))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if backend == "torch":
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        # The first call into the vector math library may race with its own set-up and return
+        # wrong digits (pytorch issue 188792).
+        for function in (torch.log, torch.exp, torch.log1p, torch.tanh, torch.sigmoid):
+            function(torch.ones(1))
+    elif backend == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def gpu_is_visible(backend: str) -> bool:
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    if backend == "tensorflow":
+        import tensorflow
+
+        return bool(tensorflow.config.list_physical_devices("GPU"))
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    return False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    backend = os.environ.get("KERAS_BACKEND")
+    if not backend:
+        return
+    backend_processes.select_for_backend(config, items, backend)
+    if config.getoption("device") == "gpu" and not gpu_is_visible(backend):
+        for item in items:
+            if backend_processes.is_backend_path(item.path, config.rootpath):
+                item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.failed:
+        profile = hypothesis.settings.get_current_profile_name()
+        backend = os.environ.get("KERAS_BACKEND")
+        variables = f"KERAS_BACKEND={backend} " if backend else ""
+        report.sections.append(
+            (
+                "reproduce",
+                f"{variables}HYPOTHESIS_PROFILE={profile} "
+                f"python -m pytest {shlex.quote(item.nodeid)}",
+            )
+        )
+    return report
+
+
+@pytest.fixture
+def backend() -> str:
+    """The name of the backend of this process."""
+    return os.environ["KERAS_BACKEND"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras(request: pytest.FixtureRequest) -> Iterator[None]:
+    if os.environ.get("KERAS_BACKEND") and backend_processes.is_backend_path(
+        request.node.path, request.config.rootpath
+    ):
+        import keras
+
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+    yield

@@ -1,0 +1,67 @@
+"""Checks of hyperparameters at construction: the name, the value and the allowed range."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+
+def number_between(
+    name: str, value: Any, low: float, high: float, *, low_open: bool, high_open: bool
+) -> float:
+    """Return `value` as a Python float inside an interval.
+
+    A Python float keeps the dtype of the tensors that it meets; a NumPy float64 would promote
+    them on JAX.
+
+    Raises:
+        TypeError: If `value` is not one real number.
+        ValueError: If it lies outside the interval.
+
+    >>> number_between("rho", 0.5, 0.0, 1.0, low_open=True, high_open=True)
+    0.5
+    """
+    interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
+    number = float(value)
+    above = number > low if low_open else number >= low
+    below = number < high if high_open else number <= high
+    if not (above and below):
+        raise ValueError(f"`{name}` must lie in {interval}. Received: {name}={value!r}")
+    return number
+
+
+def sparsity_target(rho: Any) -> float:
+    """Return ρ, inside (0, 1)."""
+    return number_between("rho", rho, 0.0, 1.0, low_open=True, high_open=True)
+
+
+def non_negative(name: str, value: Any) -> float:
+    """Return a finite number that is not negative."""
+    return number_between(name, value, 0.0, math.inf, low_open=False, high_open=True)
+
+
+def extension_edge(epsilon: Any, rho: float) -> float:
+    """Return ε, with 0 ≤ ε < ½ and ε ≤ min(ρ, 1 − ρ): the target lies where the KL is exact."""
+    epsilon = number_between("epsilon", epsilon, 0.0, 0.5, low_open=False, high_open=True)
+    if epsilon > min(rho, 1.0 - rho):
+        raise ValueError(
+            f"`epsilon` must lie in [0, min(rho, 1 - rho)] = [0, {min(rho, 1.0 - rho)}]. "
+            f"Received: epsilon={epsilon!r}, rho={rho!r}"
+        )
+    return epsilon
+
+
+def sparsity_form(from_logits: Any, symmetric: Any) -> tuple[bool, bool]:
+    """Return the two flags; they exclude each other."""
+    for name, value in (("from_logits", from_logits), ("symmetric", symmetric)):
+        if not isinstance(value, bool):
+            raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    if from_logits and symmetric:
+        raise ValueError(
+            "`symmetric=True` is for activations in [-1, 1] (tanh); `from_logits=True` takes the "
+            "logits of sigmoid units. Received both."
+        )
+    return from_logits, symmetric
