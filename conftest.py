@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -17,9 +16,7 @@ hypothesis.settings.register_profile("dev", max_examples=20, deadline=None)
 hypothesis.settings.register_profile(
     "ci", max_examples=40, deadline=None, derandomize=True, print_blob=True, database=None
 )
-hypothesis.settings.register_profile(
-    "thorough", max_examples=1000, deadline=None, print_blob=True
-)
+hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -122,7 +119,7 @@ def backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_keras(request: pytest.FixtureRequest) -> Iterator[None]:
+def _fresh_keras(request: pytest.FixtureRequest) -> None:
     if os.environ.get("KERAS_BACKEND") and backend_processes.is_backend_path(
         request.node.path, request.config.rootpath
     ):
@@ -130,4 +127,3 @@ def _fresh_keras(request: pytest.FixtureRequest) -> Iterator[None]:
 
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
-    yield

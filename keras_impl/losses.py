@@ -46,6 +46,19 @@ class HalfSquaredError(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.axis = axis
 
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return the loss; see `keras.losses.Loss`."""
+        if self.dtype != "float64" or self.reduction != "sum_over_batch_size":
+            return super().__call__(y_true, y_pred, sample_weight)
+        # Keras's own reduction divides in float32 on torch, whatever the dtype.
+        total = HalfSquaredError(self.axis, reduction="sum", dtype="float64")(
+            y_true, y_pred, sample_weight
+        )
+        samples = ops.shape(y_pred)[:1] if self.axis is None else ops.shape(y_pred)[:-1]
+        for size in samples:
+            total = total / ops.cast(size, total.dtype)
+        return total
+
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return ½‖y_pred − y_true‖² of each sample.
 

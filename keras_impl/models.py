@@ -189,7 +189,7 @@ class SparseAutoencoder(keras.Model):
             # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
             z = a @ self._kernel(layer) + self._compute(self.biases[layer])
             name = self.output_activation or self.activation if last else self.activation
-            a = keras.activations.get(name)(z)
+            a = _activated(name, z)
             if penalised and not last:
                 penalty = self.penalties[layer]
                 if penalty.from_logits:
@@ -275,6 +275,14 @@ class SparseAutoencoder(keras.Model):
             "tied_decay": self.tied_decay,
             "seed": self.seed,
         }
+
+
+def _activated(name: str, z: Any) -> Any:
+    if name == "tanh" and keras.backend.standardize_dtype(z.dtype) == "float64":
+        # `ops.tanh` of float64 is float32 on JAX.
+        e = ops.expm1(-2.0 * ops.abs(z))
+        return -ops.sign(z) * e / (2.0 + e)
+    return keras.activations.get(name)(z)
 
 
 def _units(hidden_units: Any) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from reference.bounds import (
     kl_sparsity_with_bounds,
     l1_l2_with_bounds,
     orthogonal_with_bounds,
+    reconstruction_with_bounds,
 )
 from reference.cost import (
     Cost,
@@ -114,6 +115,7 @@ __all__ = [
     "orthogonal_with_bounds",
     "pack",
     "reconstruction_cost",
+    "reconstruction_with_bounds",
     "relu",
     "running_average",
     "sigmoid",

@@ -347,6 +347,19 @@ def kl_sparsity_with_bounds(
     )
 
 
+def reconstruction_with_bounds(output: Any, y: Any, *, precision: str = "float32") -> Bounded:
+    """EQ-BOUND-RECONSTRUCTION: EQ-RECONSTRUCTION of an output that both sides hold exactly.
+
+    Source: EQ-RECONSTRUCTION in the rules of `reference.rounding`.
+
+    >>> float(reconstruction_with_bounds([[1.0, 2.0]], [[0.0, 0.0]]).value)
+    2.5
+    """
+    wide = Arithmetic(at_least_float32(precision_named(precision)))
+    error = wide.subtract(exact(output), exact(y))
+    return wide.divide_by_count(wide.sum_of_squares(error), 2.0 * len(error.value))
+
+
 def l1_l2_with_bounds(
     weights: Any, l1_factor: Any, l2_factor: Any, *, precision: str = "float32"
 ) -> tuple[Bounded, Bounded]:

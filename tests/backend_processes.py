@@ -108,9 +108,7 @@ class ReportWriter:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            data = self.config.hook.pytest_report_to_serializable(
-                config=self.config, report=report
-            )
+            data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
             self.write(kind="collect", report=data)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:

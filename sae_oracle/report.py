@@ -1,0 +1,269 @@
+"""What people look at: the verify table in the terminal, and the same as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import reference
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One quantity in one dtype on one backend, over all cases.
+
+    Args:
+        worst: The largest error in units of its bound; `None` if nothing was compared.
+        undecidable: The share of elements that no bound can decide.
+        elements: How many numbers were compared.
+        case: The case of the largest error.
+        failure: What Keras said, if Keras itself fails here.
+    """
+
+    worst: float | None
+    undecidable: float
+    elements: int
+    case: str
+    failure: str
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether something is outside its bound."""
+        return self.worst is not None and not self.worst <= 1.0
+
+    def __str__(self) -> str:
+        if self.failure:
+            return "Keras fails"
+        if self.worst is None:
+            return "—"
+        worst = "<0.01" if 0.0 < self.worst < 0.01 else f"{self.worst:.2f}"
+        text = "OUTSIDE " + worst if self.is_outside else worst
+        return f"{text} ({self.undecidable:.1%} ?)" if self.undecidable else text
+
+
+Row = tuple[str, str, str]  # equation, quantity, dtype
+
+
+@dataclass(frozen=True)
+class Results:
+    """All backends' results, as rows and columns.
+
+    Args:
+        backends: What each backend's process found: its result, or an error, or that it is not
+            installed.
+        cells: The table.
+    """
+
+    backends: Mapping[str, Mapping[str, Any]]
+    cells: Mapping[Row, Mapping[str, Cell]]
+
+    @property
+    def held(self) -> list[str]:
+        """The backends that were held to the oracle."""
+        return [name for name, result in self.backends.items() if result["kind"] == "result"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least one backend was held, none failed, and nothing is outside."""
+        failed = any(result["kind"] == "error" for result in self.backends.values())
+        outside = any(cell.is_outside for row in self.cells.values() for cell in row.values())
+        return bool(self.held) and not failed and not outside
+
+
+def collect(backends: Mapping[str, Mapping[str, Any]]) -> Results:
+    """Put the measurements of all backends into one table.
+
+    Args:
+        backends: For each backend the last message of its process: `kind` is "result", "error"
+            or "absent".
+
+    Returns:
+        A row for each (equation, quantity, dtype), in the order of first appearance.
+    """
+    groups: dict[Row, dict[str, list[Mapping[str, Any]]]] = {}
+    for name, result in backends.items():
+        for m in result.get("measurements", ()):
+            row = (m["equation"], m["quantity"], m["dtype"])
+            groups.setdefault(row, {}).setdefault(name, []).append(m)
+    cells = {
+        row: {name: _cell(measurements) for name, measurements in columns.items()}
+        for row, columns in sorted(groups.items(), key=lambda item: item[0][2])
+    }
+    return Results(backends, cells)
+
+
+def _cell(measurements: Sequence[Mapping[str, Any]]) -> Cell:
+    compared = [m for m in measurements if m["worst"] is not None]
+    failure = next((m["failure"] for m in measurements if m["failure"]), "")
+    if not compared:
+        return Cell(None, 0.0, 0, "", failure)
+    worst = max(compared, key=lambda m: m["worst"])
+    elements = sum(m["elements"] for m in compared)
+    undecided = sum(m["undecidable"] * m["elements"] for m in compared)
+    return Cell(worst["worst"], undecided / elements, elements, worst["case"], failure)
+
+
+def versions(result: Mapping[str, Any]) -> str:
+    """Return one line: versions, device, seconds."""
+    named = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return f"{named}; {result['device']}; {result['seconds']} s"
+
+
+def summary(results: Results) -> str:
+    """Return the verdict in one sentence."""
+    cells = [cell for row in results.cells.values() for cell in row.values()]
+    outside = sum(cell.is_outside for cell in cells)
+    numbers = sum(cell.elements for cell in cells)
+    failed = [name for name, result in results.backends.items() if result["kind"] == "error"]
+    if failed:
+        return f"FAILED: {', '.join(failed)} could not be held to the oracle."
+    if not results.held:
+        return "FAILED: no backend was held to the oracle."
+    verdict = f"OUTSIDE: {outside} of" if outside else "All of"
+    return (
+        f"{verdict} {len(cells)} cells ({numbers:,} numbers) on {', '.join(results.held)} are "
+        f"{'outside' if outside else 'inside'} their derived bounds."
+    )
+
+
+def print_results(results: Results, console: Console) -> None:
+    """Print the table, the versions and the verdict."""
+    for dtype in sorted({row[2] for row in results.cells}):
+        table = Table(
+            title=f"{dtype}: error in units of its derived bound (at most 1 is right), "
+            "worst over all cases",
+            title_justify="left",
+        )
+        table.add_column("equation", no_wrap=True)
+        table.add_column("quantity", overflow="fold", min_width=12)
+        for name in results.held:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row, cells in results.cells.items():
+            if row[2] != dtype:
+                continue
+            texts = []
+            for name in results.held:
+                cell = cells.get(name)
+                text = "—" if cell is None else str(cell)
+                texts.append(f"[bold red]{text}[/]" if cell and cell.is_outside else text)
+            table.add_row(*row[:2], *texts)
+        console.print(table)
+    for name, result in results.backends.items():
+        if result["kind"] == "result":
+            console.print(f"{name}: {versions(result)}", highlight=False, soft_wrap=True)
+        elif result["kind"] == "absent":
+            console.print(f"{name}: not installed, not verified", soft_wrap=True)
+        else:
+            console.print(f"[bold red]{name}: failed[/]: {result['error']}", soft_wrap=True)
+    for line in failures(results):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print("—: the backend has no gradients. (x% ?): the share that no bound can decide.")
+    style = "bold green" if results.passed else "bold red"
+    console.print(summary(results), style=style, highlight=False, soft_wrap=True)
+
+
+def failures(results: Results) -> list[str]:
+    """Return a line for each cell where Keras itself fails."""
+    return [
+        f"Keras fails: {row[1]}, {row[2]}, on {name}: {cell.failure}"
+        for row, cells in results.cells.items()
+        for name, cell in cells.items()
+        if cell.failure
+    ]
+
+
+def heat_map(results: Results) -> str:
+    """Return the table as a picture: a data URI of a PNG."""
+    from matplotlib.figure import Figure
+
+    rows, columns = list(results.cells), results.held
+    values = np.full((len(rows), len(columns)), np.nan)
+    for i, row in enumerate(rows):
+        for j, name in enumerate(columns):
+            cell = results.cells[row].get(name)
+            if cell is not None and cell.worst is not None:
+                values[i, j] = np.log10(np.clip(cell.worst, 1e-4, 10.0))
+    figure = Figure(figsize=(2.5 + 1.1 * len(columns), 1.0 + 0.24 * len(rows)), dpi=110)
+    axes = figure.add_subplot()
+    image = axes.imshow(values, aspect="auto", cmap="RdYlGn_r", vmin=-4.0, vmax=1.0)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), [f"{row[1]} ({row[2]})" for row in rows], fontsize=7)
+    colorbar = figure.colorbar(image, ax=axes, ticks=[-4, -3, -2, -1, 0, 1])
+    colorbar.ax.set_yticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1: the bound", "≥10"])
+    colorbar.ax.axhline(0.0, color="black")
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; background: #fff }
+table { border-collapse: collapse } th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd;
+  text-align: right } th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left }
+.outside { background: #c62828; color: #fff } .verdict { font-weight: 600; font-size: 1.1rem }
+img { max-width: 100% } code { white-space: nowrap }
+"""
+
+
+def html_page(results: Results) -> str:
+    """Return one self-contained page: verdict, table, heat map, versions, equations."""
+    known = reference.equations()
+    escape = html.escape
+    lines = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<title>sae-oracle verify</title>",
+        f"<style>{_STYLE}</style></head><body>",
+        "<h1>sae-oracle verify</h1>",
+        f"<p class='verdict'>{escape(summary(results))}</p>",
+        "<p>Each cell is the largest error over all cases, in units of its derived bound: at most "
+        "1 is right. In brackets, with a question mark: the share of numbers that no "
+        "bound can decide.</p>",
+        "<table><thead><tr><th>equation</th><th>quantity</th><th>dtype</th>",
+        *(f"<th>{escape(name)}</th>" for name in results.held),
+        "</tr></thead><tbody>",
+    ]
+    for row, cells in results.cells.items():
+        lines.append(
+            f"<tr><td><a href='#{row[0]}'>{row[0]}</a></td><td>{escape(row[1])}</td>"
+            f"<td>{row[2]}</td>"
+        )
+        for name in results.held:
+            cell = cells.get(name)
+            kind = " class='outside'" if cell is not None and cell.is_outside else ""
+            title = f" title='{escape(cell.case)}'" if cell is not None and cell.case else ""
+            lines.append(f"<td{kind}{title}>{'—' if cell is None else escape(str(cell))}</td>")
+        lines.append("</tr>")
+    lines.append(
+        "</tbody></table><p>—: the backend has no gradients, or Keras computes in float32 alone on "
+        "it.</p>"
+    )
+    lines += [f"<p>{escape(line)}</p>" for line in failures(results)]
+    lines.append(f"<h2>Heat map</h2><img alt='The table as a heat map' src='{heat_map(results)}'>")
+    lines.append("<h2>Versions</h2><ul>")
+    for name, result in results.backends.items():
+        if result["kind"] == "result":
+            text = versions(result)
+        elif result["kind"] == "absent":
+            text = "not installed, not verified"
+        else:
+            text = f"failed: {result['error']}"
+        lines.append(f"<li>{escape(name)}: {escape(text)}</li>")
+    lines.append("</ul><h2>Equations</h2><dl>")
+    for label in sorted({row[0] for row in results.cells}):
+        equation = known[label]
+        lines.append(
+            f"<dt id='{label}'><b>{label}</b> <code>{equation.function}</code></dt>"
+            f"<dd>{escape(equation.formula)}<br>Source: {escape(equation.source)}</dd>"
+        )
+    lines.append("</dl></body></html>")
+    return "\n".join(lines)
