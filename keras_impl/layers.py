@@ -115,8 +115,24 @@ class KLSparsity(keras.layers.Layer):
             mask: The shape of `inputs` without its last axis; true where valid. Where it leaves
                 nothing the term is 0, or that of the stored average.
         """
+        loss = self.penalty(inputs, training=training, mask=mask)
+        self.add_loss(loss)
+        # Keras knows a layer's losses by `id`, and forgets old ids late: on JAX a dead tensor's id
+        # may come back as that of another layer's live loss, which is then dropped. Kept alive,
+        # this tensor's id cannot come back.
+        self._loss_kept_alive = loss
+        return inputs
+
+    def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return the term, a scalar of at least float32, without adding it to the losses.
+
+        Args:
+            inputs: As for `call`, which adds this to the layer's losses.
+            training: Whether the running average moves.
+            mask: As for `call`.
+        """
         if self.momentum is None:
-            penalty = kl_sparsity(
+            return kl_sparsity(
                 inputs,
                 self.rho,
                 self.beta,
@@ -125,11 +141,8 @@ class KLSparsity(keras.layers.Layer):
                 symmetric=self.symmetric,
                 mask=mask,
             )
-        else:
-            rho_hat = self._running_average(inputs, self.momentum, training, mask)
-            penalty = self.beta * ops.sum(kl_divergence(self.rho, rho_hat, self.epsilon))
-        self.add_loss(penalty)
-        return inputs
+        rho_hat = self._running_average(inputs, self.momentum, training, mask)
+        return self.beta * ops.sum(kl_divergence(self.rho, rho_hat, self.epsilon))
 
     def _running_average(
         self, inputs: Any, momentum: float, training: bool | None, mask: Any
@@ -148,7 +161,7 @@ class KLSparsity(keras.layers.Layer):
         moved = momentum * stored + (1.0 - momentum) * batch
         new = ops.stop_gradient(ops.where(seen, moved, batch))
         self.rho_hat.assign(new)
-        self.has_seen_a_batch.assign(ops.ones_like(self.has_seen_a_batch))
+        self.has_seen_a_batch.assign(ops.ones_like(seen, dtype=self.has_seen_a_batch.dtype))
         # The value of the new average with the gradient of the batch mean.
         return new + (batch - ops.stop_gradient(batch))
 

@@ -191,11 +191,10 @@ class SparseAutoencoder(keras.Model):
             name = self.output_activation or self.activation if last else self.activation
             a = _activated(name, z)
             if penalised and not last:
+                # The model adds the term itself: see `KLSparsity.call` for what Keras may do to
+                # the losses of several layers.
                 penalty = self.penalties[layer]
-                if penalty.from_logits:
-                    penalty(z, training=training)
-                else:
-                    a = penalty(a, training=training)
+                self.add_loss(penalty.penalty(z if penalty.from_logits else a, training))
         return a
 
     def _kernel(self, layer: int) -> Any:

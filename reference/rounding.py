@@ -9,6 +9,9 @@ The rules are first-order running error analysis made rigorous by evaluating eve
 magnitudes at |value| + bound. They use the model fl(a ∘ b) = (a ∘ b)(1 + δ), |δ| ≤ u, plus an
 underflow term η, and for sums of n terms in any order |error| ≤ n u Σ|terms|.
 
+A sum of n terms is allowed n u, not the √n u that is usual for random errors: backends do sum one
+term after the other (over samples, say), and the roundings of equal terms add up.
+
 Sources: N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., §2.2 (the
 model), §3.1 (inner products), §4.2 (sums); C.-P. Jeannerod and S. M. Rump, "Improved error bounds
 for inner products in floating-point arithmetic", SIAM J. Matrix Anal. Appl. 34 (2013), for n u in
@@ -256,8 +259,10 @@ class Arithmetic:
 
         Source: Higham, "Accuracy and Stability", §2.2.
         """
-        bound = np.abs(a.value) * b.bound + np.abs(b.value) * a.bound + a.bound * b.bound
-        return self.store(a.value * b.value, bound)
+        with np.errstate(invalid="ignore"):
+            bound = np.abs(a.value) * b.bound + np.abs(b.value) * a.bound + a.bound * b.bound
+        # 0 · ∞: nothing is known of the other factor.
+        return self.store(a.value * b.value, np.where(np.isnan(bound), np.inf, bound))
 
     def divide_by_count(self, a: Bounded, count: float) -> Bounded:
         """EQ-BOUND-COUNT: division by a number of samples, or product with its stored inverse.
@@ -449,11 +454,12 @@ class Arithmetic:
     def log_mean_sigmoid(self, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-LOG-MEAN: log ρ̂ = log-mean-exp of log σ(z), and the shares of the samples.
 
-        log σ: E_l = σ(−z)e^{E_z} E_z (at most E_z) + 16u|log σ|. The mean: Σᵢ pᵢ E_lᵢ at its
-        worst, max E_l, + (m u_acc + 32u) + 8u(|log ρ̂| + |max| + log m). A share p is
+        log σ: E_l = σ(−z)e^{E_z} E_z (at most E_z) + 16u|log σ|. The mean: Σᵢ pᵢ(e^{E_lᵢ} − 1)
+        + (m u_acc + 32u) + 8u(|log ρ̂| + |max| + log m). A share p is
         exp(log σ − log ρ̂)/m: relative error e^{E_l + E + 4u(|log σ| + |log ρ̂|)} − 1 + 32u.
 
-        Source: the mean value theorem; log-sum-exp has condition number 1 in the largest norm
+        Source: log Σ pᵢe^{±E_lᵢ} lies within ±Σ pᵢ(e^{E_lᵢ} − 1), by Jensen's inequality below
+        and log(1 + t) ≤ t above; the operations by
         (P. Blanchard, D. J. Higham, N. J. Higham, "Accurately computing the log-sum-exp and
         softmax functions", IMA J. Numer. Anal. 41 (2021), §3).
         """
@@ -465,13 +471,13 @@ class Arithmetic:
             log_errors = steepest * z.bound + SIGMOID_ROUNDOFFS * u * np.abs(logs)
             log_errors = log_errors + self.precision.underflow
             log_rho_hat = log_mean_exp(logs)
+            shares = np.exp(logs - log_rho_hat) / m
             bound = (
-                np.max(log_errors, axis=0)
+                np.sum(shares * np.expm1(log_errors), axis=0)
                 + m * self.u_accumulator
                 + 32.0 * u
                 + 8.0 * u * (np.abs(log_rho_hat) + np.abs(np.max(logs, axis=0)) + np.log(m))
             )
-            shares = np.exp(logs - log_rho_hat) / m
             relative = (
                 np.expm1(log_errors + bound + 4.0 * u * (np.abs(logs) + np.abs(log_rho_hat)))
                 + 32.0 * u

@@ -1,0 +1,49 @@
+"""Run a piece of a test in one dtype, and put the process back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import ml_dtypes
+import numpy as np
+
+from keras_impl.verify import use_dtype
+
+# Keras's policy for each precision: parameters in float32 and 16-bit arithmetic for the halves.
+POLICIES = {
+    "float32": "float32",
+    "float64": "float64",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+NUMPY_DTYPES = {
+    "float32": np.float32,
+    "float64": np.float64,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float16": np.float16,
+}
+
+
+@contextmanager
+def computing_in(precision: str) -> Iterator[str]:
+    """Make float64 real where it is asked for; yields the Keras dtype policy."""
+    use_dtype("float64" if precision == "float64" else "float32")
+    try:
+        yield POLICIES[precision]
+    finally:
+        use_dtype("float32")
+
+
+def rounded(values: Any, precision: str) -> Any:
+    """Round to numbers of the precision, held in float64."""
+    return np.asarray(values).astype(NUMPY_DTYPES[precision]).astype(np.float64)
+
+
+def as_numpy(tensor: Any) -> Any:
+    """A tensor in float64, exactly; NumPy has no bfloat16."""
+    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+        tensor = keras.ops.cast(tensor, "float32")
+    return keras.ops.convert_to_numpy(tensor).astype(np.float64)

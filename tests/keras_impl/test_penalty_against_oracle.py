@@ -1,0 +1,268 @@
+"""The sparsity term as regularizer and as layer, on every kind of output, against the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+import reference
+from keras_impl import (
+    KLSparsity,
+    KLSparsityRegularizer,
+    SparseAutoencoder,
+    keras_divides_activity_by_batch,
+)
+from keras_impl.differentiation import has_gradients, value_and_gradients
+from tests.keras_impl.precision import as_numpy, computing_in, rounded
+
+SHAPES = [(1, 1), (1, 5), (8, 3), (257, 2), (3, 4, 2), (2, 3, 3, 4)]
+rhos = st.one_of(st.sampled_from([1e-6, 0.05, 0.5, 1 - 1e-6]), st.floats(1e-4, 0.9999))
+precisions = st.sampled_from(["float32", "float64", "bfloat16", "float16"])
+kinds = st.sampled_from(["plain", "symmetric", "logits"])
+
+
+def draw(seed: int, shape: tuple[int, ...], kind: str, spread: float, precision: str) -> Any:
+    """Activations in [0, 1] or [−1, 1], or logits; from tiny to saturated."""
+    generator = np.random.default_rng(seed)
+    z = generator.normal(size=shape) * spread
+    values = {"plain": reference.sigmoid(z), "symmetric": np.tanh(z), "logits": z}[kind]
+    return rounded(values, precision)
+
+
+def hold(penalty: Any, a: Any, precision: str, rho: float, beta: float, **arguments: Any) -> None:
+    """Hold value and gradient of a function of activations to the oracle."""
+    value, gradient = reference.kl_sparsity_with_bounds(
+        a, rho, beta, precision=precision, **arguments
+    )
+    tensor = ops.convert_to_tensor(a, dtype=precision)
+    actual = penalty(tensor)
+    assert keras.backend.standardize_dtype(actual.dtype) in ("float32", "float64")
+    used = reference.usage(as_numpy(actual), value)
+    assert used.worst <= 1.0, (used, as_numpy(actual), value)
+    if has_gradients():
+        _, (by_element,) = value_and_gradients(penalty, [tensor])
+        used = reference.usage(as_numpy(by_element), gradient)
+        assert used.worst <= 1.0, (used, as_numpy(by_element), gradient)
+
+
+@pytest.mark.inference
+@pytest.mark.equation("EQ-SPARSITY", "EQ-SPARSITY-SLOPE", "EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE")
+@given(
+    seed=st.integers(0, 2**16),
+    shape=st.sampled_from(SHAPES),
+    rho=rhos,
+    beta=st.sampled_from([0.0, 1e-6, 1.0, 3.0, 1e5]),
+    kind=kinds,
+    spread=st.sampled_from([0.01, 1.0, 4.0]),
+    precision=precisions,
+    masked=st.booleans(),
+)
+def test_value_and_gradient(
+    seed: int,
+    shape: tuple[int, ...],
+    rho: float,
+    beta: float,
+    kind: str,
+    spread: float,
+    precision: str,
+    masked: bool,
+) -> None:
+    if not has_gradients():
+        precision = "float32"
+    a = draw(seed, shape, kind, spread, precision)
+    form = {"from_logits": kind == "logits", "symmetric": kind == "symmetric"}
+    epsilon = min(1e-6, rho, 1 - rho)
+    mask = None
+    if masked:
+        mask = np.random.default_rng(seed).uniform(size=shape[:-1]) < 0.6
+        mask.flat[0] = True
+    with computing_in(precision):
+        # Keras's layers autocast their inputs; these come in the dtype of the test.
+        layer = KLSparsity(rho, beta, epsilon=epsilon, dtype=precision, **form)
+
+        def by_layer(tensor: Any) -> Any:
+            layer(tensor, mask=None if mask is None else ops.convert_to_tensor(mask))
+            return layer.losses[0]
+
+        hold(by_layer, a, precision, rho, beta, epsilon=epsilon, mask=mask, **form)
+        if mask is None:
+            regularizer = KLSparsityRegularizer(
+                rho, beta, epsilon=epsilon, batch_scaling=False, **form
+            )
+            hold(regularizer, a, precision, rho, beta, epsilon=epsilon, **form)
+
+
+@pytest.mark.inference
+@pytest.mark.equation("EQ-SPARSITY")
+@pytest.mark.parametrize("shape", [(1, 3), (8, 3), (4, 5, 3), (2, 4, 4, 3)])
+def test_as_activity_regularizer_it_is_ngs_term_on_every_keras(shape: tuple[int, ...]) -> None:
+    """Whatever Keras does with the batch size, `layer.losses` holds β Σ KL."""
+    a = draw(0, shape, "plain", 1.0, "float32")
+    value, _ = reference.kl_sparsity_with_bounds(a, 0.05, 3.0, epsilon=1e-6)
+    layer = keras.layers.Activation("linear", activity_regularizer=KLSparsityRegularizer(0.05, 3.0))
+    layer(ops.convert_to_tensor(a, dtype="float32"))
+    # Times n and divided by n: 2 roundoffs more.
+    slack = value.bound + 4 * 2.0**-24 * abs(value.value)
+    assert abs(float(ops.convert_to_numpy(layer.losses[0])) - value.value) <= slack
+
+
+@pytest.mark.inference
+def test_what_this_keras_does_to_an_activity_regularizer() -> None:
+    """The well-known hand-written penalty changes with the batch size where Keras divides."""
+    seen = []
+    for n in (1, 5, 10):
+        layer = keras.layers.Activation(
+            "linear", activity_regularizer=lambda a: ops.sum(ops.sum(a, axis=0) / a.shape[0])
+        )
+        layer(ops.ones((n, 6)))
+        seen.append(round(float(ops.convert_to_numpy(layer.losses[0])), 4))
+    assert seen == ([6.0, 1.2, 0.6] if keras_divides_activity_by_batch() else [6.0, 6.0, 6.0])
+
+
+@pytest.mark.equation("EQ-RHO-HAT")
+def test_padded_steps_never_count_in_a_model() -> None:
+    """Embedding → Dense → KLSparsity with mask_zero: padding changes nothing, whatever it holds."""
+    inputs = keras.Input((5,), dtype="int32")
+    wide = keras.initializers.RandomNormal(stddev=2.0, seed=0)
+    embedded = keras.layers.Embedding(7, 4, embeddings_initializer=wide, mask_zero=True)(inputs)
+    hidden = keras.layers.Dense(3, activation="sigmoid")(embedded)
+    model = keras.Model(inputs, KLSparsity(0.05, 3.0)(hidden))
+    tokens = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0]])
+    activations = ops.convert_to_numpy(model(tokens)).astype(np.float64)
+    actual = float(ops.convert_to_numpy(model.losses[0]))
+    value, _ = reference.kl_sparsity_with_bounds(
+        activations, 0.05, 3.0, mask=tokens != 0, epsilon=1e-6
+    )
+    assert abs(actual - value.value) <= value.bound
+    unmasked = reference.kl_sparsity(activations, 0.05, 3.0)
+    assert abs(actual - unmasked) > 100 * value.bound, "the mask made no difference: a weak test"
+
+
+def test_a_mask_that_leaves_nothing_adds_nothing() -> None:
+    for form in ({}, {"from_logits": True}):
+        layer = KLSparsity(0.05, 3.0, **form)
+        mask = ops.zeros((2, 3), dtype="bool")
+
+        def penalty(tensor: Any, layer: Any = layer, mask: Any = mask) -> Any:
+            layer(tensor, mask=mask)
+            return layer.losses[0]
+
+        value, (gradient,) = value_and_gradients(penalty, [ops.ones((2, 3, 4))])
+        assert float(value) == 0.0
+        assert np.all(ops.convert_to_numpy(gradient) == 0.0)
+
+
+@pytest.mark.equation("EQ-KL-EXTENSION", "EQ-KL-EXTENSION-DERIVATIVE")
+@pytest.mark.parametrize("rho_hat", [0.0, 1.0, 1.5, -0.5, 40.0, 1e-8])
+def test_dead_saturated_and_relu_units_are_finite_and_pushed_back(rho_hat: float) -> None:
+    """Where clipping has no gradient, the extension has the slope of its edge, the right way."""
+    rho, epsilon = 0.05, 1e-3
+    a = np.full((4, 2), rho_hat)
+    regularizer = KLSparsityRegularizer(rho, 2.0, epsilon=epsilon, batch_scaling=False)
+    hold(regularizer, rounded(a, "float32"), "float32", rho, 2.0, epsilon=epsilon)
+    _, (gradient,) = value_and_gradients(regularizer, [ops.convert_to_tensor(a, dtype="float32")])
+    gradient = ops.convert_to_numpy(gradient)
+    assert np.all(np.isfinite(gradient))
+    assert np.all(np.sign(gradient) == np.sign(rho_hat - rho))
+
+
+@pytest.mark.equation("EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE")
+@pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("size", [30.0, 1e3, 1e4])
+@pytest.mark.parametrize("sign", [1.0, -1.0, 0.0])
+def test_logit_form_at_saturation(size: float, sign: float, precision: str) -> None:
+    """|z| up to 1e4: right where a mean of sigmoids is 0 or 1 and its divergence infinite."""
+    signs = np.array([1.0, -1.0, 1.0]) if sign == 0.0 else np.full(3, sign)
+    z = rounded(signs[:, None] * size, precision)
+    with computing_in(precision):
+        regularizer = KLSparsityRegularizer(0.05, 3.0, from_logits=True, batch_scaling=False)
+        hold(regularizer, z, precision, 0.05, 3.0, from_logits=True)
+        value, gradient = reference.kl_sparsity_with_bounds(
+            z, 0.05, 3.0, from_logits=True, precision=precision
+        )
+        assert np.isfinite(value.bound)
+        assert value.bound < 0.01 * value.value
+        if sign != 0.0:
+            assert np.all(np.sign(gradient.value) == sign)
+            # The plain form: ρ̂ is 0 or 1 to machine precision (or 1e-13, at |z| = 30).
+            plain = KLSparsityRegularizer(0.05, 3.0, epsilon=0.0, batch_scaling=False)
+            activations = ops.sigmoid(ops.convert_to_tensor(z, dtype=precision))
+            if size > 30.0:
+                assert not np.isfinite(as_numpy(plain(activations)))
+
+
+@pytest.mark.equation("EQ-RHO-HAT-RUNNING")
+def test_running_average_in_fit_is_the_oracles() -> None:
+    """State, value and gradient of `KLSparsity(momentum=...)` over many steps of `fit`."""
+    rho, beta, momentum, rate = 0.2, 3.0, 0.75, 0.125
+    x = np.random.default_rng(0).uniform(size=(24, 4)).astype("float32")
+    dense = keras.layers.Dense(3, activation="sigmoid")
+    penalty = KLSparsity(rho, beta, momentum=momentum)
+    model = keras.Sequential([keras.Input((4,)), dense, penalty])
+    kernel = reference.initialise((4, 3), seed=0).kernels[0].astype(np.float32)
+    dense.set_weights([kernel, np.zeros(3, np.float32)])
+    model.compile(keras.optimizers.SGD(rate), loss=lambda y, h: ops.zeros_like(h[:, 0]))
+    losses: list[float] = []
+    for _ in range(3):
+        for batch in range(4):
+            rows = x[6 * batch : 6 * batch + 6]
+            losses.append(float(model.train_on_batch(rows, rows[:, :3])))
+    w, b = kernel.astype(np.float64), np.zeros(3)
+    average = None
+    for step in range(12):
+        rows = x[6 * (step % 4) : 6 * (step % 4) + 6].astype(np.float64)
+        a = reference.sigmoid(rows @ w + b)
+        average = reference.running_average(average, reference.mean_activation(a), momentum)
+        expected = beta * float(np.sum(reference.kl_divergence(rho, average)))
+        # KL′ of the running average, with the gradient of the batch mean.
+        slope = beta / 6 * reference.kl_divergence_derivative(rho, average)
+        delta = slope * a * (1 - a)
+        w, b = w - rate * rows.T @ delta, b - rate * delta.sum(axis=0)
+        # Twelve steps of a network of 4-term sums in float32: under 300 roundoffs of values that
+        # stay below 3.
+        assert abs(losses[step] - expected) <= 300 * 2.0**-24 * 3, step
+    assert np.max(np.abs(as_numpy(penalty.rho_hat.value) - average)) <= 300 * 2.0**-24
+    assert np.max(np.abs(dense.get_weights()[0] - w)) <= 300 * 2.0**-24
+    state = as_numpy(penalty.rho_hat.value)
+    evaluated = float(model.evaluate(x, x[:, :3], verbose=0))
+    assert np.array_equal(as_numpy(penalty.rho_hat.value), state), "evaluate moved the average"
+    final = beta * float(np.sum(reference.kl_divergence(rho, state)))
+    assert abs(evaluated - final) <= 64 * 2.0**-24 * 3
+
+
+def test_two_layers_keep_their_losses_in_a_stateless_scope() -> None:
+    """Keras (3.15.1) drops a layer's loss where the `id` of a dead tensor comes back.
+
+    In a stateless call every layer clears "its" losses by id, with the ids of its last call. Here
+    one in three is lost on torch if `KLSparsity` lets go of the tensor that it added.
+    """
+    first, second = KLSparsity(0.1, 3.0), KLSparsity(0.1, 3.0)
+    a = ops.convert_to_tensor(np.full((5, 3), 0.3, "float32"))
+    first(a)
+    second(a)
+    for _ in range(100):
+        with keras.StatelessScope(collect_losses=True) as scope:
+            first(a)
+            second(a)
+            kept = len(scope.losses)
+        del scope
+        assert kept == 2
+
+
+def test_every_eager_step_of_the_model_has_all_its_terms() -> None:
+    """With learning rate 0 every step must report the same cost.
+
+    The same loss of losses, in `fit(run_eagerly=True)` on JAX: before the model added its terms
+    by itself, about one step in a hundred came without a term.
+    """
+    x = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
+    model = SparseAutoencoder((3, 2), rho=0.1)
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    history = model.fit(x, x, batch_size=8, epochs=150, shuffle=False, verbose=0).history
+    assert len(set(history["loss"])) == 1, sorted(set(history["loss"]))
