@@ -148,7 +148,7 @@ class Child:
         return [json.loads(line) for line in whole.splitlines()]
 
 
-@dataclass
+@dataclass(eq=False)
 class BackendProcesses:
     """The parent's side: starts the children, replays their reports, sums them up."""
 
@@ -381,8 +381,8 @@ def attach(config: pytest.Config) -> None:
             Path(config.invocation_params.dir, argument.split("::")[0]).resolve(), root
         )
     ]
+    processes.start()
     if not config.args:
         # Nothing for the parent itself: a folder without tests stands for it.
-        config.args[:] = [str(root / ".ci")]
-    processes.start()
+        config.args[:] = [processes.folder.name]
     config.pluginmanager.register(processes, "backend-processes")

@@ -1,0 +1,329 @@
+"""Configuration, registration, errors, and what people see while a model trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_impl
+import reference
+from keras_impl import (
+    HalfSquaredError,
+    KLSparsity,
+    KLSparsityRegularizer,
+    NgUniform,
+    SparseAutoencoder,
+    WeightDecay,
+    from_keras_units,
+    keras_divides_activity_by_batch,
+    to_keras_units,
+)
+from keras_impl.checking import to_parameters
+
+# Every argument away from its default: a config that loses one is found out.
+OBJECTS: list[tuple[type, dict[str, Any]]] = [
+    (
+        KLSparsityRegularizer,
+        {"rho": 0.2, "beta": 2.5, "from_logits": True, "epsilon": 1e-3, "batch_scaling": False},
+    ),
+    (KLSparsityRegularizer, {"rho": 0.2, "symmetric": True, "batch_scaling": True}),
+    (WeightDecay, {"weight_decay": 0.25}),
+    (
+        HalfSquaredError,
+        {"axis": -1, "reduction": "sum", "name": "half", "dtype": "float64"},
+    ),
+    (NgUniform, {"seed": 7}),
+    (
+        KLSparsity,
+        {"rho": 0.2, "beta": 2.5, "momentum": 0.9, "epsilon": 1e-3, "symmetric": True, "name": "k"},
+    ),
+    (KLSparsity, {"rho": 0.2, "from_logits": True}),
+    (
+        SparseAutoencoder,
+        {
+            "hidden_units": [4, 3],
+            "rho": 0.2,
+            "beta": 2.5,
+            "weight_decay": 0.25,
+            "tied": True,
+            "activation": "tanh",
+            "output_activation": "linear",
+            "epsilon": 1e-3,
+            "symmetric": True,
+            "tied_decay": 2,
+            "seed": 5,
+            "name": "model",
+        },
+    ),
+    (SparseAutoencoder, {"hidden_units": [4], "from_logits": True}),
+]
+
+
+@pytest.mark.inference
+@pytest.mark.parametrize(("kind", "arguments"), OBJECTS)
+def test_config_is_complete_plain_and_survives_json(kind: type, arguments: dict[str, Any]) -> None:
+    made = kind(**arguments)
+    config = made.get_config()
+    for name, value in arguments.items():
+        assert config[name] == value, name
+    serialized = keras.saving.serialize_keras_object(made)
+    assert serialized["registered_name"] == f"sae_oracle>{kind.__name__}"
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(serialized)))
+    assert type(again) is kind
+    assert again.get_config() == config
+
+
+@pytest.mark.inference
+def test_every_public_object_documents_its_arguments() -> None:
+    for name in keras_impl.__all__:
+        public = getattr(keras_impl, name)
+        assert public.__doc__, name
+        if isinstance(public, type) and not issubclass(public, tuple):
+            assert "Args:" in public.__doc__, name
+            assert ">>>" in public.__doc__, name
+
+
+ERRORS: list[tuple[Any, type[Exception], str]] = [
+    (lambda: KLSparsityRegularizer(rho=0.0), ValueError, r"`rho` must lie in \(0.0, 1.0\).*0.0"),
+    (lambda: KLSparsityRegularizer(rho="a"), TypeError, "`rho`.*'a'"),
+    (lambda: KLSparsityRegularizer(beta=-1.0), ValueError, "`beta` must lie in.*-1.0"),
+    (lambda: KLSparsityRegularizer(epsilon=0.1), ValueError, "`epsilon`.*0.1"),
+    (lambda: KLSparsityRegularizer(batch_scaling="yes"), ValueError, "`batch_scaling`.*'yes'"),
+    (lambda: KLSparsityRegularizer(from_logits=1), TypeError, "`from_logits`.*1"),
+    (
+        lambda: KLSparsityRegularizer(from_logits=True, symmetric=True),
+        ValueError,
+        "`symmetric=True`.*both",
+    ),
+    (lambda: KLSparsityRegularizer()(ops.ones(3)), ValueError, r"\(samples, ..., units\).*\(3,\)"),
+    (lambda: WeightDecay(-1.0), ValueError, "`weight_decay`"),
+    (lambda: KLSparsity(momentum=1.0), ValueError, r"`momentum` must lie in \[0.0, 1.0\).*1.0"),
+    (lambda: KLSparsity(momentum=0.5, from_logits=True), ValueError, "`momentum`"),
+    (lambda: KLSparsity().build((3,)), ValueError, "KLSparsity takes the output"),
+    (lambda: HalfSquaredError(axis=1), ValueError, "`axis` must be None or -1.*1"),
+    (
+        lambda: HalfSquaredError()(ops.ones((2, 3)), ops.ones((2, 1))),
+        ValueError,
+        "`y_true` must have the shape of `y_pred`",
+    ),
+    (lambda: NgUniform()((3, 3, 3)), ValueError, "`shape` must be"),
+    (lambda: SparseAutoencoder(0), ValueError, "`hidden_units` must be positive.*0"),
+    (lambda: SparseAutoencoder(2.5), TypeError, "`hidden_units` must be a positive integer.*2.5"),
+    (lambda: SparseAutoencoder([]), TypeError, "`hidden_units`"),
+    (lambda: SparseAutoencoder(2, rho=2.0), ValueError, "`rho`"),
+    (lambda: SparseAutoencoder(2, weight_decay=-1.0), ValueError, "`weight_decay`"),
+    (lambda: SparseAutoencoder(2, activation="elu"), ValueError, "`activation` must be one of"),
+    (lambda: SparseAutoencoder(2, output_activation=3), ValueError, "`output_activation`"),
+    (lambda: SparseAutoencoder(2, tied="yes"), TypeError, "`tied`"),
+    (lambda: SparseAutoencoder(2, tied_decay=3), ValueError, "`tied_decay` must be 1 or 2.*3"),
+    (lambda: SparseAutoencoder(2, seed=1.5), TypeError, "`seed`"),
+    (
+        lambda: SparseAutoencoder(2, activation="relu", from_logits=True),
+        ValueError,
+        "`from_logits=True` is for sigmoid",
+    ),
+    (
+        lambda: SparseAutoencoder(2).compile("sgd", loss="mse"),
+        ValueError,
+        "`loss` must be left out",
+    ),
+    (lambda: SparseAutoencoder(2).build((None, 3, 3)), ValueError, r"\(samples, features\)"),
+    (lambda: SparseAutoencoder(2).decode(np.ones((1, 2))), ValueError, "before `decode`"),
+    (lambda: to_keras_units(0.1, 1.0, 0.1, features=0), ValueError, "`features`.*0"),
+    (lambda: to_keras_units(0.1, 1.0, 0.1, features=2.5), TypeError, "`features`"),
+    (lambda: from_keras_units(0.1, 1.0, -0.1, features=2), ValueError, "`l2`"),
+]
+
+
+@pytest.mark.inference
+@pytest.mark.parametrize(("call", "kind", "message"), ERRORS)
+def test_bad_arguments_are_named_with_value_and_range(
+    call: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_fit_shows_the_three_terms_in_the_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    model = SparseAutoencoder(3, rho=0.1, seed=0)
+    model.compile("adam")
+    x = np.random.default_rng(0).uniform(size=(64, 4)).astype("float32")
+    history = model.fit(x, epochs=2, verbose=2).history
+    shown = capsys.readouterr().out
+    for name in ("loss", "reconstruction", "weight_decay", "sparsity"):
+        assert f"{name}: " in shown
+    assert history["loss"][1] < history["loss"][0]
+    assert len(model.predict(x, verbose=0)) == 64
+
+
+@pytest.mark.equation("EQ-RECONSTRUCTION")
+def test_half_squared_error_and_keras_mse_are_in_a_fixed_ratio() -> None:
+    generator = np.random.default_rng(0)
+    y, h = generator.uniform(size=(2, 6, 9)).astype("float32")
+    ours = float(HalfSquaredError()(y, h))
+    mse = float(keras.losses.MeanSquaredError()(y, h))
+    # 54 terms a sum, on both sides.
+    assert abs(ours - 9 / 2 * mse) <= 2 * 60 * 2.0**-24 * ours
+    assert abs(ours - reference.reconstruction_cost(h, y)) <= 60 * 2.0**-24 * ours
+
+
+@pytest.mark.equation("EQ-RECONSTRUCTION")
+def test_half_squared_error_of_images_and_of_masked_sequences() -> None:
+    y, h = np.random.default_rng(0).uniform(size=(2, 3, 4, 5)).astype("float32")
+    image = float(HalfSquaredError()(y, h))
+    assert abs(image - reference.reconstruction_cost(h, y)) <= 64 * 2.0**-24 * image
+    steps = float(HalfSquaredError(axis=-1)(y, h))
+    flat = reference.reconstruction_cost(h.reshape(-1, 5), y.reshape(-1, 5))
+    assert abs(steps - flat) <= 64 * 2.0**-24 * steps
+
+
+@pytest.mark.equation("EQ-COST", "EQ-DECAY")
+@pytest.mark.parametrize("hand_written_regularizer", [False, True])
+def test_keras_units_train_the_same_model(hand_written_regularizer: bool) -> None:
+    """Keras's "mse" and L2 with the converted units: the cost is Ng's times 2/features."""
+    features, rows = 6, 8
+    units = to_keras_units(
+        0.1, 3.0, 0.01, features, batch_size=rows if hand_written_regularizer else None
+    )
+    back = from_keras_units(
+        *units, features=features, batch_size=rows if hand_written_regularizer else None
+    )
+    assert np.allclose(back, (0.1, 3.0, 0.01), rtol=4 * 2.0**-53, atol=0.0)
+    plain = KLSparsityRegularizer(units.rho, units.beta, batch_scaling=False)
+    penalty: Any = (
+        plain if hand_written_regularizer else KLSparsityRegularizer(units.rho, units.beta)
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((features,)),
+            keras.layers.Dense(
+                3,
+                activation="sigmoid",
+                kernel_regularizer=keras.regularizers.L2(units.l2),
+                activity_regularizer=penalty,
+            ),
+            keras.layers.Dense(
+                features,
+                activation="sigmoid",
+                kernel_regularizer=keras.regularizers.L2(units.l2),
+            ),
+        ]
+    )
+    model.compile("sgd", loss="mse")
+    x = np.random.default_rng(0).uniform(size=(rows, features)).astype("float32")
+    found = model.evaluate(x, x, batch_size=rows, verbose=0)
+    weights = [w.astype(np.float64) for w in model.get_weights()]
+    parameters = reference.Parameters(weights[::2], weights[1::2])
+    arguments = {"rho": 0.1, "beta": 3.0, "weight_decay": 0.01, "epsilon": 1e-6}
+    cost = reference.cost_and_gradient_with_bounds(parameters, x, **arguments).cost.total
+    scale = 2 / features
+    # The converted units are rounded to float32: 6 roundoffs more.
+    slack = scale * (cost.bound + 6 * 2.0**-24 * cost.value)
+    assert abs(found - scale * cost.value) <= slack
+
+
+@pytest.mark.inference
+@pytest.mark.equation("EQ-INIT")
+def test_initial_weights_are_ngs() -> None:
+    model = SparseAutoencoder((40, 20), seed=3)
+    model.build((None, 60))
+    parameters = to_parameters(model)
+    for kernel in parameters.kernels:
+        limit = np.sqrt(6.0) / np.sqrt(sum(kernel.shape) + 1)
+        # float32 rounds the largest up by at most a roundoff.
+        assert 0.9 * limit < np.max(np.abs(kernel)) <= limit * (1 + 2.0**-23)
+        assert abs(np.mean(kernel)) < 5 * limit / np.sqrt(3 * kernel.size)
+        assert abs(np.std(kernel) - limit / np.sqrt(3)) < 0.1 * limit
+    assert all(np.all(bias == 0.0) for bias in parameters.biases)
+    again = SparseAutoencoder((40, 20), seed=3)
+    again.build((None, 60))
+    same = to_parameters(again)
+    assert all(np.array_equal(a, b) for a, b in zip(parameters.kernels, same.kernels, strict=True))
+    first, last = parameters.kernels[0], parameters.kernels[-1]
+    assert not np.array_equal(np.sort(first.ravel()), np.sort(last.ravel()))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("way", ["keras", "weights", "config", "clone"])
+def test_a_model_survives_saving_and_cloning(tied: bool, way: str, tmp_path: Path) -> None:
+    model = SparseAutoencoder((4, 3), rho=0.1, tied=tied, seed=0)
+    model.compile("adam")
+    x = np.random.default_rng(0).uniform(size=(16, 6)).astype("float32")
+    model.fit(x, verbose=0)
+    if way == "keras":
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+    else:
+        if way == "clone":
+            again = keras.models.clone_model(model)
+        else:
+            again = SparseAutoencoder.from_config(model.get_config())
+        if not again.built:
+            again.build((None, 6))
+        if way == "weights":
+            model.save_weights(tmp_path / "model.weights.h5")
+            again.load_weights(tmp_path / "model.weights.h5")
+        else:
+            again.set_weights(model.get_weights())
+    assert again.count_params() == model.count_params()
+    assert len(again.kernels) == (2 if tied else 4)
+    assert np.array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+    again.compile("adam")
+    before = model.evaluate(x, verbose=0, return_dict=True)
+    assert again.evaluate(x, verbose=0, return_dict=True) == before
+    again.fit(x, epochs=2, verbose=0)
+    assert again.evaluate(x, verbose=0, return_dict=True)["loss"] < before["loss"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_sixteen_bit_policies_train(policy: str, from_logits: bool) -> None:
+    model = SparseAutoencoder(5, rho=0.1, from_logits=from_logits, seed=0, dtype=policy)
+    model.compile(keras.optimizers.Adam(0.01))
+    x = np.random.default_rng(0).uniform(size=(64, 6)).astype("float32")
+    history = model.fit(x, epochs=8, verbose=0).history
+    assert np.all(np.isfinite(history["loss"]))
+    assert history["loss"][-1] < history["loss"][0]
+    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
+
+
+def test_importing_the_package_starts_no_other_backend(backend: str) -> None:
+    program = (
+        "import sys, keras_impl\n"
+        "loaded = [name for name in ('jax', 'tensorflow', 'torch') if name in sys.modules]\n"
+        "print(*loaded)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+        cwd=Path(__file__).parents[2],
+    )
+    plain = subprocess.run(
+        [sys.executable, "-c", program.replace("keras_impl", "keras")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    assert backend in run.stdout.split()
+    # What Keras itself imports (it probes for TensorFlow on some backends) is not ours.
+    assert run.stdout == plain.stdout
+
+
+@pytest.mark.inference
+def test_the_observation_of_keras_is_what_its_version_says() -> None:
+    """The package observes; that the observation is right is checked by the version here."""
+    major, minor = (int(part) for part in keras.__version__.split(".")[:2])
+    assert keras_divides_activity_by_batch() == ((major, minor) >= (3, 14))
