@@ -79,7 +79,7 @@ def mean_activation(
         count = ops.sum(ops.cast(valid, a.dtype))
         # `where` and not a product: a padded step may hold anything, infinities too.
         total = ops.sum(ops.where(valid, a, ops.zeros_like(a)), axis=axes)
-        rho_hat = total / ops.maximum(count, 1.0)
+        rho_hat = total / ops.cast(ops.maximum(count, 1.0), a.dtype)
     if symmetric:
         rho_hat = 0.5 + 0.5 * rho_hat
     if mask is not None:
@@ -127,7 +127,9 @@ def _log_mean_exp(values: Any, valid: Any) -> Any:
         return ops.logsumexp(values, axis=axes) - logarithm
     count = ops.sum(ops.cast(valid, values.dtype))
     values = ops.where(valid, values, _LOG_OF_NOTHING * ops.ones_like(values))
-    return ops.logsumexp(values, axis=axes) - ops.log(ops.maximum(count, 1.0))
+    # `ops.maximum` with a Python float is float32 on torch, whatever the dtype.
+    at_least_one = ops.cast(ops.maximum(count, 1.0), values.dtype)
+    return ops.logsumexp(values, axis=axes) - ops.log(at_least_one)
 
 
 def _count(a: Any) -> Any:
