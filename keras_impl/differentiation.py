@@ -56,6 +56,8 @@ def value_and_gradients(
         leaves = [ops.convert_to_tensor(t).detach().clone().requires_grad_() for t in tensors]
         with torch.enable_grad():
             value = function(*leaves)
+            if not value.requires_grad:  # it depends on none of them
+                return value, [torch.zeros_like(leaf) for leaf in leaves]
             gradients = torch.autograd.grad(
                 value, leaves, allow_unused=True, materialize_grads=True
             )
