@@ -54,7 +54,7 @@ def reconstruction_cost(output: Any, y: Any) -> float:
     """
     output = real_array("output", output, finite=True)
     y = real_array("y", y, finite=True)
-    if output.shape != y.shape or output.ndim < 1 or output.shape[0] == 0:
+    if output.shape != y.shape or output.ndim < 2 or output.shape[0] == 0:
         raise ValueError(
             f"`y` must have the shape of `output`, {output.shape}, with at least one sample. "
             f"Received {y.shape}."

@@ -116,9 +116,9 @@ def backpropagate(
     beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
     epsilon = edge(epsilon, rho)
-    x = real_array("x", x, ndim=2, finite=True)
-    y = x if y is None else real_array("y", y, ndim=2, finite=True)
     propagated = forward(parameters, x, activation=activation, output_activation=output_activation)
+    x = propagated.activations[0]
+    y = x if y is None else real_array("y", y, ndim=2, finite=True)
     if y.shape != propagated.output.shape:
         raise ValueError(
             f"`y` must have the shape of the output, {propagated.output.shape}. Received {y.shape}."

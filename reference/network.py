@@ -117,7 +117,7 @@ def unpack(vector: Any, like: Parameters) -> Parameters:
     >>> bool(np.all(pack(unpack(theta, initialise((1, 2, 1), seed=0))) == theta))
     True
     """
-    vector = real_array("vector", vector, ndim=1)
+    vector = real_array("vector", vector, ndim=1, finite=True)
     arrays = [*like.kernels, *like.biases]
     ends = np.cumsum([array.size for array in arrays])
     if len(vector) != ends[-1]:

@@ -101,7 +101,7 @@ def verify(arguments: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)  # a log has no edge to wrap at
-    for path in (arguments.json, arguments.report):
+    for path in (arguments.json, arguments.report, arguments.status):
         # Before minutes of work, not after.
         if path is not None and not path.parent.resolve().is_dir():
             console.print(f"[bold red]No such folder:[/] {path.parent}")
@@ -133,6 +133,8 @@ def verify(arguments: argparse.Namespace) -> int:
     report.print_results(results, console)
     if arguments.json is not None:
         _write(arguments.json, json.dumps({"passed": results.passed, "backends": found}, indent=1))
+    if arguments.status is not None:
+        _write(arguments.status, report.status_matrix(results))
     if arguments.report is not None:
         arguments.report.mkdir(exist_ok=True)
         page = arguments.report / "index.html"
@@ -167,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     one.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
     one.add_argument("--report", type=Path, metavar="DIR", help="write DIR/index.html")
+    one.add_argument("--status", type=Path, metavar="FILE", help="write the status matrix")
     one.set_defaults(run=verify)
     return whole
 

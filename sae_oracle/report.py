@@ -46,7 +46,10 @@ class Cell:
             return "—"
         worst = "<0.01" if 0.0 < self.worst < 0.01 else f"{self.worst:.2f}"
         text = "OUTSIDE " + worst if self.is_outside else worst
-        return f"{text} ({self.undecidable:.1%} ?)" if self.undecidable else text
+        if not self.undecidable:
+            return text
+        share = "<0.1%" if self.undecidable < 0.001 else f"{self.undecidable:.1%}"
+        return f"{text} ({share} ?)"
 
 
 Row = tuple[str, str, str]  # equation, quantity, dtype
@@ -143,7 +146,7 @@ def print_results(results: Results, console: Console) -> None:
             title_justify="left",
         )
         table.add_column("equation", no_wrap=True)
-        table.add_column("quantity", overflow="fold", min_width=12)
+        table.add_column("quantity", overflow="fold", min_width=30)
         for name in results.held:
             table.add_column(name, justify="right", no_wrap=True)
         for row, cells in results.cells.items():
@@ -178,6 +181,38 @@ def failures(results: Results) -> list[str]:
         for name, cell in cells.items()
         if cell.failure
     ]
+
+
+def status_matrix(results: Results) -> str:
+    """Return a Markdown table, a row a backend, device and dtype: worst ratio, undecided share."""
+    lines = [
+        "# Status",
+        "",
+        "Written by `sae-oracle verify --status docs/status.md`, not typed. The largest error",
+        "over all quantities and cases, in units of its derived bound (at most 1 is right), and",
+        "the share of numbers that no bound can decide.",
+        "",
+        "| backend | device | dtype | worst | in | undecided | numbers | versions |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, result in results.backends.items():
+        if result["kind"] != "result":
+            lines.append(f"| {name} | | | {result['kind']} | | | | |")
+            continue
+        named = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+        measured = [m for m in result["measurements"] if m["worst"] is not None]
+        for dtype in sorted({m["dtype"] for m in measured}):
+            of_dtype = [m for m in measured if m["dtype"] == dtype]
+            worst = max(of_dtype, key=lambda m: m["worst"])
+            elements = sum(m["elements"] for m in of_dtype)
+            undecided = sum(m["undecidable"] * m["elements"] for m in of_dtype) / elements
+            lines.append(
+                f"| {name} | {result['device']} | {dtype} | {worst['worst']:.2f} | "
+                f"{worst['quantity']} ({worst['equation']}) | {undecided:.2%} | {elements:,} | "
+                f"{named} |"
+            )
+    lines += ["", *failures(results)] if failures(results) else []
+    return "\n".join(lines) + "\n"
 
 
 def heat_map(results: Results) -> str:

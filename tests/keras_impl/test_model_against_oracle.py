@@ -153,15 +153,26 @@ def test_terms_and_gradients(
         check("gradient by x", gradients[-1], step.x, arguments)
 
 
+# On torch `jit_compile` is torch.compile, half a minute each time: one of its cases.
+COMPILED = pytest.mark.only_backends("jax", "tensorflow")
+WAYS_TO_TRAIN = [
+    pytest.param("jit", False, "float32"),
+    pytest.param("jit", False, "float64", marks=COMPILED),
+    pytest.param("jit", True, "float32", marks=COMPILED),
+    pytest.param("jit", True, "float64", marks=COMPILED),
+    *(
+        (mode, tied, precision)
+        for mode in ("graph", "eager")
+        for tied in (False, True)
+        for precision in ("float32", "float64")
+    ),
+]
+
+
 @pytest.mark.equation("EQ-BOUND-DESCENT", "EQ-COST")
-@pytest.mark.parametrize("mode", ["jit", "graph", "eager"])
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(("mode", "tied", "precision"), WAYS_TO_TRAIN)
 def test_fit_is_gradient_descent_on_the_papers_cost(mode: str, tied: bool, precision: str) -> None:
     """Five full-batch steps of plain `fit`, with y ≠ x; and what `fit` reports on the way."""
-    if mode == "jit" and keras.config.backend() == "torch":
-        # torch.compile needs a C++ toolchain and a minute; Keras's "auto" leaves it off as well.
-        mode = "graph"
     generator = np.random.default_rng(0)
     x = rounded(generator.uniform(size=(24, 6)), "float32")
     y = rounded(generator.uniform(size=(24, 6)), "float32")

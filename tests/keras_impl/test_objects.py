@@ -68,6 +68,7 @@ OBJECTS: list[tuple[type, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.keras_eras
 @pytest.mark.inference
 @pytest.mark.parametrize(("kind", "arguments"), OBJECTS)
 def test_config_is_complete_plain_and_survives_json(kind: type, arguments: dict[str, Any]) -> None:
@@ -186,6 +187,7 @@ def test_half_squared_error_of_images_and_of_masked_sequences() -> None:
     assert abs(steps - flat) <= 64 * 2.0**-24 * steps
 
 
+@pytest.mark.keras_eras
 @pytest.mark.equation("EQ-COST", "EQ-DECAY")
 @pytest.mark.parametrize("hand_written_regularizer", [False, True])
 def test_keras_units_train_the_same_model(hand_written_regularizer: bool) -> None:
@@ -252,6 +254,7 @@ def test_initial_weights_are_ngs() -> None:
     assert not np.array_equal(np.sort(first.ravel()), np.sort(last.ravel()))
 
 
+@pytest.mark.keras_eras
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("way", ["keras", "weights", "config", "clone"])
 def test_a_model_survives_saving_and_cloning(tied: bool, way: str, tmp_path: Path) -> None:
@@ -322,6 +325,7 @@ def test_importing_the_package_starts_no_other_backend(backend: str) -> None:
     assert run.stdout == plain.stdout
 
 
+@pytest.mark.keras_eras
 @pytest.mark.inference
 def test_the_observation_of_keras_is_what_its_version_says() -> None:
     """The package observes; that the observation is right is checked by the version here."""

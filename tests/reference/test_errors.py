@@ -88,7 +88,11 @@ def test_parameters_say_what_is_wrong() -> None:
         (lambda: reference.mean_activation(np.ones(3)), "`activations` must have shape"),
         (lambda: reference.mean_activation(np.ones((2, 3)), [True]), "`mask` must have the shape"),
         (lambda: reference.mean_activation(np.ones((1, 3)), [False]), "`mask` must leave"),
-        (lambda: reference.mean_activation_of_chunks([]), "`chunks` must hold at least one"),
+        (lambda: reference.mean_activation_of_chunks([]), "^`chunks` must hold at least one"),
+        (lambda: reference.mean_activation_of_chunks([np.ones(3)]), "^`chunks` must have shape"),
+        (lambda: reference.reconstruction_cost(np.ones(3), np.ones(3)), "^`y` must have the shape"),
+        (lambda: reference.reconstruction_cost(np.ones((0, 2)), np.ones((0, 2))), "^`y` must have"),
+        (lambda: reference.maximally_exciting_inputs([[1.0, 0.0]]), "`kernel`.*Unit 1 has none"),
         (
             lambda: reference.mean_activation_of_chunks([np.ones((1, 2)), np.ones((1, 3))]),
             "`chunks` must all have 2 units",
@@ -112,3 +116,142 @@ def test_parameters_say_what_is_wrong() -> None:
 def test_value_errors_name_the_argument(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Good arguments of every function, by name; and which of them must be finite, or of one rank.
+A = np.array([[0.2, 0.3], [0.4, 0.5]])
+CALLS: dict[str, tuple[Any, dict[str, Any], dict[str, int | None]]] = {
+    # name: (function, good arguments, {array that must be finite: its rank, or None for any})
+    "kl_divergence": (reference.kl_divergence, {"rho": 0.5, "rho_hat": A}, {}),
+    "kl_divergence_derivative": (
+        reference.kl_divergence_derivative,
+        {"rho": 0.5, "rho_hat": A},
+        {},
+    ),
+    "extended_kl_divergence": (
+        reference.extended_kl_divergence,
+        {"rho": 0.5, "rho_hat": A, "epsilon": 0.1},
+        {},
+    ),
+    "extended_kl_divergence_derivative": (
+        reference.extended_kl_divergence_derivative,
+        {"rho": 0.5, "rho_hat": A, "epsilon": 0.1},
+        {},
+    ),
+    "kl_divergence_from_logits": (
+        reference.kl_divergence_from_logits,
+        {"rho": 0.5, "logits": A},
+        {"logits": None},
+    ),
+    "kl_divergence_from_logits_derivative": (
+        reference.kl_divergence_from_logits_derivative,
+        {"rho": 0.5, "logits": A},
+        {"logits": None},
+    ),
+    "sigmoid": (reference.sigmoid, {"z": A}, {}),
+    "sigmoid_derivative": (reference.activations.sigmoid_derivative, {"z": A}, {}),
+    "log_sigmoid": (reference.log_sigmoid, {"z": A}, {}),
+    "tanh": (reference.tanh, {"z": A}, {}),
+    "tanh_derivative": (reference.activations.tanh_derivative, {"z": A}, {}),
+    "relu": (reference.relu, {"z": A}, {}),
+    "relu_derivative": (reference.activations.relu_derivative, {"z": A}, {}),
+    "linear": (reference.linear, {"z": A}, {}),
+    "linear_derivative": (reference.activations.linear_derivative, {"z": A}, {}),
+    "mean_activation": (reference.mean_activation, {"activations": A}, {"activations": None}),
+    "running_average": (
+        reference.running_average,
+        {"previous": A[0], "batch_mean": A[1], "momentum": 0.5},
+        {"previous": 1, "batch_mean": 1},
+    ),
+    "forward": (reference.forward, {"x": X}, {"x": 2}),
+    "maximally_exciting_inputs": (
+        reference.maximally_exciting_inputs,
+        {"kernel": A},
+        {"kernel": 2},
+    ),
+    "unpack": (reference.unpack, {"vector": reference.pack(PARAMETERS)}, {"vector": 1}),
+    "reconstruction_cost": (
+        reference.reconstruction_cost,
+        {"output": A, "y": A},
+        {"output": None, "y": None},
+    ),
+    "weight_decay_cost": (reference.weight_decay_cost, {"weight_decay": 0.1}, {}),
+    "sparsity_cost": (
+        reference.sparsity_cost,
+        {"activations": A, "rho": 0.5, "beta": 1.0, "epsilon": 0.1},
+        {"activations": None},
+    ),
+    "sparsity_cost_from_logits": (
+        reference.sparsity_cost_from_logits,
+        {"logits": A, "rho": 0.5, "beta": 1.0},
+        {"logits": None},
+    ),
+    "sparse_autoencoder_cost": (
+        reference.sparse_autoencoder_cost,
+        {"x": X, "y": X, **GOOD, "epsilon": 0.01},
+        {"x": 2, "y": None},
+    ),
+    "backpropagate": (
+        reference.backpropagate,
+        {"x": X, "y": X, **GOOD, "epsilon": 0.01},
+        {"x": 2, "y": 2},
+    ),
+    "numerical_gradient": (reference.numerical_gradient, {"theta": A[0]}, {"theta": 1}),
+    "l1": (reference.l1, {"weights": A, "factor": 0.1}, {}),
+    "l1_gradient": (reference.l1_gradient, {"weights": A, "factor": 0.1}, {}),
+    "l2": (reference.l2, {"weights": A, "factor": 0.1}, {}),
+    "l2_gradient": (reference.l2_gradient, {"weights": A, "factor": 0.1}, {}),
+    "orthogonal": (reference.orthogonal, {"weights": A, "factor": 0.1}, {"weights": 2}),
+    "orthogonal_gradient": (
+        reference.orthogonal_gradient,
+        {"weights": A, "factor": 0.1},
+        {"weights": 2},
+    ),
+    "kl_sparsity": (
+        reference.kl_sparsity,
+        {"activations": A, "rho": 0.5, "beta": 1.0, "epsilon": 0.1},
+        {"activations": None},
+    ),
+    "kl_sparsity_gradient": (
+        reference.kl_sparsity_gradient,
+        {"activations": A, "rho": 0.5, "beta": 1.0, "epsilon": 0.1},
+        {"activations": None},
+    ),
+}
+FIRST_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "forward": (PARAMETERS,),
+    "weight_decay_cost": (PARAMETERS,),
+    "sparse_autoencoder_cost": (PARAMETERS,),
+    "backpropagate": (PARAMETERS,),
+    "numerical_gradient": (lambda theta: 0.0,),
+}
+
+
+def called(name: str, arguments: dict[str, Any]) -> Any:
+    function = CALLS[name][0]
+    if name == "unpack":
+        return function(arguments["vector"], PARAMETERS)
+    return function(*FIRST_ARGUMENTS.get(name, ()), **arguments)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_argument_of_every_function_is_checked_by_its_name(name: str) -> None:
+    _, good, finite = CALLS[name]
+    called(name, good)
+    for argument, value in good.items():
+        quoted = f"^`{argument}` must"
+        with pytest.raises(TypeError, match=quoted):
+            called(name, {**good, argument: "word"})
+        with pytest.raises(TypeError, match=quoted):
+            called(name, {**good, argument: np.asarray(value) * 1j})
+        if argument in finite:
+            broken = np.array(value)
+            broken.flat[-1] = np.inf
+            with pytest.raises(ValueError, match=f"{quoted} be finite. Received inf"):
+                called(name, {**good, argument: broken})
+            if finite[argument] is not None:
+                with pytest.raises(ValueError, match=f"{quoted} have {finite[argument]} dimension"):
+                    called(name, {**good, argument: np.asarray(value)[None]})
+        elif np.ndim(value) == 0:
+            with pytest.raises(ValueError, match=quoted):
+                called(name, {**good, argument: float("nan")})

@@ -141,3 +141,40 @@ def test_edges() -> None:
     assert abs(reference.orthogonal(short, 1.0) - 1e-2) <= 4 * 2.0**-53
     fine = reference.orthogonal_gradient(short, 1.0)
     assert abs(fine[0, 0] - 1e7) <= 1e7 * 8 * 2.0**-53
+
+
+@pytest.mark.equation("EQ-L1", "EQ-L2", "EQ-L1L2", "EQ-ORTHOGONAL")
+def test_defaults_are_keras_own() -> None:
+    w = np.array([[1.0, 2.0], [3.0, -4.0]])
+    assert reference.l1(w) == reference.l1(w, 0.01) == 0.1
+    assert reference.l2(w) == reference.l2(w, 0.01) == 0.3
+    assert reference.l1_gradient(w).tolist() == reference.l1_gradient(w, 0.01).tolist()
+    assert reference.l2_gradient(w).tolist() == reference.l2_gradient(w, 0.01).tolist()
+    assert reference.l1_l2(w) == 0.0
+    assert reference.l1_l2_gradient(w).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert reference.orthogonal(w) == reference.orthogonal(w, 0.01, "rows")
+    rows = reference.orthogonal_gradient(w, 0.01, "rows")
+    assert reference.orthogonal_gradient(w).tolist() == rows.tolist()
+
+
+@pytest.mark.equation("EQ-SPARSITY-SLOPE", "EQ-DELTA")
+def test_gradients_have_the_shape_of_what_they_are_taken_by() -> None:
+    sequence = np.random.default_rng(0).uniform(0.1, 0.9, size=(2, 3, 4))
+    mask = [[1, 1, 0], [1, 0, 0]]
+    gradient = reference.kl_sparsity_gradient(sequence, 0.1, 3.0, mask=mask)
+    assert gradient.shape == sequence.shape
+    assert np.all((gradient == 0.0) == (np.array(mask) == 0)[:, :, None])
+    parameters = reference.initialise((4, 3, 2, 4), seed=0)
+    found = reference.backpropagate(parameters, sequence[0], rho=0.1, beta=3.0, weight_decay=0.1)
+    assert [delta.shape for delta in found.deltas] == [(3, 3), (3, 2), (3, 4)]
+    assert found.x.shape == (3, 4)
+    # The bias gradient is the sum of the deltas over samples.
+    for delta, bias in zip(found.deltas, found.parameters.biases, strict=True):
+        assert np.array_equal(delta.sum(axis=0), bias)
+
+
+@pytest.mark.equation("EQ-NUMERICAL-GRADIENT")
+def test_the_default_step_is_the_notes() -> None:
+    """EPSILON = 1e-4: the truncation error of x³ at 0 is ε² exactly."""
+    gradient = reference.numerical_gradient(lambda theta: float(theta[0] ** 3), [0.0])
+    assert abs(gradient[0] - 1e-8) <= 1e-8 * 8 * 2.0**-53

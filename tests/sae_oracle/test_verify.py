@@ -73,7 +73,9 @@ def test_a_backend_that_fails_or_none_at_all_is_no_pass() -> None:
 
 def test_undecided_shares_and_keras_failures_are_shown() -> None:
     text = printed(report.collect({"torch": result(undecidable=0.5)}))
-    assert "50.0% ?" in text
+    assert "0.25 (50.0% ?)" in text
+    text = printed(report.collect({"torch": result(undecidable=0.0002)}))
+    assert "0.25 (<0.1% ?)" in text
     text = printed(report.collect({"numpy": result(None, failure="ValueError: no")}))
     assert "Keras fails" in text
     assert "ValueError: no" in text
@@ -86,6 +88,19 @@ def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     assert "http" not in page
     assert "CS294A lecture notes" in page
     assert reference.equations()["EQ-KL"].function in page
+
+
+def test_the_status_matrix_has_the_worst_of_each_dtype() -> None:
+    both = result(0.25)
+    both["measurements"] = [
+        *result(0.25)["measurements"],
+        *result(0.75, undecidable=1.0, elements=12)["measurements"],
+        *result(0.5, dtype="float64")["measurements"],
+    ]
+    text = report.status_matrix(report.collect({"torch": both, "jax": {"kind": "absent"}}))
+    assert "| torch | cpu | float32 | 0.75 | divergence (EQ-KL) | 75.00% | 16 | keras 3 |" in text
+    assert "| torch | cpu | float64 | 0.50 |" in text
+    assert "| jax | | | absent |" in text
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

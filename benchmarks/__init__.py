@@ -1,0 +1,1 @@
+"""What the regularizer costs; `KERAS_BACKEND=torch pytest benchmarks`."""
