@@ -217,6 +217,7 @@ def status_matrix(results: Results) -> str:
 
 def heat_map(results: Results) -> str:
     """Return the table as a picture: a data URI of a PNG."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     rows, columns = list(results.cells), results.held
@@ -225,15 +226,19 @@ def heat_map(results: Results) -> str:
         for j, name in enumerate(columns):
             cell = results.cells[row].get(name)
             if cell is not None and cell.worst is not None:
-                values[i, j] = np.log10(np.clip(cell.worst, 1e-4, 10.0))
+                worst = np.inf if np.isnan(cell.worst) else cell.worst
+                values[i, j] = np.log10(np.clip(worst, 1e-4, 10.0))
     figure = Figure(figsize=(2.5 + 1.1 * len(columns), 1.0 + 0.24 * len(rows)), dpi=110)
     axes = figure.add_subplot()
-    image = axes.imshow(values, aspect="auto", cmap="RdYlGn_r", vmin=-4.0, vmax=1.0)
-    axes.set_xticks(range(len(columns)), columns)
+    # One scale up to the bound, and red beyond it: nothing right looks alarming.
+    colours = matplotlib.colormaps["viridis_r"].copy()
+    colours.set_over("red")
+    image = axes.imshow(values, aspect="auto", cmap=colours, vmin=-4.0, vmax=0.0)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), [f"{row[1]} ({row[2]})" for row in rows], fontsize=7)
-    colorbar = figure.colorbar(image, ax=axes, ticks=[-4, -3, -2, -1, 0, 1])
-    colorbar.ax.set_yticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1: the bound", "≥10"])
-    colorbar.ax.axhline(0.0, color="black")
+    colorbar = figure.colorbar(image, ax=axes, ticks=[-4, -3, -2, -1, 0], extend="max")
+    colorbar.ax.set_yticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1"])
+    colorbar.set_label("error in units of its bound; red: outside")
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
