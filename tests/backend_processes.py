@@ -239,6 +239,8 @@ class BackendProcesses:
                 hook.pytest_collectreport(report=report)
                 session.testsfailed += 1
                 return
+            if isinstance(report.longrepr, list):  # JSON knows no tuples
+                report.longrepr = tuple(report.longrepr)
             path, line, domain = report.location
             report.location = (path, line, with_backend(domain, child.backend))
             self._count(child.backend, report)

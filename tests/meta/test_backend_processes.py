@@ -153,6 +153,15 @@ def test_an_import_error_is_a_failure(project: Path) -> None:
     assert "backend jax: 0 passed, 1 failed" in text
 
 
+def test_a_skip_is_counted_and_says_why(project: Path) -> None:
+    break_on(project, "torch", "pytest.skip('no GPU')")
+    code, text = run(project)
+    assert code == 0, text
+    assert "backend torch: 3 passed, 0 failed, 1 skipped" in text
+    assert "no GPU" in text
+    assert "1 skipped" in text.splitlines()[-1]
+
+
 def test_with_keras_backend_set_all_runs_in_one_process(project: Path) -> None:
     code, text = run(project, KERAS_BACKEND="torch")
     assert code == 0
