@@ -155,7 +155,7 @@ def test_an_import_error_is_a_failure(project: Path) -> None:
 
 def test_a_skip_is_counted_and_says_why(project: Path) -> None:
     break_on(project, "torch", "pytest.skip('no GPU')")
-    code, text = run(project)
+    code, text = run(project, "-ra")
     assert code == 0, text
     assert "backend torch: 3 passed, 0 failed, 1 skipped" in text
     assert "no GPU" in text
