@@ -14,7 +14,8 @@ verify: $(STAMP)
 	$(BIN)/sae-oracle verify --report report
 
 test: $(STAMP) $(EARLIER)/.installed lint
-	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras tests/keras_impl
+	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras \
+	  --backends jax,tensorflow,torch tests/keras_impl
 	$(BIN)/python -m pytest
 
 $(EARLIER)/.installed: $(STAMP)

@@ -12,9 +12,9 @@ import pytest
 
 from tests import backend_processes
 
-hypothesis.settings.register_profile("dev", max_examples=20, deadline=None)
+hypothesis.settings.register_profile("dev", max_examples=15, deadline=None)
 hypothesis.settings.register_profile(
-    "ci", max_examples=40, deadline=None, derandomize=True, print_blob=True, database=None
+    "ci", max_examples=25, deadline=None, derandomize=True, print_blob=True, database=None
 )
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 

@@ -19,7 +19,7 @@ import reference
 from keras_impl import keras_divides_activity_by_batch
 from keras_impl.differentiation import has_gradients, value_and_gradients
 
-pytestmark = [pytest.mark.inference, pytest.mark.keras_eras]
+pytestmark = pytest.mark.inference
 
 shapes = st.sampled_from([(2, 2), (5, 3), (3, 7), (9, 9)])
 
@@ -86,6 +86,7 @@ def test_orthogonal(seed: int, shape: tuple[int, int], mode: str, factor: float)
     hold(regularizer, weights, expected)
 
 
+@pytest.mark.keras_eras
 def test_the_pages_first_example() -> None:
     """Dense(5) of ones, L1(0.01) on the kernel, L2(0.01) on the activity, 5×5 input of twos."""
     layer = keras.layers.Dense(
@@ -104,6 +105,7 @@ def test_the_pages_first_example() -> None:
     assert abs(total - (kernel + divided)) <= 64 * 2.0**-24 * total
 
 
+@pytest.mark.keras_eras
 def test_direct_calls_a_callable_and_a_subclass() -> None:
     ones = ops.ones((5, 5))
     assert number(keras.regularizers.L2(2.0)(ones)) == 50.0 == reference.l2(np.ones((5, 5)), 2.0)
@@ -136,6 +138,7 @@ def test_direct_calls_a_callable_and_a_subclass() -> None:
     assert number(layer.losses[0]) == 12.5 == reference.l2(np.ones((5, 5)), 0.5)
 
 
+@pytest.mark.keras_eras
 def test_kernel_bias_and_activity_regularizers_are_three_losses() -> None:
     layer = keras.layers.Dense(
         3,
@@ -151,6 +154,7 @@ def test_kernel_bias_and_activity_regularizers_are_three_losses() -> None:
     assert sorted(number(loss) for loss in layer.losses) == sorted([12.0, 3.0, divided])
 
 
+@pytest.mark.keras_eras
 def test_activity_regularization_layer_is_divided_too() -> None:
     layer = keras.layers.ActivityRegularization(l1=1.0, l2=2.0)
     layer(ops.ones((4, 3)) * 2.0)

@@ -259,6 +259,7 @@ def test_two_layers_keep_their_losses_in_a_stateless_scope() -> None:
         assert kept == 2
 
 
+@pytest.mark.only_backends("jax")
 def test_every_eager_step_of_the_model_has_all_its_terms() -> None:
     """With learning rate 0 every step must report the same cost.
 
