@@ -419,15 +419,13 @@ def main() -> int:
         ignored = shutil.ignore_patterns(".venv", ".git", "mutants", "*.egg-info", ".*_cache")
         shutil.copytree(ROOT, copy, ignore=ignored)
         for backend in arguments.backends.split(","):
-            living = [
-                mutant.mistake
-                for mutant in track(MUTANTS, description=backend, console=console)
-                if survives(mutant, copy, backend)
-            ]
+            living = []
+            for mutant in track(MUTANTS, description=backend, console=console):
+                if survives(mutant, copy, backend):
+                    living.append(mutant.mistake)
+                    console.print(f"{backend}: survived: {mutant.mistake}")
             found[backend] = {"mutants": len(MUTANTS), "survived": living}
             console.print(f"{backend}: {len(MUTANTS) - len(living)} of {len(MUTANTS)} killed")
-            for mistake in living:
-                console.print(f"  survived: {mistake}")
     if arguments.write:
         recorded = json.loads(SUMMARY.read_text()) if SUMMARY.exists() else {}
         recorded["keras_impl"] = {**recorded.get("keras_impl", {}), **found}
