@@ -254,7 +254,6 @@ def test_initial_weights_are_ngs() -> None:
     assert not np.array_equal(np.sort(first.ravel()), np.sort(last.ravel()))
 
 
-@pytest.mark.keras_eras
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("way", ["keras", "weights", "config", "clone"])
 def test_a_model_survives_saving_and_cloning(tied: bool, way: str, tmp_path: Path) -> None:
