@@ -231,8 +231,7 @@ def heat_map(results: Results) -> str:
     figure = Figure(figsize=(2.5 + 1.1 * len(columns), 1.0 + 0.24 * len(rows)), dpi=110)
     axes = figure.add_subplot()
     # One scale up to the bound, and red beyond it: nothing right looks alarming.
-    colours = matplotlib.colormaps["viridis_r"].copy()
-    colours.set_over("red")
+    colours = matplotlib.colormaps["viridis_r"].with_extremes(over="red")
     image = axes.imshow(values, aspect="auto", cmap=colours, vmin=-4.0, vmax=0.0)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), [f"{row[1]} ({row[2]})" for row in rows], fontsize=7)
