@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_impl.validation import non_negative, sparsity_target
+from keras_impl.validation import non_negative, positive_integer, sparsity_target
 
 
 class KerasUnits(NamedTuple):
@@ -59,18 +59,10 @@ def keras_divides_activity_by_batch() -> bool:
     return bool(np.isclose(float(ops.convert_to_numpy(layer.losses[0])), 1.0))
 
 
-def _positive_integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    if value < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
-
-
 def _batch_factor(batch_size: Any) -> int:
     if batch_size is None:
         return 1
-    batch_size = _positive_integer("batch_size", batch_size)
+    batch_size = positive_integer("batch_size", batch_size)
     return batch_size if keras_divides_activity_by_batch() else 1
 
 
@@ -99,7 +91,7 @@ def to_keras_units(
     >>> round(to_keras_units(0.1, 3.0, 3e-3, features=784).beta, 5)
     0.00765
     """
-    scale = 2.0 / _positive_integer("features", features)
+    scale = 2.0 / positive_integer("features", features)
     return KerasUnits(
         rho=sparsity_target(rho),
         beta=non_negative("beta", beta) * scale * _batch_factor(batch_size),
@@ -129,7 +121,7 @@ def from_keras_units(
     >>> round(from_keras_units(0.1, 6.0, 0.0, features=576).beta)
     1728
     """
-    scale = 2.0 / _positive_integer("features", features)
+    scale = 2.0 / positive_integer("features", features)
     return NgUnits(
         rho=sparsity_target(rho),
         beta=non_negative("beta", beta) / scale / _batch_factor(batch_size),

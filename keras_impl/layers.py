@@ -1,16 +1,24 @@
-"""`KLSparsity`: the sparsity term on the output of any layer, as a layer that passes it through."""
+"""Penalties on the output of any layer, as layers that pass it through: Ng's, and any other."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_impl.divergence import kl_divergence, mean_activation
-from keras_impl.regularizers import kl_sparsity
+# Keras exports the scope's class, and no way to ask for the one that is open.
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+
+from keras_impl.capture import is_captured
+from keras_impl.divergence import at_least_float32, kl_penalty, mean_activation
+from keras_impl.regularizers import KLSparsityRegularizer, kl_sparsity
+from keras_impl.replicas import losses_of_this_replica
 from keras_impl.validation import (
     extension_edge,
+    flag,
     non_negative,
     number_between,
     sparsity_form,
@@ -18,8 +26,56 @@ from keras_impl.validation import (
 )
 
 
+class PenaltyLayer(keras.layers.Layer):
+    """Passes its input through and adds `penalty(inputs, ...)` to the loss, divided by nothing.
+
+    It also keeps its losses where Keras 3.15 loses some. In a stateless call, which is how JAX
+    trains, every sublayer clears its own earlier losses when it is called. Keras knows them by
+    `id`. So a layer that is used twice keeps the last loss only; and the id of a tensor that is
+    gone may come back as that of another layer's loss, which is then dropped.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        # Not a list that Keras tracks: what it holds are tensors of the current call.
+        object.__setattr__(self, "_losses_of_this_call", [])
+
+    def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return the penalty of `inputs`, a scalar, without adding it to the losses."""
+        raise NotImplementedError
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return `inputs`, and add the penalty to the layer's losses.
+
+        Args:
+            inputs: (samples, ..., units).
+            training: Whether state, such as a running average, moves.
+            mask: The shape of `inputs` without its last axis; true where valid.
+        """
+        loss = self.penalty(inputs, training=training, mask=mask)
+        self.add_loss(loss)
+        self._losses_of_this_call.append(loss)
+        return inputs
+
+    def _clear_losses(self) -> None:
+        """Clear the losses of earlier calls, not those of the stateless call that is under way."""
+        kept = []
+        if in_stateless_scope():
+            live = get_stateless_scope().losses
+            kept = [loss for loss in self._losses_of_this_call if any(loss is x for x in live)]
+        self._loss_ids.difference_update(id(loss) for loss in kept)
+        super()._clear_losses()
+        self._loss_ids.update(id(loss) for loss in kept)
+        self._losses_of_this_call[:] = kept
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return `input_shape`."""
+        return input_shape
+
+
 @keras.saving.register_keras_serializable(package="sae_oracle")
-class KLSparsity(keras.layers.Layer):
+class KLSparsity(PenaltyLayer):
     """Passes its input through and adds βΣⱼKL(ρ‖ρ̂ⱼ) (EQ-SPARSITY) to the loss.
 
     ρ̂ⱼ is the mean of unit j over every axis but the last, over the valid positions where the
@@ -45,6 +101,9 @@ class KLSparsity(keras.layers.Layer):
         epsilon: Outside [ε, 1 − ε] the KL continues along its tangent (EQ-KL-EXTENSION); 0: the
             exact KL. At most min(ρ, 1 − ρ).
         symmetric: Whether activations lie in [−1, 1] (tanh): ρ̂ is then the mean of (1 + a)/2.
+        cross_replica: Whether ρ̂ is that of the global batch under data parallelism, the running
+            average too; False: each replica's own, which trains another function (see
+            docs/replicas.md).
         **kwargs: Those of `keras.layers.Layer`.
 
     Raises:
@@ -64,9 +123,11 @@ class KLSparsity(keras.layers.Layer):
         momentum: float | None = None,
         epsilon: float = 1e-6,
         symmetric: bool = False,
+        cross_replica: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.cross_replica = flag("cross_replica", cross_replica)
         self.rho = sparsity_target(rho)
         self.beta = non_negative("beta", beta)
         self.from_logits, self.symmetric = sparsity_form(from_logits, symmetric)
@@ -81,7 +142,6 @@ class KLSparsity(keras.layers.Layer):
                     f"Received: momentum={momentum!r}, from_logits=True"
                 )
         self.momentum = momentum
-        self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
         """Create the state of the running average, if there is one.
@@ -106,8 +166,8 @@ class KLSparsity(keras.layers.Layer):
             self.rho_hat = self.add_weight(shape=(input_shape[-1],), name="rho_hat", **state)
             self.has_seen_a_batch = self.add_weight(shape=(), name="has_seen_a_batch", **state)
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Return `inputs`, and add the term to the layer's losses.
+    def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return the term, a scalar of at least float32, without adding it to the losses.
 
         Args:
             inputs: (samples, ..., units).
@@ -115,22 +175,8 @@ class KLSparsity(keras.layers.Layer):
             mask: The shape of `inputs` without its last axis; true where valid. Where it leaves
                 nothing the term is 0, or that of the stored average.
         """
-        loss = self.penalty(inputs, training=training, mask=mask)
-        self.add_loss(loss)
-        # Keras knows a layer's losses by `id`, and forgets old ids late: on JAX a dead tensor's id
-        # may come back as that of another layer's live loss, which is then dropped. Kept alive,
-        # this tensor's id cannot come back.
-        self._loss_kept_alive = loss
-        return inputs
-
-    def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Return the term, a scalar of at least float32, without adding it to the losses.
-
-        Args:
-            inputs: As for `call`, which adds this to the layer's losses.
-            training: Whether the running average moves.
-            mask: As for `call`.
-        """
+        if is_captured(self, inputs, mask):
+            return ops.zeros((), dtype="float32")
         if self.momentum is None:
             return kl_sparsity(
                 inputs,
@@ -140,9 +186,10 @@ class KLSparsity(keras.layers.Layer):
                 epsilon=self.epsilon,
                 symmetric=self.symmetric,
                 mask=mask,
+                cross_replica=self.cross_replica,
             )
         rho_hat = self._running_average(inputs, self.momentum, training, mask)
-        return self.beta * ops.sum(kl_divergence(self.rho, rho_hat, self.epsilon))
+        return kl_penalty(self.rho, self.beta, rho_hat, self.epsilon)
 
     def _running_average(
         self, inputs: Any, momentum: float, training: bool | None, mask: Any
@@ -156,18 +203,17 @@ class KLSparsity(keras.layers.Layer):
             mask,
             symmetric=self.symmetric,
             otherwise=ops.where(seen, stored, self.rho * ops.ones_like(stored)),
+            cross_replica=self.cross_replica,
+            moves_state=True,
         )
         batch = ops.cast(batch, stored.dtype)
         moved = momentum * stored + (1.0 - momentum) * batch
         new = ops.stop_gradient(ops.where(seen, moved, batch))
-        self.rho_hat.assign(new)
-        self.has_seen_a_batch.assign(ops.ones_like(seen, dtype=self.has_seen_a_batch.dtype))
+        with losses_of_this_replica():
+            self.rho_hat.assign(new)
+            self.has_seen_a_batch.assign(ops.ones_like(seen, dtype=self.has_seen_a_batch.dtype))
         # The value of the new average with the gradient of the batch mean.
         return new + (batch - ops.stop_gradient(batch))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return `input_shape`."""
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
@@ -179,4 +225,66 @@ class KLSparsity(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "symmetric": self.symmetric,
+            "cross_replica": self.cross_replica,
         }
+
+
+@keras.saving.register_keras_serializable(package="sae_oracle")
+class ActivityPenalty(PenaltyLayer):
+    """Passes its input through and adds any penalty of it to the loss, divided by nothing.
+
+    What `add_loss` adds Keras divides by nothing; an `activity_regularizer` it divides by the
+    batch size from 3.14 on. The penalty is computed in at least float32. Where the input carries a
+    mask, a penalty that takes an argument `mask` gets it; for any other one the masked positions
+    are set to 0, which is right for sums of |a|, a² and their like.
+
+    Args:
+        penalty: What `keras.regularizers.get` takes, other than `None`: a function of a tensor,
+            a `Regularizer`, a name such as "l2". A function of your own must be registered
+            (`keras.saving.register_keras_serializable`) for the model to be reloaded.
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Raises:
+        TypeError: If `penalty` cannot be called.
+        ValueError: If it is a `KLSparsityRegularizer` (use `KLSparsity`), or a name unknown to
+            Keras.
+
+    >>> layer = ActivityPenalty(keras.regularizers.L2(1e-2))
+    >>> activations = layer(ops.ones((5, 4)))
+    >>> round(float(layer.losses[0]), 6)
+    0.2
+    """
+
+    def __init__(self, penalty: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(penalty, KLSparsityRegularizer):
+            raise ValueError(
+                "`penalty` must not be a KLSparsityRegularizer, which undoes a division that "
+                "nothing does here and counts masked positions: use KLSparsity."
+            )
+        if penalty is None or not callable(keras.regularizers.get(penalty)):
+            raise TypeError(
+                "`penalty` must be a function of a tensor, a regularizer or its name. "
+                f"Received: penalty={penalty!r}"
+            )
+        self.function: Callable[..., Any] = keras.regularizers.get(penalty)
+
+    def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return the penalty, a scalar of at least float32, without adding it to the losses.
+
+        Args:
+            inputs: (samples, ..., units).
+            training: Not used.
+            mask: The shape of `inputs` without its last axis; true where valid.
+        """
+        a = at_least_float32(inputs)
+        if mask is None:
+            return self.function(a)
+        if "mask" in inspect.signature(self.function).parameters:
+            return self.function(a, mask=mask)
+        return self.function(ops.where(ops.expand_dims(mask, -1), a, ops.zeros_like(a)))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return every argument; the penalty as Keras serializes it."""
+        penalty = keras.saving.serialize_keras_object(self.function)
+        return {**super().get_config(), "penalty": penalty}

@@ -7,14 +7,21 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_impl.capture import is_captured
 from keras_impl.conventions import keras_divides_activity_by_batch
 from keras_impl.divergence import (
     at_least_float32,
-    kl_divergence,
-    kl_divergence_from_logits,
+    kl_penalty,
+    kl_penalty_from_logits,
     mean_activation,
 )
-from keras_impl.validation import extension_edge, non_negative, sparsity_form, sparsity_target
+from keras_impl.validation import (
+    extension_edge,
+    flag,
+    non_negative,
+    sparsity_form,
+    sparsity_target,
+)
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -43,6 +50,8 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
         batch_scaling: "auto" multiplies by the number of rows exactly if this Keras divides by
             it; True and False say so by hand. For a direct call, or under `add_loss`, which
             Keras never divides, use False.
+        cross_replica: Whether ρ̂ is that of the global batch under data parallelism; False: each
+            replica's own, which trains another function (see docs/replicas.md).
 
     Raises:
         TypeError, ValueError: If an argument leaves its range.
@@ -62,6 +71,7 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
         epsilon: float = 1e-6,
         symmetric: bool = False,
         batch_scaling: str | bool = "auto",
+        cross_replica: bool = True,
     ) -> None:
         self.rho = sparsity_target(rho)
         self.beta = non_negative("beta", beta)
@@ -73,6 +83,7 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
                 f"Received: batch_scaling={batch_scaling!r}"
             )
         self.batch_scaling = batch_scaling
+        self.cross_replica = flag("cross_replica", cross_replica)
         self._multiplies = (
             keras_divides_activity_by_batch() if batch_scaling == "auto" else batch_scaling
         )
@@ -94,17 +105,20 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
                 "KLSparsityRegularizer takes the output of a layer, of shape "
                 f"(samples, ..., units). Received shape {tuple(x.shape)}."
             )
+        if is_captured(self, x):
+            return ops.zeros((), dtype="float32")
+        rows = ops.shape(x)[0] if self._multiplies else 1
+        known = isinstance(rows, int)  # then one multiplication does for both
         penalty = kl_sparsity(
             x,
             self.rho,
-            self.beta,
+            self.beta * rows if known else self.beta,
             from_logits=self.from_logits,
             epsilon=self.epsilon,
             symmetric=self.symmetric,
+            cross_replica=self.cross_replica,
         )
-        if self._multiplies:
-            penalty = penalty * ops.cast(ops.shape(x)[0], penalty.dtype)
-        return penalty
+        return penalty if known else penalty * ops.cast(rows, penalty.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
@@ -115,6 +129,7 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
             "epsilon": self.epsilon,
             "symmetric": self.symmetric,
             "batch_scaling": self.batch_scaling,
+            "cross_replica": self.cross_replica,
         }
 
 
@@ -127,14 +142,15 @@ def kl_sparsity(
     epsilon: float,
     symmetric: bool,
     mask: Any = None,
+    cross_replica: bool = False,
 ) -> Any:
     """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of a layer's output, a scalar of at least float32."""
     if from_logits:
-        divergence = kl_divergence_from_logits(rho, x, mask)
-    else:
-        rho_hat = mean_activation(x, mask, symmetric=symmetric, otherwise=rho)
-        divergence = kl_divergence(rho, rho_hat, epsilon)
-    return beta * ops.sum(divergence)
+        return kl_penalty_from_logits(rho, beta, x, mask, cross_replica=cross_replica)
+    rho_hat = mean_activation(
+        x, mask, symmetric=symmetric, otherwise=rho, cross_replica=cross_replica
+    )
+    return kl_penalty(rho, beta, rho_hat, epsilon)
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")

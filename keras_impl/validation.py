@@ -43,6 +43,15 @@ def non_negative(name: str, value: Any) -> float:
     return number_between(name, value, 0.0, math.inf, low_open=False, high_open=True)
 
 
+def positive_integer(name: str, value: Any) -> int:
+    """Return an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    if value < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    return int(value)
+
+
 def extension_edge(epsilon: Any, rho: float) -> float:
     """Return ε, with 0 ≤ ε < ½ and ε ≤ min(ρ, 1 − ρ): the target lies where the KL is exact."""
     epsilon = number_between("epsilon", epsilon, 0.0, 0.5, low_open=False, high_open=True)
@@ -52,6 +61,20 @@ def extension_edge(epsilon: Any, rho: float) -> float:
             f"Received: epsilon={epsilon!r}, rho={rho!r}"
         )
     return epsilon
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a bool.
+
+    Raises:
+        TypeError: If `value` is not one.
+
+    >>> flag("tied", True)
+    True
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return value
 
 
 def sparsity_form(from_logits: Any, symmetric: Any) -> tuple[bool, bool]:

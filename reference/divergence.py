@@ -18,7 +18,7 @@ def _probability(name: str, value: Any) -> Array:
     outside = ~((array >= 0.0) & (array <= 1.0))
     if np.any(outside):
         raise ValueError(
-            f"`{name}` must lie in [0, 1]. Received {array[outside][0]!r}. "
+            f"`{name}` must lie in [0, 1]. Received {float(array[outside][0])}. "
             "The divergence of the notes is not defined there; `extended_kl_divergence` is."
         )
     return array
@@ -249,7 +249,7 @@ def samples_and_units(name: str, values: Any) -> Array:
     (6, 4)
     """
     array = real_array(name, values, finite=True)
-    if array.ndim < 2 or array.shape[-1] == 0 or array.size == 0:
+    if array.ndim < 2 or array.size == 0:
         raise ValueError(
             f"`{name}` must have shape (samples, ..., units) with at least one sample and one "
             f"unit. Received an array of shape {array.shape}."

@@ -214,7 +214,7 @@ def kl_sparsity_gradient(
     valid = (
         np.ones(len(samples_and_units("activations", activations)))
         if mask is None
-        else np.asarray(mask, dtype=np.float64).ravel()
+        else np.asarray(mask, dtype=bool).ravel()
     )
     slope = sparsity_slope(
         rho,

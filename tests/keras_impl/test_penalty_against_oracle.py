@@ -19,6 +19,8 @@ from keras_impl import (
     keras_divides_activity_by_batch,
 )
 from keras_impl.differentiation import has_gradients, value_and_gradients
+from keras_impl.divergence import at_least_float32, kl_divergence
+from reference.rounding import Arithmetic, exact
 from tests.keras_impl.precision import as_numpy, computing_in, rounded
 
 SHAPES = [(1, 1), (1, 5), (8, 3), (257, 2), (3, 4, 2), (2, 3, 3, 4)]
@@ -271,3 +273,33 @@ def test_every_eager_step_of_the_model_has_all_its_terms() -> None:
     model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     history = model.fit(x, x, batch_size=8, epochs=150, shuffle=False, verbose=0).history
     assert len(set(history["loss"])) == 1, sorted(set(history["loss"]))
+
+
+@pytest.mark.inference
+@pytest.mark.equation("EQ-BOUND-RHO-HAT", "EQ-BOUND-KL")
+@given(
+    seed=st.integers(0, 2**16),
+    shape=st.sampled_from([(1, 1), (8, 3), (257, 2)]),
+    rho=rhos,
+    precision=st.sampled_from(["float32", "bfloat16", "float16"]),
+)
+def test_ops_mean_in_the_compute_dtype_stays_inside_its_bound(
+    seed: int, shape: tuple[int, int], rho: float, precision: str
+) -> None:
+    """What people write: ρ̂ by `ops.mean`, rounded to the compute dtype, then the KL of it.
+
+    Not in float64, where `ops.mean` computes in float32 on JAX and torch.
+    """
+    if not has_gradients():
+        precision = "float32"  # NumPy's mean of bfloat16 numbers accumulates in bfloat16
+    a = draw(seed, shape, "plain", 1.0, precision)
+    rho_hat = Arithmetic(precision).mean_over_samples(exact(a))
+    actual = ops.mean(ops.convert_to_tensor(a, dtype=precision), axis=0)
+    used = reference.usage(as_numpy(actual), rho_hat)
+    assert used.worst <= 1.0, (used, as_numpy(actual), rho_hat)
+    epsilon = min(1e-3, rho, 1 - rho)
+    # The mean is off by roundoffs of the compute dtype; the divergence itself is float32.
+    expected = Arithmetic("float32").kl_divergence(rho, rho_hat, epsilon)
+    divergence = kl_divergence(rho, at_least_float32(actual), epsilon)
+    used = reference.usage(as_numpy(divergence), expected)
+    assert used.worst <= 1.0, (used, as_numpy(divergence), expected)

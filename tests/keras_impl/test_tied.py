@@ -1,0 +1,357 @@
+"""`DenseTied`: one kernel, both gradients, through every way of saving; never silently untied."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import reference
+from keras_impl import DenseTied, HalfSquaredError, KLSparsity, WeightDecay
+from reference.rounding import Arithmetic, exact
+from tests.keras_impl.precision import as_numpy, rounded
+
+X = rounded(np.random.default_rng(0).uniform(size=(16, 4)), "float32")
+
+
+def an_encoder(**arguments: Any) -> Any:
+    return keras.layers.Dense(2, activation="sigmoid", name="encoder", **arguments)
+
+
+def flat_sequential() -> Any:
+    encoder = an_encoder(kernel_regularizer=WeightDecay(0.01))
+    return keras.Sequential(
+        [keras.Input((4,)), encoder, DenseTied(4, activation="sigmoid", tied_to=encoder)]
+    )
+
+
+def sequential_without_input() -> Any:
+    encoder = an_encoder()
+    model = keras.Sequential([encoder, DenseTied(activation="sigmoid", tied_to=encoder)])
+    model(X[:1].astype("float32"))
+    return model
+
+
+def functional() -> Any:
+    x = keras.Input((4,))
+    encoder = an_encoder()
+    code = keras.layers.Dropout(0.0)(encoder(x))
+    return keras.Model(x, DenseTied(activation="sigmoid", tied_to=encoder)(code))
+
+
+def nested() -> Any:
+    x, c = keras.Input((4,)), keras.Input((2,))
+    encoder = an_encoder()
+    encode = keras.Model(x, encoder(x), name="encode")
+    # Something between the input of the decoder model and the tied layer.
+    code = keras.layers.Dropout(0.0)(c)
+    decode = keras.Model(c, DenseTied(activation="sigmoid", tied_to=encoder)(code), name="decode")
+    whole = keras.Input((4,))
+    return keras.Model(whole, decode(encode(whole)))
+
+
+def nested_sequential() -> Any:
+    encoder = an_encoder()
+    encode = keras.Sequential([keras.Input((4,)), encoder], name="encode")
+    tied = DenseTied(activation="sigmoid", tied_to=encoder)
+    decode = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.0), tied], name="decode")
+    return keras.Sequential([encode, decode])
+
+
+FORMS = [flat_sequential, sequential_without_input, functional, nested, nested_sequential]
+
+
+def the_two(model: Any) -> tuple[Any, DenseTied]:
+    layers = model._flatten_layers()
+    (encoder,) = (layer for layer in layers if layer.name == "encoder")
+    (decoder,) = (layer for layer in layers if isinstance(layer, DenseTied))
+    return encoder, decoder
+
+
+def reconstruct(model: Any, x: Any) -> Any:
+    """What a tied model of these weights returns, with its bound."""
+    encoder, decoder = the_two(model)
+    float32 = Arithmetic("float32")
+    kernel, *biases = (
+        exact(as_numpy(w.value)) for w in (encoder.kernel, encoder.bias, decoder.bias)
+    )
+    a = exact(x)
+    for weights, bias in zip((kernel, kernel.transposed), biases, strict=True):
+        a, _ = float32.activation("sigmoid", float32.add(float32.matmul(a, weights), bias))
+    return a
+
+
+def is_tied(model: Any) -> None:
+    """The model computes with the encoder's kernel as it is now, and training moves that one."""
+    used = reference.usage(
+        as_numpy(ops.convert_to_tensor(model.predict(X.astype("float32"), verbose=0))),
+        reconstruct(model, X),
+    )
+    assert used.worst <= 1.0
+    assert len(model.trainable_weights) == 3
+    assert model.count_params() == 4 * 2 + 2 + 4
+
+
+def train(model: Any) -> None:
+    model.compile(keras.optimizers.SGD(1.0), loss=HalfSquaredError())
+    model.fit(X.astype("float32"), X.astype("float32"), epochs=2, batch_size=8, verbose=0)
+
+
+@pytest.mark.equation("EQ-FORWARD")
+@pytest.mark.parametrize("form", FORMS)
+def test_there_is_one_kernel(form: Any) -> None:
+    model = form()
+    is_tied(model)
+    encoder, decoder = the_two(model)
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    assert "Total params: 14" in "\n".join(lines)
+    assert decoder.count_params() == 4
+    before = as_numpy(encoder.kernel.value)
+    train(model)
+    assert not np.array_equal(before, as_numpy(encoder.kernel.value))
+    is_tied(model)
+
+
+def by_config(model: Any, folder: Path) -> Any:
+    return type(model).from_config(model.get_config())
+
+
+def by_json(model: Any, folder: Path) -> Any:
+    return keras.models.model_from_json(json.dumps(json.loads(model.to_json())))
+
+
+def by_clone(model: Any, folder: Path) -> Any:
+    return keras.models.clone_model(model)
+
+
+def by_pickle(model: Any, folder: Path) -> Any:
+    return pickle.loads(pickle.dumps(model))
+
+
+def by_deepcopy(model: Any, folder: Path) -> Any:
+    return copy.deepcopy(model)
+
+
+def by_keras_file(model: Any, folder: Path) -> Any:
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
+def by_legacy_file(model: Any, folder: Path) -> Any:
+    model.save(folder / "model.h5")
+    return keras.models.load_model(folder / "model.h5", compile=False)
+
+
+def by_weights_file(model: Any, folder: Path) -> Any:
+    model.save_weights(folder / "model.weights.h5")
+    again = by_clone(model, folder)
+    again(X[:1].astype("float32"))
+    again.load_weights(folder / "model.weights.h5")
+    return again
+
+
+CARRY_WEIGHTS = [by_pickle, by_deepcopy, by_keras_file, by_legacy_file, by_weights_file]
+
+
+@pytest.mark.parametrize("way", [by_config, by_json, by_clone, *CARRY_WEIGHTS])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_tie_survives(form: Any, way: Any, tmp_path: Path) -> None:
+    model = form()
+    train(model)
+    if way is by_legacy_file and form in (nested, nested_sequential):
+        # The legacy format stores a list of weights for each outer layer, and reads it before the
+        # first call, at which the tied layer finds its encoder: it refuses, aloud.
+        with pytest.raises(ValueError, match="Weight count mismatch"):
+            way(model, tmp_path)
+        return
+    again = way(model, tmp_path)
+    encoder, decoder = the_two(again)
+    assert encoder is not the_two(model)[0]
+    if not again.built:  # a configuration does not build a Sequential model without an input
+        again(X[:1].astype("float32"))
+    is_tied(again)
+    assert decoder.tied_to is encoder
+    if way in CARRY_WEIGHTS:
+        for mine, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+            assert np.array_equal(mine, theirs)
+    before = as_numpy(encoder.kernel.value)
+    train(again)
+    assert not np.array_equal(before, as_numpy(encoder.kernel.value))
+    is_tied(again)
+
+
+@pytest.mark.parametrize("form", [nested, nested_sequential])
+def test_a_reloaded_model_trains_before_anything_else_calls_it(form: Any, tmp_path: Path) -> None:
+    again = by_json(form(), tmp_path)
+    train(again)
+    is_tied(again)
+
+
+def test_a_decoder_without_its_encoder_fails_with_advice(tmp_path: Path) -> None:
+    model = nested()
+    decode = model.get_layer("decode")
+    alone = by_keras_file(decode, tmp_path)
+    code = np.ones((1, 2), "float32")
+    with pytest.raises(ValueError, match=r"named 'encoder', and no layer.*`tie_to\(encoder\)`"):
+        # Not `predict`: an error in it takes the variables' values from any model on JAX.
+        alone(code)
+    (decoder,) = (layer for layer in alone.layers if isinstance(layer, DenseTied))
+    assert decoder.tied_to == "encoder"
+    assert decoder.get_config()["tied_to"] == "encoder"
+    decoder.tie_to(the_two(model)[0])
+    assert np.array_equal(alone.predict(code, verbose=0), decode.predict(code, verbose=0))
+
+
+def test_two_encoders_of_one_name_are_not_guessed_between() -> None:
+    x, y = keras.Input((4,)), keras.Input((4,))
+    first = keras.Model(x, an_encoder()(x))
+    second = keras.Model(y, an_encoder()(y))
+    both = keras.layers.Add()([first(x), second(x)])
+    with pytest.raises(ValueError, match=r"2 layers of that name.*`tie_to\(layer\)`"):
+        DenseTied(4, tied_to="encoder")(both)
+
+
+def test_a_decoder_alone_follows_the_kernel() -> None:
+    """On JAX a variable that a model does not know would be a constant of its `predict`."""
+    model = nested()
+    decode = model.get_layer("decode")
+    code = np.array([[1.0, 0.5]], "float32")
+    before = decode.predict(code, verbose=0)
+    encoder, _ = the_two(model)
+    encoder.kernel.assign(2.0 * ops.convert_to_tensor(encoder.kernel) + 1.0)
+    after = decode.predict(code, verbose=0)
+    assert np.max(np.abs(after - before)) > 1e-2
+    assert any(weight is encoder.kernel for weight in decode.trainable_weights)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class FrozenTied(keras.layers.Layer):
+    """The well-known version: the transposed kernel is stored when the layer is built."""
+
+    def __init__(self, tied_to: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        object.__setattr__(self, "encoder", tied_to)
+
+    def build(self, input_shape: Any) -> None:
+        transposed = np.transpose(as_numpy(self.encoder.kernel.value))
+        self.kernel = self.add_weight(shape=transposed.shape, trainable=False)
+        self.kernel.assign(transposed)
+        self.bias = self.add_weight(shape=transposed.shape[1:], initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel), inputs.dtype)
+        return ops.sigmoid(inputs @ kernel + ops.convert_to_tensor(self.bias))
+
+
+@pytest.mark.equation("EQ-GRADIENT-TIED", "EQ-BOUND-DESCENT")
+@pytest.mark.parametrize("kind", [DenseTied, FrozenTied])
+def test_it_trains_as_the_oracle_does_and_the_frozen_one_does_not(kind: Any) -> None:
+    """In float32; in float64 `keras.layers.Dense` itself is float32 on torch."""
+    encoder = an_encoder(kernel_regularizer=WeightDecay(0.01))
+    decoder: Any = FrozenTied(encoder)
+    if kind is DenseTied:
+        decoder = DenseTied(4, activation="sigmoid", tied_to=encoder)
+    model = keras.Sequential([keras.Input((4,)), encoder, KLSparsity(0.1, 3.0), decoder])
+    start = reference.initialise((4, 2, 4), seed=3, tied=True)
+    kernel = rounded(start.kernels[0], "float32")
+    start = reference.Parameters([kernel], start.biases, tied=True)
+    encoder.kernel.assign(kernel.astype("float32"))
+    if kind is FrozenTied:
+        decoder.kernel.assign(kernel.T.astype("float32"))
+    model.compile(keras.optimizers.SGD(0.25), loss=HalfSquaredError())
+    x = X.astype("float32")
+    model.fit(x, x, batch_size=16, epochs=4, verbose=0)
+    arguments = {"rho": 0.1, "beta": 3.0, "weight_decay": 0.01, "epsilon": 1e-6}
+    reached = reference.gradient_descent_with_bounds(
+        start, X, steps=4, learning_rate=0.25, **arguments
+    )
+    used = [
+        reference.usage(as_numpy(variable.value), expected).worst
+        for variable, expected in (
+            (encoder.kernel, reached.kernels[0]),
+            (encoder.bias, reached.biases[0]),
+            (decoder.bias, reached.biases[1]),
+        )
+    ]
+    if kind is DenseTied:
+        assert max(used) <= 1.0, used
+    else:
+        assert min(used) > 1.0, used
+
+
+def test_the_encoders_penalty_counts_once() -> None:
+    model = flat_sequential()
+    model(X.astype("float32"))
+    (loss,) = model.losses
+    kernel = as_numpy(the_two(model)[0].kernel.value)
+    expected = 0.01 / 2 * np.sum(kernel**2)
+    # A sum of 8 squares, the factor and its half.
+    assert abs(float(loss) - expected) <= 12 * 2.0**-24 * expected
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_sixteen_bit_policies_read_the_kernel_in_the_compute_dtype(policy: str) -> None:
+    encoder = an_encoder(dtype=policy)
+    model = keras.Sequential(
+        [keras.Input((4,)), encoder, DenseTied(tied_to=encoder, dtype=policy, activation="sigmoid")]
+    )
+    assert keras.backend.standardize_dtype(model(X.astype("float32")).dtype) == policy[6:]
+    train(model)
+    assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
+
+
+def built(layer: Any, *shape: int) -> Any:
+    layer.build((None, *shape))
+    return layer
+
+
+ERRORS: list[tuple[Any, type[Exception], str]] = [
+    (lambda: DenseTied(4), TypeError, "`tied_to` must be a layer.*None"),
+    (lambda: DenseTied(4, tied_to=3), TypeError, "`tied_to` must be a layer.*3"),
+    (lambda: DenseTied(2.5, tied_to=an_encoder()), TypeError, "`units` must be an integer.*2.5"),
+    (lambda: DenseTied(0, tied_to=an_encoder()), ValueError, "`units` must be positive.*0"),
+    (
+        lambda: DenseTied(tied_to=built(keras.layers.Dropout(0.5), 4)),
+        ValueError,
+        "`tied_to` must be a layer with a kernel.*which has no kernel",
+    ),
+    (
+        lambda: DenseTied(tied_to=built(keras.layers.Conv2D(2, 3), 8, 8, 1)),
+        ValueError,
+        r"with a kernel of shape \(3, 3, 1, 2\)",
+    ),
+    (
+        lambda: DenseTied(5, tied_to=built(an_encoder(), 4)),
+        ValueError,
+        r"`units` must be 4.*\(4, 2\).*units=5",
+    ),
+    (
+        lambda: DenseTied(4, tied_to=an_encoder())(np.ones((1, 2), "float32")),
+        ValueError,
+        "'encoder', which is not built",
+    ),
+    (
+        lambda: DenseTied(tied_to=built(an_encoder(), 4))(np.ones((1, 3), "float32")),
+        ValueError,
+        r"its input must have 2 units.*\(1, 3\)",
+    ),
+    (
+        lambda: DenseTied(tied_to="encoder")(np.ones((1, 2), "float32")),
+        ValueError,
+        "named 'encoder', and no layer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), ERRORS)
+def test_wrong_use_is_a_clear_error(call: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        call()
