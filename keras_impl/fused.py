@@ -1,0 +1,205 @@
+"""Derivatives written out by hand, in the one place that does so, with the backends' own means.
+
+There are two reasons. What autodiff makes of σ(z) is σ(1 − σ), and 1 − σ is 0 from z = 17 on in
+float32: the gradient of a saturated sample is lost, which the oracle's bounds do not forgive. And
+torch runs every operation, and the derivative of every operation, as a kernel of its own: the
+twenty small ones of a divergence cost more than the one pass over the activations
+(docs/speed.md counts them). JAX and TensorFlow compile or schedule the whole step, so there a
+divergence is left to `keras.ops` and their own differentiation.
+
+Every derivative here can be differentiated again.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def sigmoids_of_both_signs(z: Any) -> tuple[Any, Any]:
+    """Return σ(z) and σ(−z), each to a few roundoffs of itself, with derivative ±σ(z)σ(−z).
+
+    Args:
+        z: Any shape, float32 or float64.
+
+    >>> [float(s) for s in sigmoids_of_both_signs(ops.convert_to_tensor(0.0))]
+    [0.5, 0.5]
+    """
+    build = {
+        "jax": _jax_sigmoids,
+        "tensorflow": _tensorflow_sigmoids,
+        "torch": _torch_sigmoids,
+    }.get(keras.config.backend())
+    return _sigmoids(z) if build is None else build()(z)
+
+
+def fused_kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any | None:
+    """β Σⱼ KL(ρ‖ρ̂ⱼ) (EQ-SPARSITY) with its derivative in one piece; `None`: nothing is gained.
+
+    Args:
+        rho: ρ, inside (0, 1).
+        beta: β ≥ 0.
+        rho_hat: Mean activations, any shape.
+        epsilon: Where EQ-KL-EXTENSION begins, above 0.
+    """
+    if keras.config.backend() == "torch":
+        return _torch_kl_penalty()(rho_hat, rho, beta, epsilon)
+    return None
+
+
+def fused_kl_penalty_from_logits(rho: float, beta: float, logits: Any) -> Any | None:
+    """β Σⱼ KL(ρ‖ρ̂ⱼ) from logits (EQ-SPARSITY-LOGITS) in one piece; `None`: nothing is gained.
+
+    Args:
+        rho: ρ, inside (0, 1).
+        beta: β ≥ 0.
+        logits: (samples, ..., units), float32 or float64.
+    """
+    if keras.config.backend() == "torch":
+        return _torch_kl_penalty_from_logits()(logits, rho, beta)
+    return None
+
+
+# Beyond ±60 a sigmoid is an exponential to 1e-26, less than half a roundoff of float64, and in
+# float32 it is far from underflow.
+SATURATED = 60.0
+
+
+def _sigmoids(z: Any) -> tuple[Any, Any]:
+    """One exponential for both: exp(−|z|) is at most 1."""
+    t = ops.exp(-ops.abs(z))
+    nearer_one = 1.0 / (1.0 + t)
+    nearer_zero = t * nearer_one
+    positive = z > 0.0
+    return (
+        ops.where(positive, nearer_one, nearer_zero),
+        ops.where(positive, nearer_zero, nearer_one),
+    )
+
+
+@functools.cache
+def _jax_sigmoids() -> Callable[[Any], Any]:
+    import jax
+
+    # `custom_jvp` and not `custom_vjp`: forward differentiation keeps working.
+    function = jax.custom_jvp(_sigmoids)
+
+    @function.defjvp
+    def tangent(primals: Any, tangents: Any) -> Any:
+        p, q = function(primals[0])
+        change = p * q * tangents[0]
+        return (p, q), (change, -change)
+
+    return function
+
+
+@functools.cache
+def _tensorflow_sigmoids() -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def function(z: Any) -> Any:
+        p, q = tf.sigmoid(z), tf.sigmoid(-z)
+
+        def gradient(by_p: Any, by_q: Any) -> Any:
+            return p * q * (by_p - by_q)
+
+        return (p, q), gradient
+
+    return function
+
+
+@functools.cache
+def _torch_sigmoids() -> Callable[[Any], Any]:
+    import torch
+
+    class Sigmoids(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, z: Any) -> Any:
+            p, q = torch.sigmoid(z), torch.sigmoid(-z)
+            ctx.save_for_backward(p, q)
+            return p, q
+
+        @staticmethod
+        def backward(ctx: Any, by_p: Any, by_q: Any) -> Any:
+            p, q = ctx.saved_tensors  # outputs: they can be differentiated again
+            return p * q * (by_p - by_q)
+
+    return Sigmoids.apply
+
+
+@functools.cache
+def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
+    import torch
+
+    def slope_at(r: Any, rho: float) -> Any:
+        """KL′(r) = (1 − ρ)/(1 − r) − ρ/r, over one denominator."""
+        return (r - rho).div(r * (1.0 - r))
+
+    # `forward` with a context, not `setup_context`: a quarter of the time of the whole.
+    class Penalty(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, rho_hat: Any, rho: float, beta: float, epsilon: float) -> Any:
+            r = rho_hat.clamp(epsilon, 1.0 - epsilon)
+            slope = slope_at(r, rho)
+            divergence = torch.log(r).sub_(math.log(rho)).mul_(-rho)
+            of_rest = torch.log1p(-r).sub_(math.log1p(-rho))
+            divergence.sub_(of_rest, alpha=1.0 - rho).addcmul_(slope, rho_hat - r)
+            ctx.save_for_backward(rho_hat, slope.mul_(beta))
+            ctx.rho, ctx.beta, ctx.epsilon = rho, beta, epsilon
+            return divergence.sum().mul_(beta)
+
+        @staticmethod
+        def backward(ctx: Any, by_penalty: Any) -> Any:
+            rho_hat, slope = ctx.saved_tensors
+            if torch.is_grad_enabled():  # to be differentiated again
+                r = rho_hat.clamp(ctx.epsilon, 1.0 - ctx.epsilon)
+                slope = ctx.beta * slope_at(r, ctx.rho)
+            return by_penalty * slope, None, None, None
+
+    return Penalty.apply
+
+
+@functools.cache
+def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
+    import torch
+
+    def shifts(z: Any) -> tuple[Any, Any]:
+        """See `divergence.log_sums_of_sigmoids`."""
+        return (
+            (-SATURATED - z.amax(0)).clamp_(min=0.0),
+            (z.amin(0) - SATURATED).clamp_(min=0.0),
+        )
+
+    class Penalty(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, logits: Any, rho: float, beta: float) -> Any:
+            z = logits.reshape(-1, logits.shape[-1])
+            up, down = shifts(z)
+            shifted = z + (up - down)
+            p, q = torch.sigmoid(shifted), torch.sigmoid(shifted.neg_())
+            total, total_of_rest = p.sum(0), q.sum(0)
+            ones = torch.log(total / len(z)).sub_(up).sub_(math.log(rho))
+            zeros = torch.log(total_of_rest / len(z)).sub_(down).sub_(math.log1p(-rho))
+            ctx.rho, ctx.beta = rho, beta
+            by_sum = ((1.0 - rho) * beta / total_of_rest).sub_(rho * beta / total)
+            ctx.save_for_backward(logits, p.mul_(q), by_sum)
+            return ones.mul_(-rho).sub_(zeros, alpha=1.0 - rho).sum().mul_(beta)
+
+        @staticmethod
+        def backward(ctx: Any, by_penalty: Any) -> Any:
+            logits, slope, by_sum = ctx.saved_tensors
+            if torch.is_grad_enabled():  # to be differentiated again
+                z = logits.reshape(-1, logits.shape[-1])
+                up, down = shifts(z.detach())
+                p, q = _torch_sigmoids()(z + (up - down))
+                slope = p * q
+                by_sum = ctx.beta * ((1.0 - ctx.rho) / q.sum(0) - ctx.rho / p.sum(0))
+            return (slope * (by_penalty * by_sum)).reshape(logits.shape), None, None
+
+    return Penalty.apply
