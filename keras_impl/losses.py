@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_impl.divergence import at_least_float32
+from keras_impl.eager import half_sum_of_squares
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -49,7 +51,10 @@ class HalfSquaredError(keras.losses.Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Return the loss; see `keras.losses.Loss`."""
         if self.dtype != "float64" or self.reduction != "sum_over_batch_size":
-            return super().__call__(y_true, y_pred, sample_weight)
+            loss = super().__call__(y_true, y_pred, sample_weight)
+            # Keras does not reduce the losses of no samples; a replica may have none.
+            nothing = tuple(loss.shape) == (0,) and self.reduction not in (None, "none")
+            return ops.sum(loss) if nothing else loss
         # Keras's own reduction divides in float32 on torch, whatever the dtype.
         total = HalfSquaredError(self.axis, reduction="sum", dtype="float64")(
             y_true, y_pred, sample_weight
@@ -77,9 +82,11 @@ class HalfSquaredError(keras.losses.Loss):
                 "`y_true` must have the shape of `y_pred`. "
                 f"Received: y_true.shape={tuple(y_true.shape)}, y_pred.shape={tuple(y_pred.shape)}"
             )
-        squares = ops.square(at_least_float32(y_pred) - at_least_float32(y_true))
-        axis = tuple(range(1, len(squares.shape))) if self.axis is None else self.axis
-        return 0.5 * ops.sum(squares, axis=axis)
+        difference = at_least_float32(y_pred) - at_least_float32(y_true)
+        if self.axis is None and len(difference.shape) != 2:
+            features = math.prod(difference.shape[1:])
+            difference = ops.reshape(difference, (-1, features))
+        return half_sum_of_squares(difference)
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""

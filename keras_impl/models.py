@@ -9,11 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_impl.eager import affine, sigmoid_in_place
 from keras_impl.initializers import NgUniform
 from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
 from keras_impl.regularizers import WeightDecay
-from keras_impl.validation import non_negative
+from keras_impl.replicas import share_of_loss, sum_over_replicas
+from keras_impl.validation import flag, non_negative
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
@@ -25,7 +27,8 @@ class SparseAutoencoder(keras.Model):
     J = (1/m) Σᵢ ½‖h(xᵢ) − yᵢ‖² + (λ/2) Σₗ ‖Wₗ‖² + β Σⱼ KL(ρ‖ρ̂ⱼ), with m the batch and ρ̂ⱼ its mean
     activation, over the units of every hidden layer. `compile(optimizer)` and `fit(x)` train it;
     the three terms are metrics (`reconstruction`, `weight_decay`, `sparsity`) that add up to the
-    reported loss. `fit(x, y)` reconstructs y from x.
+    reported loss. `fit(x, y)` reconstructs y from x. Under data parallelism the batch is the
+    global one, and each of its samples counts once (docs/replicas.md).
 
     One model owns every kernel and bias, so a tied kernel is one variable through saving,
     cloning and reloading.
@@ -47,6 +50,8 @@ class SparseAutoencoder(keras.Model):
         symmetric: Whether hidden activations lie in [−1, 1] (tanh; see `KLSparsity`).
         tied_decay: How often a tied kernel counts in the weight decay: 1, each learned number
             once, as Keras counts; or 2, the sum over layers as it is written.
+        cross_replica: Whether m and ρ̂ are those of the global batch under data parallelism; False:
+            each replica's own, which trains another function.
         seed: An integer makes the initial weights reproducible; layer l uses seed + l.
         **kwargs: Those of `keras.Model` (`name`, `dtype`).
 
@@ -74,14 +79,14 @@ class SparseAutoencoder(keras.Model):
         symmetric: bool = False,
         tied_decay: int = 1,
         seed: int | None = None,
+        cross_replica: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.hidden_units = _units(hidden_units)
         self.weight_decay = non_negative("weight_decay", weight_decay)
-        if not isinstance(tied, bool):
-            raise TypeError(f"`tied` must be True or False. Received: tied={tied!r}")
-        self.tied = tied
+        self.tied = flag("tied", tied)
+        self.cross_replica = flag("cross_replica", cross_replica)
         self.activation = _activation("activation", activation)
         self.output_activation = (
             None
@@ -107,15 +112,16 @@ class SparseAutoencoder(keras.Model):
                 from_logits=from_logits,
                 epsilon=epsilon,
                 symmetric=symmetric,
+                cross_replica=cross_replica,
                 dtype=self.dtype_policy,
                 name=f"kl_sparsity_{layer}",
             )
             for layer in range(hidden_layers)
         ]
         # Computed in the dtype of the model, in float32 at least.
-        self.reconstruction_loss = HalfSquaredError(
-            dtype="float64" if self.compute_dtype == "float64" else "float32"
-        )
+        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        self.reconstruction_loss = HalfSquaredError(dtype=dtype)
+        self.sum_of_half_squares = HalfSquaredError(reduction="sum", dtype=dtype)
         self.term_trackers = [
             keras.metrics.Mean(name=name) for name in ("reconstruction", "weight_decay", "sparsity")
         ]
@@ -186,10 +192,12 @@ class SparseAutoencoder(keras.Model):
         penalised = first == 0 and end == 2 * len(self.hidden_units)
         for layer in range(first, end):
             last = layer == 2 * len(self.hidden_units) - 1
-            # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
-            z = a @ self._kernel(layer) + self._compute(self.biases[layer])
+            z = affine(a, self._kernel(layer), self._compute(self.biases[layer]))
             name = self.output_activation or self.activation if last else self.activation
-            a = _activated(name, z)
+            if name == "sigmoid" and not self.penalties[0].from_logits:
+                a = sigmoid_in_place(z)
+            else:
+                a = _activated(name, z)
             if penalised and not last:
                 # The model adds the term itself: see `KLSparsity.call` for what Keras may do to
                 # the losses of several layers.
@@ -222,6 +230,17 @@ class SparseAutoencoder(keras.Model):
             )
         super().compile(optimizer=optimizer, loss=None, **kwargs)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile a reloaded or cloned model as the first one was; called by Keras.
+
+        Args:
+            config: What `get_compile_config` returned.
+        """
+        # Keras skips this where `compile` is overridden, and still calls the model compiled.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def compute_loss(
         self,
         x: Any = None,
@@ -240,21 +259,25 @@ class SparseAutoencoder(keras.Model):
             training: Not used.
 
         Returns:
-            A scalar.
+            A scalar: J of the global batch on every replica; on TensorFlow, which adds the
+            gradients of R replicas, a 1/R-th of it.
         """
-        reconstruction = self.reconstruction_loss(
-            x if y is None else y, y_pred, sample_weight=sample_weight
-        )
+        # Read once and first: replicas share the list, and fill it anew while one of them waits.
         # Keras lists activity losses first, weight regularization last, one for each kernel.
         penalties = list(self.losses)
         sparsity = sum(penalties[: -len(self.kernels)])
         weight_decay = sum(penalties[-len(self.kernels) :])
+        total = self.sum_of_half_squares(x if y is None else y, y_pred, sample_weight=sample_weight)
         samples = ops.shape(y_pred)[0]
+        count = ops.cast(samples, total.dtype)
+        if self.cross_replica:
+            total, count = sum_over_replicas(total, count)
+        reconstruction = total / count
         for tracker, term in zip(
             self.term_trackers, (reconstruction, weight_decay, sparsity), strict=True
         ):
             tracker.update_state(term, sample_weight=samples)
-        return reconstruction + super().compute_loss(x, y, y_pred, sample_weight, training)
+        return share_of_loss(reconstruction + weight_decay + sparsity)
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
@@ -273,6 +296,7 @@ class SparseAutoencoder(keras.Model):
             "symmetric": penalty.symmetric,
             "tied_decay": self.tied_decay,
             "seed": self.seed,
+            "cross_replica": self.cross_replica,
         }
 
 

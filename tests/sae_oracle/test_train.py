@@ -1,0 +1,223 @@
+"""`sae-oracle train`: what it writes and prints, and that bad calls leave nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reference
+from sae_oracle import pictures
+from sae_oracle import train as training
+from sae_oracle.cli import TRAINING_BACKENDS, parser
+
+ROOT = Path(__file__).parents[2]
+
+needs_a_backend = pytest.mark.skipif(
+    not any(importlib.util.find_spec(name) for name in TRAINING_BACKENDS),
+    reason="no backend with gradients is installed",
+)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "sae_oracle", "train", *arguments]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+
+
+@needs_a_backend
+@pytest.mark.equation("EQ-FEATURE")
+def test_it_writes_a_model_its_history_and_a_picture(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(size=(50, 16))
+    np.save(tmp_path / "x.npy", x)
+    done = run(tmp_path, "--data=x.npy", "--hidden=5", "--rho=0.2", "--iterations=7", "--out=out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["out", "x.npy"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["features.png", "history.json", "model.keras"]
+    found = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert found["samples"] == 50
+    assert found["settings"]["rho"] == 0.2
+    assert found["iterations"] == len(found["history"]["loss"]) == 7
+    # What is written, loaded in a fresh process, has the cost that was reported: float32 twice.
+    program = (
+        "import sys, keras, numpy as np, keras_impl\n"
+        "model = keras.saving.load_model('out/model.keras')\n"
+        "print(keras_impl.full_cost(model, np.load('x.npy')).total)\n"
+    )
+    environment = {**ENVIRONMENT, "KERAS_BACKEND": found["backend"]}
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=300,
+        check=True,
+    )
+    total = found["cost"]["total"]
+    assert abs(float(loaded.stdout.splitlines()[-1]) - total) <= 2 * 2.0**-24 * total
+    assert f"cost {total:.6g} = reconstruction" in done.stdout
+
+
+# The command, and Ctrl-C after the third iteration.
+INTERRUPTED = """
+import os, signal, sys
+from sae_oracle import cli
+
+run_backend = cli.run_backend
+
+def run(module, arguments, backend, device, on_message, **named):
+    def interrupting(message):
+        on_message(message)
+        if message["kind"] == "step" and message["done"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+    return run_backend(module, arguments, backend, device, interrupting, **named)
+
+cli.run_backend = run
+sys.exit(cli.main(["train", "--iterations=1000000", "--out=out"]))
+"""
+
+
+@needs_a_backend
+def test_ctrl_c_writes_the_best_weights_and_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "Interrupted after" in done.stdout
+    found = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert found["message"] == "interrupted"
+    losses = found["history"]["loss"]
+    assert 3 <= found["iterations"] == len(losses) < 1_000_000
+    # What is written is the best seen: no worse than any iteration, up to float32 rounding.
+    assert found["cost"]["total"] <= min(losses) * (1.0 + 2.0**-20)
+    assert sorted(os.listdir(tmp_path)) == ["out"]
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Files that cannot be trained on, and what is said."""
+    ones = np.full((4, 3), 0.5)
+    np.save(folder / "vector.npy", ones[0])
+    np.save(folder / "images.npy", np.zeros((4, 2, 2)))
+    np.save(folder / "empty.npy", np.zeros((0, 3)))
+    np.save(folder / "text.npy", np.array([["a"]]))
+    np.save(folder / "complex.npy", ones * 1j)
+    np.save(folder / "pickled.npy", np.array([[object()]]), allow_pickle=True)
+    np.save(folder / "outside.npy", ones * 3.0)
+    np.savez(folder / "several.npz", a=ones, b=ones)
+    broken = ones.copy()
+    broken[2, 1] = np.nan
+    np.save(folder / "nan.npy", broken)
+    (folder / "no.npy").write_text("not an array")
+    (folder / "cut.npy").write_bytes((folder / "images.npy").read_bytes()[:140])
+    return {
+        "missing.npy": "No such file",
+        "vector.npy": "must hold a matrix, a row a sample. It has shape (3,)",
+        "images.npy": "must hold a matrix, a row a sample. It has shape (4, 2, 2)",
+        "empty.npy": "must hold a matrix, a row a sample. It has shape (0, 3)",
+        "text.npy": "must hold real numbers",
+        "complex.npy": "must hold real numbers. It holds complex128",
+        "pickled.npy": "is no .npy file of numbers",
+        "outside.npy": "values from 1.5 to 1.5, and a sigmoid output reaches (0, 1) only",
+        "several.npz": "must hold one array",
+        "nan.npy": "must hold finite numbers. Row 2 does not",
+        "no.npy": "is no .npy file of numbers",
+        "cut.npy": "is no .npy file of numbers",
+    }
+
+
+def problem(*arguments: str) -> str | None:
+    return training.problem_with(parser().parse_args(["train", *arguments]))
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    out = f"--out={tmp_path / 'out'}"
+    for name, message in bad_files(tmp_path).items():
+        said = problem(f"--data={tmp_path / name}", out)
+        assert said is not None, name
+        assert message in said, (name, said)
+        assert name in said, (name, said)
+    np.save(tmp_path / "outside.npy", np.full((4, 3), -2.0))
+    assert problem(f"--data={tmp_path / 'outside.npy'}", "--output-activation=linear", out) is None
+    np.save(tmp_path / "integers.npy", np.eye(3, dtype=int))
+    assert problem(f"--data={tmp_path / 'integers.npy'}", out) is None
+
+
+def test_bad_arguments_are_named(tmp_path: Path) -> None:
+    out = f"--out={tmp_path / 'out'}"
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        (["--hidden=0", out], "--hidden must be positive"),
+        (["--iterations=-1", out], "--iterations must be positive"),
+        (["--rho=1.5", out], "rho"),
+        (["--beta=-1", out], "beta"),
+        (["--weight-decay=nan", out], "weight_decay"),
+        ([f"--out={tmp_path / 'a' / 'b'}"], "No such folder"),
+        ([f"--out={tmp_path / 'file'}"], "--out must be a folder"),
+    ):
+        said = problem(*arguments)
+        assert said is not None, arguments
+        assert message in said, said
+    assert problem(out) is None
+
+
+def test_a_bad_call_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "--data=missing.npy")
+    assert done.returncode == 2
+    assert "No such file: missing.npy" in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    import io
+
+    from rich.console import Console
+
+    def failing(module: str, arguments: Any, *others: Any, **named: Any) -> dict[str, Any]:
+        folder = next(a for a in arguments if a.startswith("--folder=")).removeprefix("--folder=")
+        (Path(folder) / "model.keras").write_text("half")
+        return {"kind": "error", "error": "The sparsity term is not finite"}
+
+    chosen = parser().parse_args(["train", f"--out={tmp_path / 'out'}"])
+    console = Console(file=io.StringIO(), width=120)
+    assert training.train(chosen, "jax", failing, console) == 1
+    assert os.listdir(tmp_path) == []
+    assert isinstance(console.file, io.StringIO)
+    assert "The sparsity term is not finite" in console.file.getvalue()
+
+
+@pytest.mark.equation("EQ-FEATURE")
+def test_a_tile_shows_the_exciting_input_of_its_unit() -> None:
+    kernel = np.random.default_rng(0).normal(size=(64, 5))
+    image = pictures.tiles(kernel)
+    features = reference.maximally_exciting_inputs(kernel)
+    assert image.shape == (2 * 9 + 1, 3 * 9 + 1)
+    for unit, (row, column) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]):
+        tile = image[row * 9 + 1 : row * 9 + 9, column * 9 + 1 : column * 9 + 9]
+        feature = features[unit].reshape(8, 8)
+        assert np.allclose((2.0 * tile - 1.0) * np.max(np.abs(feature)), feature, atol=1e-15)
+    assert pictures.image_shape(192) == (8, 8, 3)
+    assert pictures.tiles(np.ones((192, 2))).shape == (10, 19, 3)
+    assert pictures.tiles(np.ones((10, 3))).shape == (7, 12)
