@@ -1,0 +1,256 @@
+"""What the source code of an object says: which calls bind it to a backend, and its own words."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+import keras
+
+BACKEND_PACKAGES = ("tensorflow", "torch", "jax")
+
+# What cuts a tensor off from its gradient, as it is written.
+_CUTS = re.compile(
+    r"stop_gradient|\.detach\(|no_grad|\.numpy\(|\.item\(|\.tolist\(|convert_to_numpy|"
+    r"\b(?:np|numpy)\.\w+(?:\.\w+)*|\bmath\.\w+|\bfloat\("
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A name of another package that the source uses.
+
+    Args:
+        name: As it is written, such as "tf.math.log".
+        package: The package behind its first part.
+        exists: Whether the package has it.
+    """
+
+    name: str
+    package: str
+    exists: bool
+
+
+def subject_of(thing: Any) -> Any:
+    """Return the class or function whose source describes the object."""
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        return thing
+    if inspect.ismethod(thing):
+        return thing.__func__
+    return type(thing)
+
+
+def documentation(thing: Any) -> str:
+    """Return the object's own words: the docstrings of it and of what it computes with."""
+    subject = subject_of(thing)
+    texts = [vars(subject).get("__doc__") if inspect.isclass(subject) else subject.__doc__]
+    if inspect.isclass(subject):
+        texts += [
+            vars(subject)[name].__doc__
+            for name in ("__init__", "__call__", "call", "get_config", "build")
+            if name in vars(subject)
+        ]
+    return " ".join(" ".join(text.split()) for text in texts if text)
+
+
+def is_kerass_own(thing: Any) -> bool:
+    """Whether the object belongs to Keras itself."""
+    return str(getattr(subject_of(thing), "__module__", "")).split(".")[0] == "keras"
+
+
+def _functions(thing: Any) -> Iterator[Any]:
+    """Yield the classes and functions of the object's own module that it is made of."""
+    subject = subject_of(thing)
+    waiting, seen = [subject], set()
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        namespace = _namespace(current)
+        for name in _names(current):
+            other = namespace.get(name)
+            if (inspect.isfunction(other) or inspect.isclass(other)) and (
+                getattr(other, "__module__", None) == getattr(subject, "__module__", "")
+            ):
+                waiting.append(other)
+        if inspect.isclass(current):
+            waiting += [
+                base
+                for base in current.__bases__
+                if base.__module__ == getattr(subject, "__module__", "")
+            ]
+
+
+def _namespace(subject: Any) -> dict[str, Any]:
+    if inspect.isfunction(subject):
+        return subject.__globals__
+    for member in vars(subject).values():
+        function = getattr(member, "__func__", member)
+        if isinstance(function, FunctionType) and function.__module__ == subject.__module__:
+            return inspect.unwrap(function).__globals__
+    return {}
+
+
+@functools.cache
+def _tree(subject: Any) -> ast.AST:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(subject)))
+    except (OSError, TypeError, SyntaxError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _names(subject: Any) -> set[str]:
+    return {node.id for node in ast.walk(_tree(subject)) if isinstance(node, ast.Name)}
+
+
+def calls(thing: Any) -> list[Call]:
+    """Return what the object's source uses of tensorflow, torch, jax and keras.backend."""
+    found: dict[str, Call] = {}
+    for subject in _functions(thing):
+        namespace = dict(_namespace(subject))
+        tree = _tree(subject)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    namespace[alias.asname or alias.name.split(".")[0]] = alias.name.split(".")[0]
+        for node in ast.walk(tree):
+            parts = _chain(node)
+            if parts is None or parts[0] not in namespace:
+                continue
+            base = namespace[parts[0]]
+            if isinstance(base, _Ported):
+                base = base.module
+            name = base.__name__ if isinstance(base, ModuleType) else base
+            if not isinstance(name, str):
+                continue
+            package = name.split(".")[0]
+            if package not in (*BACKEND_PACKAGES, "keras"):
+                continue
+            exists = isinstance(base, str) or hasattr(base, parts[1])
+            if package == "keras" and exists:
+                continue
+            found[".".join(parts)] = Call(".".join(parts), package, exists)
+    longest = [name for name in found if not any(o.startswith(name + ".") for o in found)]
+    return [found[name] for name in longest]
+
+
+def _chain(node: ast.AST) -> list[str] | None:
+    """`tf.math.log` as ["tf", "math", "log"]."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.insert(0, node.attr)
+        node = node.value
+    if isinstance(node, ast.Name) and parts:
+        return [node.id, *parts]
+    return None
+
+
+def chooses_by_backend(thing: Any) -> bool:
+    """Whether the source asks which backend runs: it then has a branch for each."""
+    return any("backend()" in ast.unparse(_tree(subject)) for subject in _functions(thing))
+
+
+def cuts(thing: Any) -> list[str]:
+    """Return what may cut a gradient, as it is written in the source."""
+    found: list[str] = []
+    for subject in _functions(thing):
+        bodies = [
+            ast.unparse(node)
+            for node in ast.walk(_tree(subject))
+            if isinstance(node, ast.FunctionDef)
+            and node.name not in ("__init__", "get_config", "build", "from_config")
+        ]
+        for body in bodies:
+            found += [match.group(0).rstrip("(") for match in _CUTS.finditer(body)]
+    return list(dict.fromkeys(found))
+
+
+class _Ported:
+    """A module whose removed functions are those of `keras.ops`."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return getattr(self.module, name)
+        except AttributeError:
+            return getattr(keras.ops, {"pow": "power"}.get(name, name))
+
+
+@contextmanager
+def ported(thing: Any) -> Iterator[list[str]]:
+    """Give the object's module `keras.ops` for the calls that no longer exist; yields them.
+
+    The review can then go on to what is wrong beside them.
+    """
+    removed = [call for call in calls(thing) if not call.exists]
+    removed = [call for call in removed if hasattr(keras.ops, call.name.split(".")[-1])]
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    for subject in _functions(thing):
+        namespace = _namespace(subject)
+        for call in removed:
+            base = call.name.split(".")[0]
+            module = namespace.get(base)
+            if isinstance(module, ModuleType):
+                before.append((namespace, base, module))
+                namespace[base] = _Ported(module)
+    try:
+        yield [call.name for call in removed]
+    finally:
+        for namespace, base, module in before:
+            namespace[base] = module
+
+
+# Words by which an object documents a scaling of its own: it is then no mistake. They must speak
+# of the scaling: "the mean activation of the hidden units" is no mean over units.
+_OF_TERM = r"(kl\w*|diverg\w*|penalt\w*|term|value|loss|strength|β|beta|weight)"
+_HALF = r"(½|half|1/2)"
+_DOCUMENTED = {
+    "SAE101": rf"keras[^.]{{0,80}}divid|divid\w*[^.]{{0,40}}by keras|{_OF_TERM}[^.]{{0,40}}divid\w*"
+    r"[^.]{0,20}batch|add_loss|call(ed)? (it )?(directly|by hand)",
+    "SAE102": rf"{_OF_TERM}[^.]{{0,40}}(divid\w*[^.]{{0,20}}batch|per sample)",
+    "SAE103": r"(multipl\w*|times)[^.]{0,40}(batch size|number of (samples|rows)|the batch|rows)",
+    "SAE111": rf"{_OF_TERM}[^.]{{0,40}}(mean|averag\w+) (over|across) (the |all )?(hidden )?units|"
+    rf"(mean|averag\w+) {_OF_TERM}[^.]{{0,20}}(hidden )?units|per[- ](hidden )?unit\b",
+    "SAE112": r"\bbits\b|\bbase[- ](2|two|10|ten)\b|\blog(2|10)\b",
+    "SAE115": rf"(β|beta) ?/ ?2\b|{_HALF} (of )?the (notes|sum|usual)|twice the|"
+    r"factor of (½|1/2|two|\d)",
+    "SAE117": r"cross[- ]?entropy|up to a constant|without the constant",
+    "SAE201": rf"(no|without)( the)? ({_HALF}|factor)|not halved",
+    "SAE202": r"(mean|averag\w+) (over|of|across) (the |all )?(features|pixels|inputs)",
+    "SAE203": r"sum\w* (over|of) (the |all )?(samples|batch|rows)",
+    "SAE206": r"factor of (½|1/2|two|\d)|twice the",
+    "SAE211": rf"(no|without)( the)? {_HALF}|λ ?[·*]? ?(Σ|‖)|twice",
+    "SAE212": r"factor of (½|1/2|two|\d)",
+    "SAE215": r"twice|count\w*[^.]{0,40}\b(2|two)\b|tied_decay",
+    "SAE216": r"\bonce\b|tied_decay",
+    "SAE217": r"(mean|averag\w+) (over|of) (the |all )?weights",
+}
+
+
+def documents(words: str, identifier: str) -> bool:
+    """Whether an object's own words say the scaling that a finding would be about.
+
+    >>> documents("β is the weight of the mean over the hidden units.", "SAE111")
+    True
+    >>> documents("ρ̂ is the mean activation of the hidden units.", "SAE111")
+    False
+    """
+    pattern = _DOCUMENTED.get(identifier)
+    return pattern is not None and re.search(pattern, words, re.IGNORECASE) is not None
+
+
+def mentions(words: str, pattern: str) -> bool:
+    """Whether the words match a pattern, whatever the case."""
+    return re.search(pattern, words, re.IGNORECASE) is not None
