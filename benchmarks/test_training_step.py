@@ -1,50 +1,74 @@
 """How long is a training step with the penalty, and without it?
 
-    KERAS_BACKEND=torch pytest benchmarks
+    pytest benchmarks                            # every installed backend, one after the other
+    KERAS_BACKEND=torch pytest benchmarks        # one
 
-pytest-benchmark prints both rows side by side for the backend of the process. The two are timed
-one after the other: a difference of a few per cent is within its noise.
+pytest-benchmark prints the variants of a group side by side. It times one after the other, and on
+a machine that does anything else such a difference means little: the paired ratio to the group's
+baseline, measured interleaved as `sae-oracle bench` does, is in each benchmark's extra info (and
+so in `--benchmark-json`), and printed at the end of each test with -s.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-import keras
-import numpy as np
 import pytest
-from keras import ops
 
-from keras_impl import HalfSquaredError, KLSparsityRegularizer
+from keras_impl.verify import versions
+from sae_oracle.bench import keras_steps, native_steps
+from sae_oracle.bench.sizes import MNIST
+from sae_oracle.bench.statistics import Step, interleave
 
-FEATURES, UNITS, ROWS = 784, 196, 256
+BACKEND = os.environ.get("KERAS_BACKEND", "")
+WAYS = keras_steps.ways(BACKEND, "cpu")
+CASES = [
+    pytest.param(f"{way}, {form}", name, id=f"{way}, {form}: {name}")
+    for way, jit_compile in WAYS.items()
+    for form, builds in keras_steps.variants(jit_compile).items()
+    for name in builds
+] + [
+    pytest.param(way, name, id=f"{way}: {name}")
+    for way, native in native_steps.steps_of(BACKEND, MNIST).items()
+    for name in native
+]
 
 
-@pytest.mark.parametrize("penalty", ["none", "L2", "KLSparsityRegularizer", "from logits"])
-def test_training_step(benchmark: Any, penalty: str) -> None:
-    """One `train_on_batch` of 784-196-784 with 256 rows."""
-    regularizer = {
-        "none": None,
-        "L2": keras.regularizers.L2(1e-4),
-        "KLSparsityRegularizer": KLSparsityRegularizer(0.05, 3.0),
-        "from logits": KLSparsityRegularizer(0.05, 3.0, from_logits=True),
-    }[penalty]
-    model = keras.Sequential(
-        [
-            keras.Input((FEATURES,)),
-            keras.layers.Dense(UNITS, activity_regularizer=regularizer)
-            if penalty == "from logits"
-            else keras.layers.Dense(UNITS, activation="sigmoid", activity_regularizer=regularizer),
-            *([keras.layers.Activation("sigmoid")] if penalty == "from logits" else []),
-            keras.layers.Dense(FEATURES, activation="sigmoid"),
-        ]
+@pytest.fixture(scope="module")
+def steps() -> dict[str, dict[str, Step]]:
+    """Every variant's step, built and compiled once."""
+    x = keras_steps.batch(MNIST)
+    groups: dict[str, dict[str, Step]] = {}
+    for way, jit_compile in WAYS.items():
+        for form, builds in keras_steps.variants(jit_compile).items():
+            groups[f"{way}, {form}"] = {
+                name: keras_steps.training_step(build(MNIST), x) for name, build in builds.items()
+            }
+    for way, native in native_steps.steps_of(BACKEND, MNIST).items():
+        groups[way] = {name: build() for name, build in native.items()}
+    for group in groups.values():
+        for step in group.values():
+            step()
+    return groups
+
+
+@pytest.mark.parametrize(("group", "name"), CASES)
+def test_training_step(
+    benchmark: Any, steps: dict[str, dict[str, Step]], group: str, name: str
+) -> None:
+    """One step of 784-196-784 with 256 rows."""
+    baseline = next(iter(steps[group]))
+    pair = {baseline: steps[group][baseline], f"{name} ": steps[group][name]}
+    timing = interleave({group: pair}, rounds=10, steps=3, time_limit=10.0)[group][f"{name} "]
+    benchmark.group = group
+    benchmark.name = name
+    benchmark.extra_info.update(
+        versions=versions(BACKEND),
+        ratio=timing.ratio.median,
+        ratio_interval=[timing.ratio.low, timing.ratio.high],
+        added_seconds=timing.added.median,
     )
-    model.compile("sgd", loss=HalfSquaredError())
-    x = np.random.default_rng(0).uniform(size=(ROWS, FEATURES)).astype("float32")
-
-    def step() -> float:
-        # Turning the loss into a number waits for the device.
-        return float(ops.convert_to_numpy(model.train_on_batch(x, x)))
-
-    assert np.isfinite(step())
-    benchmark.pedantic(step, rounds=30, warmup_rounds=5)
+    print(f"{timing.ratio.median:.3f} [{timing.ratio.low:.3f}, {timing.ratio.high:.3f}]")
+    benchmark.pedantic(steps[group][name], rounds=20, warmup_rounds=2)
+    assert timing.seconds > 0.0

@@ -1,0 +1,160 @@
+"""Results of the benchmark as tables: in the terminal, in Markdown, and against earlier ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Row = Mapping[str, Any]
+Results = Mapping[str, Any]
+
+NOT_SHOWN = "no penalty"
+"""The baseline's own row: its ratio is 1 but for noise, and the control says how much that is."""
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the results in a file of `--json`.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it holds something else.
+    """
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(results, dict) or results.get("kind") != "sae-oracle bench":
+        raise ValueError(f"{path} is not written by `sae-oracle bench --json`")
+    return results
+
+
+def measured(results: Results) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Return the backends that were measured, with what was found."""
+    for backend, found in results["backends"].items():
+        if found["kind"] == "result":
+            yield backend, found
+
+
+def parts(found: Mapping[str, Any]) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows of a backend by part ("step", "epoch", "sweep") and network."""
+    split: dict[tuple[str, str], list[Row]] = {}
+    for row in found["rows"]:
+        split.setdefault((row["part"], row["network"]), []).append(row)
+    return split
+
+
+HEADINGS = ("way", "variant", "step, ms", "ratio", "added, µs", "first, s", "peak, MB", "")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return a row as text, in the order of `HEADINGS`."""
+    ratio, added = row["ratio"], row["added"]
+    first, peak = row.get("first_step_seconds"), row.get("peak_bytes")
+    baseline = row["variant"] == NOT_SHOWN
+    return (
+        row["way"],
+        row["variant"],
+        f"{1e3 * row['seconds']:.3f}",
+        "" if baseline else f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]",
+        ""
+        if baseline
+        else f"{1e6 * added['median']:.0f} [{1e6 * added['low']:.0f}, {1e6 * added['high']:.0f}]",
+        "" if first is None else f"{first:.2f}",
+        "" if peak is None else f"{peak / 1e6:.1f}",
+        "within the control's noise"
+        if row["within_noise"] and "control" not in row["variant"]
+        else "",
+    )
+
+
+def title(backend: str, found: Mapping[str, Any], part: str, network: str) -> str:
+    """Say what a table is of."""
+    what = {"step": "one step", "epoch": "one epoch of fit, 16 batches", "sweep": "sweep"}[part]
+    return f"{backend} on {found['device']}: {network}, {what}"
+
+
+def print_results(results: Results, console: Console) -> None:
+    """Print a table for each backend and network, and what was not measured."""
+    for backend, found in measured(results):
+        for (part, network), rows in parts(found).items():
+            table = Table(title=title(backend, found, part, network), title_justify="left")
+            for heading in HEADINGS:
+                table.add_column(heading, no_wrap=heading != "")
+            for row in rows:
+                table.add_row(*cells(row))
+            console.print(table)
+        versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        console.print(
+            f"{backend}: {versions}; a copy moves {found['copy_bytes_per_second'] / 1e9:.1f} GB/s"
+        )
+    for backend, found in results["backends"].items():
+        if found["kind"] == "absent":
+            console.print(f"{backend}: not installed, not measured")
+        elif found["kind"] == "error":
+            console.print(
+                f"{backend}: [bold red]not measured:[/] {found['error']}", highlight=False
+            )
+    machine = results["machine"]
+    console.print(
+        f"{results['date']}, {machine['processor']}, {machine['cores']} cores, "
+        f"load {machine['load']}. Ratio and added time: medians of pairs with 95 % intervals."
+    )
+    if was_busy(results):
+        console.print("[bold red]The machine was busy: do not quote these numbers.[/]")
+
+
+def was_busy(results: Results) -> bool:
+    """Whether more processes wanted a core than there are, so that the timings mean little."""
+    machine = results["machine"]
+    return machine["load"] is not None and machine["load"] > 1.5 * machine["cores"]
+
+
+Key = tuple[str, str, str, str, str]
+
+
+def by_key(results: Results) -> dict[Key, Row]:
+    """Return every row but the baselines by backend, part, network, way and variant."""
+    return {
+        (backend, row["part"], row["network"], row["way"], row["variant"]): row
+        for backend, found in measured(results)
+        for row in found["rows"]
+        if row["variant"] != NOT_SHOWN
+    }
+
+
+def print_comparison(earlier: Results, later: Results, console: Console) -> None:
+    """Print the ratios of two runs side by side, where both have them."""
+    before, after = by_key(earlier), by_key(later)
+    table = Table(title=f"{earlier['date']} → {later['date']}", title_justify="left")
+    for heading in ("backend", "network", "way", "variant", "was", "is", ""):
+        table.add_column(heading, no_wrap=heading not in ("network", ""))
+    for key in after:
+        if key not in before:
+            continue
+        was, now = before[key]["ratio"], after[key]["ratio"]
+        changed = was["high"] < now["low"] or now["high"] < was["low"]
+        verdict = ("slower" if now["median"] > was["median"] else "faster") if changed else ""
+        backend, _, network, way, variant = key
+        table.add_row(
+            backend,
+            network,
+            way,
+            variant,
+            *(f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in (was, now)),
+            verdict,
+        )
+    console.print(table)
+    only = len(before.keys() ^ after.keys())
+    console.print(
+        f"Compared: {len(before.keys() & after.keys())} rows; in one of the runs only: {only}. "
+        "Slower, faster: the intervals do not overlap."
+    )
+
+
+def markdown_table(rows: list[Row]) -> str:
+    """Return rows as a Markdown table."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,249 @@
+"""`sae-oracle bench`: its statistics on known timings, what it prints and writes, and refusals."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sae_oracle.bench import plots, statistics, tables
+from sae_oracle.bench.sizes import NAMES, sizes_for
+
+ROOT = Path(__file__).parents[2]
+
+
+def pairs(ratio: float, noise: float, seed: int, count: int = 40) -> Any:
+    """Timings of a variant and its baseline with a known ratio."""
+    generator = np.random.default_rng(seed)
+    baseline = 1e-3 * np.exp(noise * generator.normal(size=count))
+    variant = ratio * 1e-3 * np.exp(noise * generator.normal(size=count))
+    return np.column_stack((variant, baseline))
+
+
+def test_a_known_ratio_is_inside_the_interval_about_as_often_as_promised() -> None:
+    """95 % intervals of the median: of 200, at least 180 hold it (binomial, 4 deviations)."""
+    held = 0
+    for seed in range(200):
+        ratio = statistics.timing(pairs(1.05, 0.02, seed)).ratio
+        held += ratio.low <= 1.05 <= ratio.high
+    assert 178 <= held < 200
+
+
+def test_five_per_cent_are_seen_and_nothing_is_not() -> None:
+    control = statistics.timing(pairs(1.0, 0.02, 0)).ratio
+    assert not statistics.timing(pairs(1.05, 0.02, 1)).ratio.overlaps(control)
+    assert statistics.timing(pairs(1.0, 0.02, 2)).ratio.overlaps(control)
+
+
+def test_added_time_is_that_of_the_pairs() -> None:
+    found = statistics.timing(np.array([[3.0, 1.0], [5.0, 2.0], [7.0, 6.0]]))
+    assert found.added.median == 2.0
+    assert found.ratio.median == 2.5
+    assert found.seconds == 5.0
+
+
+def test_a_machine_that_slows_down_steadily_changes_no_ratio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every timing takes a little longer than the one before: the neighbours' mean undoes it."""
+    clock = iter(np.arange(1.0, 3.0, 1e-3))
+    monkeypatch.setattr(statistics, "shortest", lambda step, steps: next(clock) * step())
+    groups = {"a": {"base": lambda: 1.0, "same": lambda: 1.0, "double": lambda: 2.0}}
+    found = statistics.interleave(groups, rounds=20, steps=1, time_limit=60.0)["a"]
+    assert abs(found["same"].ratio.median - 1.0) < 1e-12
+    assert abs(found["double"].ratio.median - 2.0) < 1e-12
+    assert found["base"].ratio.median > 1.0  # the drift itself
+
+
+def test_the_minimum_of_several_steps_ignores_a_disturbed_one() -> None:
+    waits = iter([0.02, 0.0, 0.02])
+    assert statistics.shortest(lambda: time.sleep(next(waits)), 3) < 0.02
+
+
+def test_rounds_end_at_the_time_limit() -> None:
+    rounds: list[int] = []
+    statistics.interleave(
+        {"a": {"base": lambda: None, "other": lambda: None}},
+        rounds=1000,
+        steps=1,
+        time_limit=0.0,
+        on_round=lambda: rounds.append(1),
+    )
+    assert len(rounds) == 5
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    interval = {"median": 1.02, "low": 1.01, "high": 1.03}
+    return {
+        "part": "step",
+        "size": "mnist",
+        "network": "784-196-784, 256 rows",
+        "features": 784,
+        "units": 196,
+        "rows": 256,
+        "way": "Keras, activations",
+        "variant": "KLSparsityRegularizer",
+        "seconds": 4e-3,
+        "ratio": interval,
+        "added": {"median": 8e-5, "low": 4e-5, "high": 12e-5},
+        "pairs": 40,
+        "within_noise": False,
+        "first_step_seconds": 0.5,
+        "peak_bytes": 2_000_000,
+        **changed,
+    }
+
+
+def results(*rows: dict[str, Any], date: str = "2026-11-21T00:00:00+00:00") -> dict[str, Any]:
+    return {
+        "kind": "sae-oracle bench",
+        "date": date,
+        "device": "cpu",
+        "machine": {"processor": "a", "cores": 2, "system": "Linux", "load": 0.0},
+        "backends": {
+            "torch": {
+                "kind": "result",
+                "device": "cpu",
+                "versions": {"keras": "3"},
+                "copy_bytes_per_second": 1e10,
+                "rows": [*rows],
+            },
+            "jax": {"kind": "absent"},
+            "tensorflow": {"kind": "error", "error": "boom"},
+        },
+    }
+
+
+def printed(function: Any, *arguments: Any) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    function(*arguments, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_table_says_noise_and_what_was_not_measured() -> None:
+    text = printed(
+        tables.print_results,
+        results(row(), row(variant="Keras L2 activity regularizer", within_noise=True)),
+    )
+    assert "1.020 [1.010, 1.030]" in text
+    assert "80 [40, 120]" in text
+    assert text.count("within the control's noise") == 1
+    assert "jax: not installed, not measured" in text
+    assert "boom" in text
+
+
+def test_a_busy_machine_is_said() -> None:
+    busy = results(row())
+    assert "busy" not in printed(tables.print_results, busy)
+    busy["machine"]["load"] = 4.0
+    assert "The machine was busy" in printed(tables.print_results, busy)
+
+
+def test_a_comparison_says_slower_only_where_intervals_are_apart() -> None:
+    slower = row(ratio={"median": 1.2, "low": 1.15, "high": 1.25})
+    assert (
+        "slower"
+        in printed(tables.print_comparison, results(row()), results(slower)).split("Compared")[0]
+    )
+    same = printed(tables.print_comparison, results(row()), results(row()))
+    assert "slower" not in same.split("Compared")[0]
+    other = printed(tables.print_comparison, results(row(way="x")), results(row()))
+    assert "Compared: 0 rows; in one of the runs only: 2" in other
+
+
+def test_pictures_are_the_same_from_the_same_numbers(tmp_path: Path) -> None:
+    rows = [row(variant="no penalty, again (control)"), row()]
+    plots.draw_ratios(results(*rows), tmp_path / "a.svg")
+    plots.draw_ratios(results(*rows), tmp_path / "b.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert "KLSparsityRegularizer" in text or "<use" in text
+    assert text == (tmp_path / "b.svg").read_text()
+    sweep = [
+        row(part="sweep", size=axis, rows=n, units=n)
+        for axis in ("batch", "width")
+        for n in (64, 256)
+    ]
+    plots.draw_sweep(results(*sweep), tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_every_size_has_networks_on_both_devices() -> None:
+    for device in ("cpu", "gpu"):
+        for name in NAMES:
+            assert sizes_for(name, device)
+    assert str(*sizes_for("wide", "gpu")) == "4,096-32,768-4,096, 4,096 rows"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sae_oracle", "bench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+
+
+def test_the_command_imports_no_keras() -> None:
+    code = "import sys, sae_oracle.cli; assert not {'keras', 'torch', 'jax'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
+    missing = run("--json", str(tmp_path / "missing" / "a.json"))
+    assert missing.returncode == 2
+    assert "No such folder" in missing.stdout
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    wrong = run("--compare", str(other))
+    assert wrong.returncode == 2
+    assert "Not a result of sae-oracle bench" in wrong.stdout
+    assert run("--time-limit", "0").returncode == 2
+    assert run("--size", "huge").returncode == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
+def test_the_command_on_one_backend(tmp_path: Path) -> None:
+    """The real thing, few rounds: every variant has a finite ratio, and the files are written."""
+    file, picture = tmp_path / "found.json", tmp_path / "found.svg"
+    done = run(
+        "--backend", "jax", "--size", "small", "--time-limit", "0.1",
+        "--json", str(file), "--plot", str(picture),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    assert picture.exists()
+    rows = found["backends"]["jax"]["rows"]
+    assert all(0.2 < r["ratio"]["median"] < 5.0 and r["pairs"] >= 5 for r in rows)
+    shown = {(r["part"], r["way"], r["variant"]) for r in rows}
+    assert ("step", "Keras, activations", "KLSparsity, moving average") in shown
+    assert ("step", "Keras, logits", "KLSparsityRegularizer, logits") in shown
+    assert ("step", "jax.jit", "KL") in shown
+    assert ("epoch", "Keras, fit", "KLSparsityRegularizer") in shown
+    assert found["backends"]["jax"]["versions"]["keras"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
+def test_a_gpu_that_is_not_there_is_said_and_counted(tmp_path: Path) -> None:
+    import os
+
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu_checks.py", "--quick", "--backends", "jax",
+         "--results", str(tmp_path)],
+        capture_output=True, text=True, cwd=ROOT, timeout=300, env=hidden,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "0 passed, 0 failed, 4 skipped (4 for: no GPU)" in done.stdout
+    (report,) = tmp_path.glob("*-checks-gpu.json")
+    assert json.loads(report.read_text())["counts"] == {"skipped": 4}
