@@ -16,6 +16,12 @@ hypothesis.settings.register_profile("dev", max_examples=15, deadline=None)
 hypothesis.settings.register_profile(
     "ci", max_examples=25, deadline=None, derandomize=True, print_blob=True, database=None
 )
+# That a mutant fails is enough: no smaller example is looked for.
+hypothesis.settings.register_profile(
+    "mutants",
+    hypothesis.settings.get_profile("ci"),
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 
 
@@ -125,5 +131,6 @@ def _fresh_keras(request: pytest.FixtureRequest) -> None:
     ):
         import keras
 
-        keras.utils.clear_session()
+        # Garbage need not be collected here: a second each time, over all that a backend loads.
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(0)

@@ -63,7 +63,17 @@ def test_cost_and_gradient_say_what_is_wrong(
 
 
 def test_parameters_say_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="`kernels` must hold at least one"):
+    with pytest.raises(ValueError, match=r"^`kernels\[1\]` must have 2 dimension"):
+        reference.Parameters([np.ones((3, 2)), np.ones(2)], [np.zeros(2), np.zeros(2)])
+    with pytest.raises(ValueError, match=r"^`biases\[0\]` must have 1 dimension"):
+        reference.Parameters([np.ones((3, 2))], [np.zeros((2, 1))])
+    with pytest.raises(ValueError, match=r"^`biases\[0\]` must be finite. Received nan"):
+        reference.Parameters([np.ones((3, 2))], [np.array([0.0, np.nan])])
+    with pytest.raises(TypeError, match=r"^`biases\[0\]` must be an array of real"):
+        reference.Parameters([np.ones((3, 2))], [["a", "b"]])
+    with pytest.raises(
+        ValueError, match=r"^`kernels` must hold at least one matrix. Received none.$"
+    ):
         reference.Parameters([], [])
     with pytest.raises(ValueError, match="`biases` must hold one vector for each of the 2 layers"):
         reference.Parameters([np.ones((3, 2)), np.ones((2, 3))], [np.zeros(2)])
@@ -82,13 +92,31 @@ def test_parameters_say_what_is_wrong() -> None:
         (lambda: reference.initialise((3, 0, 3), 0), "`sizes`"),
         (lambda: reference.initialise((3, 2, 4), 0, tied=True), "`sizes` of a tied network"),
         (lambda: reference.unpack(np.ones(3), PARAMETERS), "`vector` must have 17 elements"),
-        (lambda: reference.kl_divergence(0.5, [0.5, 1.5]), r"`rho_hat` must lie in \[0, 1\].*1.5"),
+        (
+            lambda: reference.kl_divergence(0.5, [0.5, 1.5]),
+            r"`rho_hat` must lie in \[0, 1\].*1.5. "
+            "The divergence of the notes is not defined there; `extended_kl_divergence` is.$",
+        ),
         (lambda: reference.kl_divergence(1.5, 0.5), r"`rho` must lie in \[0.0, 1.0\]"),
+        (lambda: reference.kl_divergence_derivative(-0.1, 0.5), r"`rho` must lie in \[0.0, 1.0\]"),
+        (lambda: reference.kl_divergence_derivative(1.1, 0.5), r"`rho` must lie in \[0.0, 1.0\]"),
+        (lambda: reference.initialise((3, 2, 2, 3), 0, tied=True), "an odd number of entries"),
+        (lambda: reference.mean_activation(np.ones((0, 2))), r"shape \(0, 2\).$"),
+        (lambda: reference.mean_activation(np.ones((2, 0))), r"shape \(2, 0\).$"),
         (lambda: reference.kl_divergence_from_logits(0.5, [[np.inf]]), "`logits` must be finite"),
         (lambda: reference.mean_activation(np.ones(3)), "`activations` must have shape"),
-        (lambda: reference.mean_activation(np.ones((2, 3)), [True]), "`mask` must have the shape"),
-        (lambda: reference.mean_activation(np.ones((1, 3)), [False]), "`mask` must leave"),
-        (lambda: reference.mean_activation_of_chunks([]), "^`chunks` must hold at least one"),
+        (
+            lambda: reference.mean_activation(np.ones((2, 5, 3)), [True]),
+            r"^`mask` must have the shape .* last axis, \(2, 5\). Received \(1,\).$",
+        ),
+        (
+            lambda: reference.mean_activation(np.ones((1, 3)), [False]),
+            "^`mask` must leave at least one position. Received all false.$",
+        ),
+        (
+            lambda: reference.mean_activation_of_chunks([]),
+            "^`chunks` must hold at least one chunk. Received none.$",
+        ),
         (lambda: reference.mean_activation_of_chunks([np.ones(3)]), "^`chunks` must have shape"),
         (lambda: reference.reconstruction_cost(np.ones(3), np.ones(3)), "^`y` must have the shape"),
         (lambda: reference.reconstruction_cost(np.ones((0, 2)), np.ones((0, 2))), "^`y` must have"),

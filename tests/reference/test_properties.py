@@ -245,3 +245,60 @@ def test_no_input_of_norm_one_excites_a_unit_more(kernel: np.ndarray) -> None:
     others = np.random.default_rng(0).normal(size=(200, 4))
     others /= np.sqrt(np.sum(others**2, axis=1, keepdims=True))
     assert np.all(others @ kernel <= best * (1 + 16 * 2.0**-53))
+
+
+@pytest.mark.equation("EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE")
+def test_units_do_not_touch_each_other_in_the_logit_form() -> None:
+    """Each unit alone gives the same numbers as beside one that is saturated."""
+    z = np.array([[[-900.0, 0.5], [-901.0, 0.25]], [[-899.0, -0.5], [-950.0, 2.0]]])
+    together = reference.kl_divergence_from_logits_derivative(0.1, z)
+    assert together.shape == z.shape
+    for unit in range(2):
+        alone = z[..., unit : unit + 1]
+        value = reference.kl_divergence_from_logits(0.1, alone)
+        assert reference.kl_divergence_from_logits(0.1, z)[unit] == value[0]
+        derivative = reference.kl_divergence_from_logits_derivative(0.1, alone)
+        assert np.array_equal(together[..., unit : unit + 1], derivative)
+
+
+@pytest.mark.equation("EQ-KL", "EQ-KL-DERIVATIVE")
+def test_infinities_are_quiet_and_the_ends_agree() -> None:
+    with np.errstate(all="raise"):
+        assert reference.kl_divergence(0.5, [0.0, 1.0]).tolist() == [np.inf, np.inf]
+        slopes = reference.kl_divergence_derivative(0.5, [0.0, 1e-310, 1.0])
+        assert slopes.tolist() == [-np.inf, -np.inf, np.inf]
+    # With the target at an end only one half is there: −ρ/ρ̂ or (1 − ρ)/(1 − ρ̂).
+    assert reference.kl_divergence_derivative(0.0, [0.0, 0.5]).tolist() == [1.0, 2.0]
+    assert reference.kl_divergence_derivative(1.0, [1.0, 0.5]).tolist() == [-1.0, -2.0]
+
+
+@pytest.mark.equation("EQ-INIT")
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 2), (2, 5, 2)])
+def test_initial_weights_are_the_generators_within_the_limit(sizes: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(7)
+    for kernel in reference.initialise(sizes, seed=7).kernels:
+        limit = np.sqrt(6.0 / (sum(kernel.shape) + 1.0))
+        expected = (2.0 * generator.uniform(size=kernel.shape) - 1.0) * limit
+        # The limit, its product and the shift: a few roundings of numbers up to the limit.
+        assert np.max(np.abs(kernel - expected)) <= 8.0 * 2.0**-53 * limit
+
+
+@pytest.mark.equation("EQ-PACK")
+def test_parameters_hold_their_own_tuples_of_float64() -> None:
+    kernels, biases = [[[1, 2]]], [[3, 4]]
+    parameters = reference.Parameters(kernels, biases)
+    for held in (parameters.kernels, parameters.biases):
+        assert isinstance(held, tuple)
+        assert all(array.dtype == np.float64 for array in held)
+    kernels.append([[5]])
+    assert len(parameters.kernels) == 1
+
+
+@pytest.mark.equation("EQ-RHO-HAT", "EQ-SPARSITY-SLOPE")
+@pytest.mark.parametrize("mask", [[1, 0, 1], [2.0, 0.0, 0.5], [True, False, True]])
+def test_any_mask_that_is_not_zero_is_valid(mask: list[float]) -> None:
+    a = np.array([[0.25], [0.9], [0.5]])
+    assert reference.mean_activation(a, mask).tolist() == [0.375]
+    gradient = reference.kl_sparsity_gradient(a, 0.125, 1.0, mask=mask)
+    assert gradient[1] == 0.0
+    assert gradient[0] == gradient[2] != 0.0

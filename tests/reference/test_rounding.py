@@ -7,6 +7,7 @@ one, strictly one after the other.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -159,8 +160,9 @@ def test_no_right_computation_is_outside(
 
 
 # The worst case uses at least this share: a bound thirty times wider would fail. What is measured
-# is printed by `python -m tests.reference.test_rounding`.
+# is in docs/bounds.md.
 FAIR_SHARE = 0.03
+CASES = 2000
 
 
 def survey(name: str, cases: int) -> dict[str, tuple[float, float, float]]:
@@ -188,12 +190,15 @@ def survey(name: str, cases: int) -> dict[str, tuple[float, float, float]]:
 
 
 @pytest.mark.equation("EQ-BOUND-COST")
-@pytest.mark.parametrize("name", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", DTYPES)
 def test_bounds_are_sound_and_tight_over_many_cases(name: str) -> None:
-    for quantity, (_, largest, undecidable) in survey(name, 700).items():
+    """Two thousand cases a precision, seven quantities each: none outside, the worst near."""
+    for quantity, (_, largest, undecidable) in survey(name, CASES).items():
         assert largest <= 1.0, (quantity, largest)
-        assert largest >= FAIR_SHARE, (quantity, largest)
         assert undecidable <= 0.25, (quantity, undecidable)
+        # In float64 the oracle rounds as the computation under test does, often to the same bit.
+        if name != "float64":
+            assert largest >= FAIR_SHARE, (quantity, largest)
 
 
 @pytest.mark.equation("EQ-BOUND-DESCENT")
@@ -319,10 +324,28 @@ def test_precisions_know_their_numbers() -> None:
         assert not precision.represents(np.array([precision.underflow / 3]))
 
 
-if __name__ == "__main__":
-    for precision_name in DTYPES:
-        for quantity, (median, largest, undecidable) in survey(precision_name, 3000).items():
-            print(
-                f"{precision_name:9} {quantity:15} median {median:.3f} max {largest:.3f} "
-                f"undecidable {undecidable:.1%}"
+def report() -> str:
+    """The survey as a page of the docs."""
+    lines = [
+        "# How much of its bound a right computation uses",
+        "",
+        "Written by `python -m tests.reference.test_rounding`, not typed. A plain NumPy",
+        "implementation of cost and gradient, written in the low precision itself, is held to",
+        f"`reference.cost_and_gradient_with_bounds` on {CASES:,} random networks a precision.",
+        "The error in units of its bound: at most 1 is sound; a largest value near 1 is tight.",
+        "Undecidable is the share of numbers whose bound says nothing: ρ̂ may touch 0 or 1, or the",
+        "bound exceeds every value of the quantity.",
+        "",
+        "| precision | quantity | median | largest | undecidable |",
+        "|---|---|---|---|---|",
+    ]
+    for name in DTYPES:
+        for quantity, (median, largest, undecidable) in survey(name, CASES).items():
+            lines.append(
+                f"| {name} | {quantity} | {median:.3f} | {largest:.2f} | {undecidable:.1%} |"
             )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parents[2] / "docs" / "bounds.md").write_text(report(), encoding="utf-8")

@@ -103,6 +103,53 @@ def test_the_status_matrix_has_the_worst_of_each_dtype() -> None:
     assert "| jax | | | absent |" in text
 
 
+def exercise_run(total: float = 0.345, **changed: Any) -> dict[str, Any]:
+    return {
+        "kind": "result",
+        "total": total,
+        "reconstruction": 0.3,
+        "weight_decay": 0.04,
+        "sparsity": 0.005,
+        "rho_hat": [0.0101, 0.0112],
+        "evaluations": 415,
+        "seconds": 6.0,
+        "kernel": [[1.0, -1.0], [0.5, 1.0], [0.0, 2.0], [1.0, 1.0]],
+        **changed,
+    }
+
+
+def test_the_exercise_is_shown_side_by_side() -> None:
+    runs = {"oracle": exercise_run(), "torch": exercise_run(0.346)}
+    results = report.collect({"torch": result()}, runs)
+    assert results.passed
+    text = printed(results)
+    assert "0.34600" in text
+    assert "0.0101 to 0.0112" in text
+    page = report.html_page(results)
+    assert page.count("data:image/png;base64,") == 2
+    assert "<td>0.34600</td>" in page
+    titles = [axis.get_title() for axis in report.exercise_features(runs).axes]
+    assert titles == ["oracle, J = 0.3450", "torch, J = 0.3460"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        exercise_run(0.345 + 1.01 * report.EXERCISE_MARGIN),
+        exercise_run(0.345 - 1.01 * report.EXERCISE_MARGIN),
+        exercise_run(float("nan")),
+        {"kind": "error", "error": "boom"},
+    ],
+)
+def test_an_exercise_that_ends_elsewhere_fails(wrong: dict[str, Any]) -> None:
+    results = report.collect({"torch": result()}, {"oracle": exercise_run(), "torch": wrong})
+    assert not results.passed
+    assert "FAILED: the notes' exercise, on torch." in printed(results)
+    assert "class='outside'" in report.html_page(results)
+    failed = {"oracle": {"kind": "error", "error": "boom"}, "torch": exercise_run()}
+    assert not report.collect({"torch": result()}, failed).passed
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sae_oracle", *arguments], capture_output=True, text=True, cwd=ROOT
