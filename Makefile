@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Keras before it divided activity regularizers by the batch, beside the pinned one.
 EARLIER := $(VENV)/keras-3.13.2
 
-.PHONY: verify test lint mutants clean
+.PHONY: verify test lint coverage mutants bench clean
 
 verify: $(STAMP)
 	$(BIN)/sae-oracle verify --report report
@@ -28,13 +28,24 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What the tests never run, over all processes and backends.
+coverage: $(STAMP)
+	$(BIN)/python -m coverage erase
+	HYPOTHESIS_PROFILE=ci $(BIN)/python -m coverage run -m pytest -q
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
 # mutmut 3.8 reads a private attribute of pytest that 9 no longer has: pytest 8 for it alone.
 mutants: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/pytest-8 pytest==8.4.2
 	$(BIN)/python -m pip install --quiet mutmut==3.8.0
-	HYPOTHESIS_PROFILE=ci PYTHONPATH=$(VENV)/pytest-8 $(BIN)/python -m mutmut run || true
-	$(BIN)/python -m mutmut results
-	$(BIN)/python -m tests.mutants --backends jax,tensorflow,torch --write
+	HYPOTHESIS_PROFILE=mutants PYTHONPATH=$(VENV)/pytest-8 $(BIN)/python -m mutmut run || true
+	$(BIN)/python -m tests.mutants --mutmut . --backends jax,tensorflow,torch --write
+
+# For an idle machine: the page says how busy it was.
+bench: $(STAMP)
+	$(BIN)/sae-oracle bench --size all --json benchmarks/results/$$(date -u +%Y-%m-%d)-cpu.json
+	$(BIN)/python -m benchmarks.page
 
 # The stamp is written last: an install that fails leaves none.
 $(STAMP): pyproject.toml constraints.txt

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 import reference
+from sae_oracle.pictures import feature_figure, small_png
+
+EXERCISE_MARGIN = 0.0035
+"""How far the final cost of a right backend's exercise may be from the oracle's, some 0.345.
+
+Measured, not derived: L-BFGS amplifies rounding. Two float64 runs whose starts differ by 2⁻²⁴ agree
+to 1e-9 after 50 iterations, and go different ways after 100; after 400, in float64 and in float32
+alike, final costs have a standard deviation of 0.0005 (`python -m benchmarks.exercise_spread`;
+benchmarks/results). The margin is 5 standard deviations of a difference of two, 5·√2·0.0005."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +72,12 @@ class Results:
         backends: What each backend's process found: its result, or an error, or that it is not
             installed.
         cells: The table.
+        exercise: What the notes' exercise gave, the oracle first; empty if it was not done.
     """
 
     backends: Mapping[str, Mapping[str, Any]]
     cells: Mapping[Row, Mapping[str, Cell]]
+    exercise: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def held(self) -> list[str]:
@@ -78,15 +89,75 @@ class Results:
         """Whether at least one backend was held, none failed, and nothing is outside."""
         failed = any(result["kind"] == "error" for result in self.backends.values())
         outside = any(cell.is_outside for row in self.cells.values() for cell in row.values())
-        return bool(self.held) and not failed and not outside
+        return bool(self.held) and not failed and not outside and not self.exercise_failures
+
+    @property
+    def exercise_failures(self) -> list[str]:
+        """Who did not come to the end of the exercise, or not to the oracle's cost."""
+        return [name for name in self.exercise if exercise_problem(self.exercise, name)]
 
 
-def collect(backends: Mapping[str, Mapping[str, Any]]) -> Results:
+def exercise_problem(exercise: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
+    """Return what is wrong with one run of the exercise; `None`: nothing."""
+    run = exercise[name]
+    if run["kind"] != "result":
+        return str(run.get("error", run["kind"]))
+    oracle = exercise["oracle"]
+    if oracle["kind"] == "result" and not (abs(run["total"] - oracle["total"]) <= EXERCISE_MARGIN):
+        return f"the final cost is further than {EXERCISE_MARGIN} from the oracle's"
+    return None
+
+
+def exercise_table(exercise: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the final costs of the exercise as a table."""
+    table = Table(
+        title="The notes' exercise: 10,000 patches, 64-25-64, 400 iterations of L-BFGS from the "
+        f"same weights; final cost within {EXERCISE_MARGIN} of the oracle's",
+        title_justify="left",
+    )
+    for name in ("", "final cost", "reconstruction", "weight decay", "sparsity", "rho_hat"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    table.add_column("evaluations", justify="right")
+    table.add_column("seconds", justify="right")
+    for name, run in exercise.items():
+        problem = exercise_problem(exercise, name)
+        if run["kind"] != "result":
+            table.add_row(name, f"[bold red]failed[/]: {problem}")
+            continue
+        low, high = run["rho_hat"]
+        total = f"{run['total']:.5f}"
+        table.add_row(
+            name,
+            f"[bold red]OUTSIDE {total}[/]" if problem else total,
+            *(f"{run[term]:.5f}" for term in ("reconstruction", "weight_decay", "sparsity")),
+            f"{low:.4f} to {high:.4f}",
+            str(run["evaluations"]),
+            f"{run['seconds']:.1f}",
+        )
+    return table
+
+
+def exercise_features(exercise: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return the learned features of every run of the exercise, side by side, as a figure."""
+    return feature_figure(
+        {
+            f"{name}, J = {run['total']:.4f}": run["kernel"]
+            for name, run in exercise.items()
+            if run["kind"] == "result"
+        }
+    )
+
+
+def collect(
+    backends: Mapping[str, Mapping[str, Any]],
+    exercise: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Results:
     """Put the measurements of all backends into one table.
 
     Args:
         backends: For each backend the last message of its process: `kind` is "result", "error"
             or "absent".
+        exercise: The same for the notes' exercise, the oracle ("oracle") first; `None`: not done.
 
     Returns:
         A row for each (equation, quantity, dtype), in the order of first appearance.
@@ -100,7 +171,7 @@ def collect(backends: Mapping[str, Mapping[str, Any]]) -> Results:
         row: {name: _cell(measurements) for name, measurements in columns.items()}
         for row, columns in sorted(groups.items(), key=lambda item: item[0][2])
     }
-    return Results(backends, cells)
+    return Results(backends, cells, exercise or {})
 
 
 def _cell(measurements: Sequence[Mapping[str, Any]]) -> Cell:
@@ -130,6 +201,8 @@ def summary(results: Results) -> str:
         return f"FAILED: {', '.join(failed)} could not be held to the oracle."
     if not results.held:
         return "FAILED: no backend was held to the oracle."
+    if results.exercise_failures:
+        return f"FAILED: the notes' exercise, on {', '.join(results.exercise_failures)}."
     verdict = f"OUTSIDE: {outside} of" if outside else "All of"
     return (
         f"{verdict} {len(cells)} cells ({numbers:,} numbers) on {', '.join(results.held)} are "
@@ -169,6 +242,8 @@ def print_results(results: Results, console: Console) -> None:
     for line in failures(results):
         console.print(line, highlight=False, soft_wrap=True)
     console.print("—: the backend has no gradients. (x% ?): the share that no bound can decide.")
+    if results.exercise:
+        console.print(exercise_table(results.exercise))
     style = "bold green" if results.passed else "bold red"
     console.print(summary(results), style=style, highlight=False, soft_wrap=True)
 
@@ -239,9 +314,15 @@ def heat_map(results: Results) -> str:
     colorbar.ax.set_yticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1"])
     colorbar.set_label("error in units of its bound; red: outside")
     figure.tight_layout()
+    return data_uri(figure)
+
+
+def data_uri(figure: Any) -> str:
+    """Return a figure as a PNG in a data URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    picture = small_png(buffer.getvalue())
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
 
 
 _STYLE = """
@@ -252,6 +333,43 @@ table { border-collapse: collapse } th, td { padding: .2rem .6rem; border-bottom
 .outside { background: #c62828; color: #fff } .verdict { font-weight: 600; font-size: 1.1rem }
 img { max-width: 100% } code { white-space: nowrap }
 """
+
+
+def _exercise_section(exercise: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not exercise:
+        return []
+    escape = html.escape
+    lines = [
+        "<h2>The notes' exercise</h2>",
+        "<p>10,000 patches of natural images, 64-25-64, ρ = 0.01, β = 3, λ = 1e-4, 400 iterations "
+        "of L-BFGS on the exact cost, from the same weights: the oracle in float64 under SciPy, "
+        "and <code>fit_lbfgs</code> in float32. Costs by the oracle. L-BFGS amplifies rounding: "
+        f"final costs may differ by {EXERCISE_MARGIN}.</p>",
+        "<table><thead><tr><th></th><th></th><th></th><th>final cost</th><th>reconstruction</th>"
+        "<th>weight decay</th><th>sparsity</th><th>ρ̂</th><th>evaluations</th><th>seconds</th></tr>"
+        "</thead><tbody>",
+    ]
+    for name, run in exercise.items():
+        problem = exercise_problem(exercise, name)
+        kind = " class='outside'" if problem else ""
+        lines.append(f"<tr><td>{escape(name)}</td><td></td><td></td>")
+        if run["kind"] != "result":
+            lines.append(f"<td{kind}>{escape(str(problem))}</td></tr>")
+            continue
+        low, high = run["rho_hat"]
+        lines.append(
+            f"<td{kind}>{run['total']:.5f}</td><td>{run['reconstruction']:.5f}</td>"
+            f"<td>{run['weight_decay']:.5f}</td><td>{run['sparsity']:.5f}</td>"
+            f"<td>{low:.4f} to {high:.4f}</td><td>{run['evaluations']}</td>"
+            f"<td>{run['seconds']:.1f}</td></tr>"
+        )
+    lines.append("</tbody></table>")
+    if any(run["kind"] == "result" for run in exercise.values()):
+        lines.append(
+            "<p>The inputs of norm 1 that excite each hidden unit most (EQ-FEATURE):</p>"
+            f"<img alt='Learned features' src='{data_uri(exercise_features(exercise))}'>"
+        )
+    return lines
 
 
 def html_page(results: Results) -> str:
@@ -288,6 +406,7 @@ def html_page(results: Results) -> str:
     )
     lines += [f"<p>{escape(line)}</p>" for line in failures(results)]
     lines.append(f"<h2>Heat map</h2><img alt='The table as a heat map' src='{heat_map(results)}'>")
+    lines += _exercise_section(results.exercise)
     lines.append("<h2>Versions</h2><ul>")
     for name, result in results.backends.items():
         if result["kind"] == "result":
