@@ -359,14 +359,6 @@ def _combinations(context: Context) -> Iterator[tuple[float, tuple[str, ...], st
         yield len(of_input) + mean.cost + divergence.cost, mistakes, taken, mean, divergence
 
 
-def _sums(
-    observations: Sequence[Observation], taken: str, mean: Choice, divergence: Choice
-) -> tuple[Any, Any]:
-    pairs = [bounded_sum(taken, mean, divergence, o.x, o.rho) for o in observations]
-    values, bounds = np.array(pairs).T
-    return values, bounds
-
-
 def _units(mean: Choice, x: Any) -> int:
     return int(mean.function(np.full(x.shape, 0.5)).shape[1])
 
@@ -379,6 +371,43 @@ def _is_decided(observations: Sequence[Observation], decided: Any) -> bool:
     return len(shapes) >= 4 and several
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """One combination on all observations: Σ KL with its bound, before any factor."""
+
+    cost: float
+    mistakes: tuple[str, ...]
+    taken: str
+    mean: Choice
+    divergence: Choice
+    values: Any
+    bounds: Any
+    decided: Any  # where there is a value to compare
+    units: tuple[int, ...]
+
+    def scale(self, observations: Sequence[Observation], factor: Factor) -> Any:
+        """The factor on each observation."""
+        pairs = zip(observations, self.units, strict=True)
+        return np.array([factor(o.x.shape[0], units, o.beta) for o, units in pairs])
+
+
+def _trials(
+    observations: Sequence[Observation], context: Context, most_mistakes: int
+) -> Iterator[_Trial]:
+    """The combinations of few mistakes that these observations can decide."""
+    actual = np.array([o.value for o in observations])
+    for cost, mistakes, taken, mean, divergence in _combinations(context):
+        if len(mistakes) > most_mistakes:
+            continue
+        pairs = [bounded_sum(taken, mean, divergence, o.x, o.rho) for o in observations]
+        values, bounds = np.array(pairs).T
+        decided = np.isfinite(values)
+        if not _is_decided(observations, decided) or not np.all(np.isfinite(actual[decided])):
+            continue
+        units = tuple(_units(mean, o.x) for o in observations)
+        yield _Trial(cost, mistakes, taken, mean, divergence, values, bounds, decided, units)
+
+
 def _exact(
     observations: Sequence[Observation],
     context: Context,
@@ -388,39 +417,30 @@ def _exact(
     actual = np.array([o.value for o in observations])
     uncertainties = np.array([o.uncertainty for o in observations])
     u = precision_named("float32").unit_roundoff
-    for cost, mistakes, taken, mean, divergence in _combinations(context):
-        if len(mistakes) > most_mistakes:
-            continue
-        values, bounds = _sums(observations, taken, mean, divergence)
-        decided = np.isfinite(values)
-        if not _is_decided(observations, decided) or not np.all(np.isfinite(actual[decided])):
-            continue
-        units = [_units(mean, o.x) for o in observations]
+    for trial in _trials(observations, context, most_mistakes):
         for factor in factors:
-            if len(mistakes) + len(factor.mistakes) > most_mistakes:
+            if len(trial.mistakes) + len(factor.mistakes) > most_mistakes:
                 continue
-            scale = np.array(
-                [factor(o.x.shape[0], n, o.beta) for o, n in zip(observations, units, strict=True)]
-            )
-            expected = scale * values
-            allowed = np.abs(scale) * bounds + 16.0 * u * np.abs(expected) + uncertainties
-            if np.all(np.abs(actual - expected)[decided] <= allowed[decided]):
+            scale = trial.scale(observations, factor)
+            expected = scale * trial.values
+            allowed = np.abs(scale) * trial.bounds + 16.0 * u * np.abs(expected) + uncertainties
+            if np.all((np.abs(actual - expected) <= allowed)[trial.decided]):
                 words = ", ".join(
                     part
                     for part in (
-                        "" if taken == context.input else f"input taken for {taken}",
-                        divergence.name if divergence.mistakes else "",
-                        mean.name if mean.mistakes else "",
+                        "" if trial.taken == context.input else f"input taken for {trial.taken}",
+                        trial.divergence.name if trial.divergence.mistakes else "",
+                        trial.mean.name if trial.mean.mistakes else "",
                         factor.words,
                     )
                     if part
                 )
                 yield Explanation(
-                    cost + factor.cost,
-                    mistakes + factor.mistakes,
-                    taken,
-                    mean,
-                    divergence,
+                    trial.cost + factor.cost,
+                    trial.mistakes + factor.mistakes,
+                    trial.taken,
+                    trial.mean,
+                    trial.divergence,
                     factor,
                     words,
                 )
@@ -432,20 +452,12 @@ def _constant_multiples(
     """Candidates that are right up to one constant over all observations."""
     actual = np.array([o.value for o in observations])
     plain = [f for f in factors if f.base == np.e and f.sign > 0 and f.cost <= 1.0]
-    for cost, mistakes, taken, mean, divergence in _combinations(context):
-        if len(mistakes) > 1:
-            continue
-        values, bounds = _sums(observations, taken, mean, divergence)
-        decided = np.isfinite(values)
-        if not _is_decided(observations, decided) or not np.all(np.isfinite(actual[decided])):
-            continue
-        units = [_units(mean, o.x) for o in observations]
+    for trial in _trials(observations, context, 1):
+        decided = trial.decided
         for factor in plain:
-            scale = np.array(
-                [factor(o.x.shape[0], n, o.beta) for o, n in zip(observations, units, strict=True)]
-            )
-            expected = (scale * values)[decided]
-            allowed = (np.abs(scale) * bounds)[decided] + 1e-6 * np.abs(expected)
+            scale = trial.scale(observations, factor)
+            expected = (scale * trial.values)[decided]
+            allowed = (np.abs(scale) * trial.bounds)[decided] + 1e-6 * np.abs(expected)
             ratios = actual[decided] / expected
             constant = float(ratios[np.argmin(allowed / np.abs(expected))])
             if constant == 0.0 or not np.isfinite(constant):
@@ -454,11 +466,11 @@ def _constant_multiples(
                 np.abs(actual[decided] - constant * expected) <= 2.0 * abs(constant) * allowed
             ):
                 yield Explanation(
-                    cost + factor.cost + 1.2,
-                    (*mistakes, *factor.mistakes, "SAE115"),
-                    taken,
-                    mean,
-                    divergence,
+                    trial.cost + factor.cost + 1.2,
+                    (*trial.mistakes, *factor.mistakes, "SAE115"),
+                    trial.taken,
+                    trial.mean,
+                    trial.divergence,
                     _times(constant, factor),
                     f"{constant:.4g} times the right one",
                 )
