@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from keras_impl import (
     WeightDecay,
 )
 from tests.keras_impl.precision import as_numpy
+from tests.keras_impl.saving import CARRY_NO_WEIGHTS, CARRY_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "saving.md").read_text(encoding="utf-8")
@@ -119,32 +118,7 @@ def weighted(again: Any, model: Any) -> Any:
     return again
 
 
-def through_a_file(name: str, **arguments: Any) -> Any:
-    def way(model: Any, folder: Path) -> Any:
-        model.save(folder / name)
-        return keras.models.load_model(folder / name, **arguments)
-
-    return way
-
-
-def by_weights(model: Any, folder: Path) -> Any:
-    model.save_weights(folder / "of.weights.h5")
-    again = keras.models.clone_model(model)
-    again(X)
-    again.load_weights(folder / "of.weights.h5")
-    return again
-
-
-WAYS: dict[str, Any] = {
-    "config": lambda m, _: weighted(type(m).from_config(m.get_config()), m),
-    "JSON": lambda m, _: weighted(keras.models.model_from_json(m.to_json()), m),
-    "clone": lambda m, _: weighted(keras.models.clone_model(m), m),
-    "pickle": lambda m, _: pickle.loads(pickle.dumps(m)),
-    "deepcopy": lambda m, _: copy.deepcopy(m),
-    ".keras": through_a_file("model.keras"),
-    ".weights.h5": by_weights,
-    ".h5": through_a_file("model.h5", compile=False),
-}
+WAYS: dict[str, Any] = {**CARRY_NO_WEIGHTS, **CARRY_WEIGHTS}
 
 
 def saved_model_output(model: Any, folder: Path) -> Any:
@@ -192,6 +166,8 @@ def test_ways_within_a_process(name: str, tmp_path: Path) -> None:
                 function(model, tmp_path)
             continue
         again = function(model, tmp_path)
+        if way in CARRY_NO_WEIGHTS:
+            again = weighted(again, model)
         assert same(numbers(again), expected), way
         if way == ".keras":
             reported = model.evaluate(X, X, batch_size=8, verbose=0, return_dict=True)
