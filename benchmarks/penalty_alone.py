@@ -5,8 +5,9 @@
 Value and gradient of a small function of activations (256, 196), with each penalty and without:
 kernels (torch: operations dispatched that are no views; JAX: instructions of the compiled
 program's entry; TensorFlow: nodes of the function's graph), the bytes that they read and write
-(torch and JAX), and microseconds: the shortest of many, less that without a penalty. Counts do not
-depend on what else the machine does, and a minimum of short pieces hardly does.
+(torch and JAX), and microseconds: the median, over many rounds, of the time with a penalty less the
+time without it in the same round. A processor that changes its clock changes both. Counts do not
+depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from keras_impl import KLSparsityRegularizer
 from sae_oracle.bench.keras_steps import BETA, RHO, hand_written_kl
 
 ROWS, UNITS = 256, 196
-REPEATS = 400
+ROUNDS = 1000
 
 Penalty = Callable[[Any, Any], Any]
 """Takes logits and activations."""
@@ -50,18 +51,19 @@ def cost(penalty: Penalty) -> Callable[[Any], Any]:
     return function
 
 
-def shortest(function: Callable[[], Any]) -> float:
-    """Return the shortest of many calls, in microseconds."""
-    best = float("inf")
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - started)
-    return 1e6 * best
+Measured = tuple[int, float, Callable[[], Any]]
+"""Kernels, bytes, and a call to time."""
 
 
-def on_torch(penalty: Penalty, z: np.ndarray) -> tuple[int, float, float]:
-    """Return kernels, bytes and microseconds of eager torch."""
+def microseconds(function: Callable[[], Any]) -> float:
+    """Return how long one call takes."""
+    started = time.perf_counter()
+    function()
+    return 1e6 * (time.perf_counter() - started)
+
+
+def on_torch(penalty: Penalty, z: np.ndarray) -> Measured:
+    """Count and call eager torch."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_flatten
@@ -92,11 +94,11 @@ def on_torch(penalty: Penalty, z: np.ndarray) -> tuple[int, float, float]:
     step()
     with Count() as count:
         step()
-    return count.kernels, count.bytes, shortest(step)
+    return count.kernels, count.bytes, step
 
 
-def on_jax(penalty: Penalty, z: np.ndarray) -> tuple[int, float, float]:
-    """Return instructions, bytes and microseconds of the compiled program."""
+def on_jax(penalty: Penalty, z: np.ndarray) -> Measured:
+    """Count and call the compiled program."""
     import jax
 
     compiled = jax.jit(jax.value_and_grad(cost(penalty))).lower(z).compile()
@@ -108,12 +110,12 @@ def on_jax(penalty: Penalty, z: np.ndarray) -> tuple[int, float, float]:
     return (
         kernels,
         float(counted["bytes accessed"]),
-        shortest(lambda: jax.block_until_ready(compiled(tensor))),
+        lambda: jax.block_until_ready(compiled(tensor)),
     )
 
 
-def on_tensorflow(penalty: Penalty, z: np.ndarray) -> tuple[int, float, float]:
-    """Return the nodes of the graph and microseconds; bytes are not counted there."""
+def on_tensorflow(penalty: Penalty, z: np.ndarray) -> Measured:
+    """Count the nodes of the graph, and call it; bytes are not counted there."""
     import tensorflow as tf
 
     tensor = tf.constant(z)
@@ -129,7 +131,7 @@ def on_tensorflow(penalty: Penalty, z: np.ndarray) -> tuple[int, float, float]:
     idle = {"Const", "Identity", "NoOp", "Placeholder"}
     kernels = sum(node.type not in idle for node in graph.get_operations())
     step()
-    return kernels, float("nan"), shortest(lambda: step()[0].numpy())
+    return kernels, float("nan"), lambda: step()[0].numpy()
 
 
 def main() -> None:
@@ -138,14 +140,15 @@ def main() -> None:
     measure = {"torch": on_torch, "jax": on_jax, "tensorflow": on_tensorflow}[backend]
     z = np.random.default_rng(0).normal(size=(ROWS, UNITS)).astype(np.float32)
     found = {name: measure(penalty, z) for name, penalty in PENALTIES.items()}
+    rounds = [
+        {name: microseconds(call) for name, (_, _, call) in found.items()} for _ in range(ROUNDS)
+    ]
     without = found.pop("none")
     print(f"{backend}: added to value and gradient, ({ROWS}, {UNITS}) = {z.nbytes / 1e3:.0f} kB")
     print(f"{'':32}{'kernels':>8}{'kB':>9}{'µs':>8}")
-    for name, (kernels, moved, microseconds) in found.items():
-        print(
-            f"{name:32}{kernels - without[0]:8}{(moved - without[1]) / 1e3:9.0f}"
-            f"{microseconds - without[2]:8.0f}"
-        )
+    for name, (kernels, moved, _) in found.items():
+        added = np.median([times[name] - times["none"] for times in rounds])
+        print(f"{name:32}{kernels - without[0]:8}{(moved - without[1]) / 1e3:9.0f}{added:8.0f}")
 
 
 if __name__ == "__main__":
