@@ -19,6 +19,7 @@ from keras_impl.fused import (
     fused_kl_penalty,
     fused_kl_penalty_from_logits,
     sigmoids_of_both_signs,
+    with_derivative,
 )
 from keras_impl.replicas import logsumexp_over_replicas, replica_count, sum_over_replicas
 
@@ -50,10 +51,14 @@ def kl_divergence(rho: float, rho_hat: Any, epsilon: float) -> Any:
     if epsilon == 0.0:
         return _exact_kl_divergence(rho, rho_hat)
     r = ops.clip(rho_hat, epsilon, 1.0 - epsilon)
-    slope = (1.0 - rho) / (1.0 - r) - rho / r
     # Inside, rho_hat - r is 0 and its derivative too: nothing but the exact divergence is left,
     # in value and gradient. At an edge the two halves of a subgradient add up to the slope.
-    return _exact_kl_divergence(rho, r) + slope * (rho_hat - r)
+    return _exact_kl_divergence(rho, r) + _slope(rho, r) * (rho_hat - r)
+
+
+def _slope(rho: float, r: Any) -> Any:
+    """KL′(r) = (1 − ρ)/(1 − r) − ρ/r, over one denominator."""
+    return (r - rho) / (r * (1.0 - r))
 
 
 def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:
@@ -68,10 +73,16 @@ def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:
     >>> float(kl_penalty(0.5, 3.0, ops.convert_to_tensor([0.5]), 1e-6))
     0.0
     """
-    fused = fused_kl_penalty(rho, beta, rho_hat, epsilon) if epsilon > 0.0 else None
+    if epsilon == 0.0:
+        return beta * ops.sum(kl_divergence(rho, rho_hat, epsilon))
+    fused = fused_kl_penalty(rho, beta, rho_hat, epsilon)
     if fused is not None:
         return fused
-    return beta * ops.sum(kl_divergence(rho, rho_hat, epsilon))
+    return with_derivative(
+        lambda rho_hat: beta * ops.sum(kl_divergence(rho, rho_hat, epsilon)),
+        lambda rho_hat: beta * _slope(rho, ops.clip(rho_hat, epsilon, 1.0 - epsilon)),
+        rho_hat,
+    )
 
 
 def kl_penalty_from_logits(

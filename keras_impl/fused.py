@@ -1,11 +1,12 @@
-"""Derivatives written out by hand, in the one place that does so, with the backends' own means.
+"""Passes and derivatives written out by hand, in the one place that does so, for one backend.
 
 There are two reasons. What autodiff makes of σ(z) is σ(1 − σ), and 1 − σ is 0 from z = 17 on in
 float32: the gradient of a saturated sample is lost, which the oracle's bounds do not forgive. And
-torch runs every operation, and the derivative of every operation, as a kernel of its own: the
-twenty small ones of a divergence cost more than the one pass over the activations
-(docs/speed.md counts them). JAX and TensorFlow compile or schedule the whole step, so there a
-divergence is left to `keras.ops` and their own differentiation.
+torch runs every operation, and the derivative of every operation, as a kernel of its own that
+writes a tensor of its own: the twenty small ones of a divergence cost more than the one pass over
+the activations (docs/speed.md counts them), and of an evaluation of the whole cost they take a
+quarter (docs/training.md). JAX and TensorFlow compile or schedule the whole step: there all but a
+derivative is left to `keras.ops`.
 
 Every derivative here can be differentiated again.
 """
@@ -38,6 +39,37 @@ def sigmoids_of_both_signs(z: Any) -> tuple[Any, Any]:
     return _sigmoids(z) if build is None else build()(z)
 
 
+def with_derivative(value: Callable[[Any], Any], derivative: Callable[[Any], Any], x: Any) -> Any:
+    """Return `value(x)`, whose derivative is taken to be `derivative(x)`.
+
+    XLA recomputes what is cheap for every element that it is broadcast to: the pieces that autodiff
+    makes of a divergence's slope, one number a unit, are put together again for every activation.
+
+    Args:
+        value: A function of `x` to a scalar.
+        derivative: Its derivative by each element of `x`; differentiated if asked for again.
+        x: A tensor.
+
+    >>> float(with_derivative(ops.sum, ops.ones_like, ops.ones((3,))))
+    3.0
+    """
+    if keras.config.backend() == "jax":
+        import jax
+
+        function = jax.custom_jvp(value)
+
+        @function.defjvp
+        def tangent(primals: Any, tangents: Any) -> Any:
+            return function(*primals), ops.sum(derivative(*primals) * tangents[0])
+
+        return function(x)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.custom_gradient(lambda x: (value(x), lambda by: by * derivative(x)))(x)
+    return value(x)
+
+
 def fused_kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any | None:
     """β Σⱼ KL(ρ‖ρ̂ⱼ) (EQ-SPARSITY) with its derivative in one piece; `None`: nothing is gained.
 
@@ -63,6 +95,47 @@ def fused_kl_penalty_from_logits(rho: float, beta: float, logits: Any) -> Any | 
     if keras.config.backend() == "torch":
         return _torch_kl_penalty_from_logits()(logits, rho, beta)
     return None
+
+
+def affine(x: Any, kernel: Any, bias: Any) -> Any:
+    """Return x·kernel + bias, of tensors of one dtype; float64 is float64 on every backend.
+
+    Args:
+        x: (m, n).
+        kernel: (n, units).
+        bias: (units,).
+
+    >>> float(affine(ops.ones((1, 2)), ops.ones((2, 1)), ops.ones((1,)))[0, 0])
+    3.0
+    """
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch.addmm(bias, x, kernel)
+    # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
+    return x @ kernel + bias
+
+
+def sigmoid_in_place(z: Any) -> Any:
+    """Return σ(z), of a tensor that nobody needs afterwards: torch writes over it.
+
+    >>> float(sigmoid_in_place(ops.zeros(())))
+    0.5
+    """
+    if keras.config.backend() == "torch":
+        return z.sigmoid_()
+    return keras.activations.sigmoid(z)
+
+
+def half_sum_of_squares(x: Any) -> Any:
+    """Return ½ Σ x² over the last axis.
+
+    >>> float(half_sum_of_squares(ops.convert_to_tensor([1.0, 2.0])))
+    2.5
+    """
+    if keras.config.backend() == "torch":
+        return _torch_half_sum_of_squares()(x)
+    return 0.5 * ops.sum(ops.square(x), axis=-1)
 
 
 # Beyond ±60 a sigmoid is an exponential to 1e-26, less than half a roundoff of float64, and in
@@ -169,8 +242,13 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
 def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
     import torch
 
-    def shifts(z: Any) -> tuple[Any, Any]:
-        """See `divergence.log_sums_of_sigmoids`."""
+    def shifts(z: Any) -> tuple[Any, Any] | None:
+        """See `divergence.log_sums_of_sigmoids`; `None`: no unit is moved."""
+        # On a CPU an answer costs no wait for a device: one pass instead of four.
+        if z.device.type == "cpu" and len(z) > 0 and not torch.compiler.is_compiling():
+            low, high = torch.aminmax(z)
+            if low.item() >= -SATURATED and high.item() <= SATURATED:
+                return None
         return (
             (-SATURATED - z.amax(0)).clamp_(min=0.0),
             (z.amin(0) - SATURATED).clamp_(min=0.0),
@@ -180,12 +258,15 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
         @staticmethod
         def forward(ctx: Any, logits: Any, rho: float, beta: float) -> Any:
             z = logits.reshape(-1, logits.shape[-1])
-            up, down = shifts(z)
-            shifted = z + (up - down)
-            p, q = torch.sigmoid(shifted), torch.sigmoid(shifted.neg_())
+            moved = shifts(z)
+            shifted = z if moved is None else z + (moved[0] - moved[1])
+            p, q = torch.sigmoid(shifted), torch.sigmoid(-shifted)
             total, total_of_rest = p.sum(0), q.sum(0)
-            ones = torch.log(total / len(z)).sub_(up).sub_(math.log(rho))
-            zeros = torch.log(total_of_rest / len(z)).sub_(down).sub_(math.log1p(-rho))
+            ones = torch.log(total / len(z)).sub_(math.log(rho))
+            zeros = torch.log(total_of_rest / len(z)).sub_(math.log1p(-rho))
+            if moved is not None:
+                ones.sub_(moved[0])
+                zeros.sub_(moved[1])
             ctx.rho, ctx.beta = rho, beta
             by_sum = ((1.0 - rho) * beta / total_of_rest).sub_(rho * beta / total)
             ctx.save_for_backward(logits, p.mul_(q), by_sum)
@@ -196,10 +277,31 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
             logits, slope, by_sum = ctx.saved_tensors
             if torch.is_grad_enabled():  # to be differentiated again
                 z = logits.reshape(-1, logits.shape[-1])
-                up, down = shifts(z.detach())
-                p, q = _torch_sigmoids()(z + (up - down))
+                moved = shifts(z.detach())
+                p, q = _torch_sigmoids()(z if moved is None else z + (moved[0] - moved[1]))
                 slope = p * q
                 by_sum = ctx.beta * ((1.0 - ctx.rho) / q.sum(0) - ctx.rho / p.sum(0))
             return (slope * (by_penalty * by_sum)).reshape(logits.shape), None, None
 
     return Penalty.apply
+
+
+@functools.cache
+def _torch_half_sum_of_squares() -> Any:
+    import torch
+
+    class HalfSumOfSquares(torch.autograd.Function):
+        """Its gradient is x itself; autograd of the pieces forms 2x and its product with ½."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            # Of all ways to this sum the one that writes no squares.
+            return 0.5 * torch.linalg.vector_norm(x, dim=-1).square_()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return x * gradient.unsqueeze(-1)
+
+    return HalfSumOfSquares.apply

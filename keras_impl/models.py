@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_impl.eager import affine, sigmoid_in_place
+from keras_impl.fused import affine, sigmoid_in_place
 from keras_impl.initializers import NgUniform
 from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
@@ -199,7 +199,7 @@ class SparseAutoencoder(keras.Model):
             else:
                 a = _activated(name, z)
             if penalised and not last:
-                # The model adds the term itself: see `KLSparsity.call` for what Keras may do to
+                # The model adds the term itself: see `PenaltyLayer` for what Keras may do to
                 # the losses of several layers.
                 penalty = self.penalties[layer]
                 self.add_loss(penalty.penalty(z if penalty.from_logits else a, training))
