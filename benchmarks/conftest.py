@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_oracle.bench.sizes import BACKENDS
-from sae_oracle.cli import installed
+from sae_oracle.processes import TRAINING_BACKENDS, installed
 
 HERE = Path(__file__).parent
 
@@ -27,7 +26,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if os.environ.get("KERAS_BACKEND") or not inside or config.option.collectonly:
         return None
     asked = config.getoption("backends")
-    chosen = [name for name in (asked.split(",") if asked else BACKENDS) if installed(name)]
+    names = asked.split(",") if asked else TRAINING_BACKENDS
+    chosen = [name for name in names if installed(name)]
     codes = []
     for backend in chosen:
         print(f"\n=== {backend}", flush=True)

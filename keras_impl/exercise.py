@@ -11,7 +11,6 @@ the same weights. Writes a JSON line for each iteration and a last one with what
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +25,7 @@ from keras_impl.checking import set_parameters, to_parameters
 from keras_impl.datasets import natural_patches
 from keras_impl.models import SparseAutoencoder
 from keras_impl.training import fit_lbfgs
-from keras_impl.verify import full_float32_products, use_dtype, versions
+from keras_impl.verify import full_float32_products, say, use_dtype, versions
 
 PATCHES = 10_000
 SIZES = (64, 25, 64)
@@ -134,15 +133,14 @@ def main() -> None:
     def on_iteration() -> None:
         nonlocal done
         done += 1
-        step = {"kind": "step", "done": min(done, chosen.iterations), "of": chosen.iterations}
-        print(json.dumps(step), flush=True)
+        say({"kind": "step", "done": min(done, chosen.iterations), "of": chosen.iterations})
 
     began = time.perf_counter()
     run = by_oracle if chosen.oracle else by_keras
     parameters, evaluations = run(x, start(), chosen.iterations, on_iteration)
     found = outcome(parameters, x, evaluations, time.perf_counter() - began)
     backend = keras.config.backend()
-    print(json.dumps({"kind": "result", "versions": versions(backend), **found}), flush=True)
+    say({"kind": "result", "versions": versions(backend), **found})
 
 
 if __name__ == "__main__":

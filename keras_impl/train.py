@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from keras_impl.datasets import digits, natural_patches
 from keras_impl.models import SparseAutoencoder
 from keras_impl.training import fit_lbfgs, full_cost
-from keras_impl.verify import device_in_use, full_float32_products, versions
+from keras_impl.verify import device_or_exit, full_float32_products, say, versions
 
 
 def data_named(name: str, seed: int) -> NDArray[Any]:
@@ -48,10 +48,7 @@ def main() -> None:
     chosen = parser.parse_args()
     backend = keras.config.backend()
     full_float32_products()
-    in_use = device_in_use(backend)
-    if chosen.device == "gpu" and in_use == "cpu":
-        print(json.dumps({"kind": "error", "error": f"no GPU: {backend} sees none"}), flush=True)
-        raise SystemExit(2)
+    in_use = device_or_exit(chosen.device)
     x = data_named(chosen.data, chosen.seed)
     settings = {
         "hidden_units": chosen.hidden,
@@ -64,8 +61,7 @@ def main() -> None:
     model = SparseAutoencoder(**settings)
 
     def on_iteration(epoch: int, logs: dict[str, float]) -> None:
-        step = {"kind": "step", "done": epoch + 1, "of": chosen.iterations, "terms": logs}
-        print(json.dumps(step), flush=True)
+        say({"kind": "step", "done": epoch + 1, "of": chosen.iterations, "terms": logs})
 
     began = time.perf_counter()
     try:
@@ -77,7 +73,7 @@ def main() -> None:
             callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=on_iteration)],
         )
     except FloatingPointError as error:
-        print(json.dumps({"kind": "error", "error": str(error)}), flush=True)
+        say({"kind": "error", "error": str(error)})
         raise SystemExit(1) from error
     seconds = time.perf_counter() - began
     cost = full_cost(model, x)
@@ -104,7 +100,7 @@ def main() -> None:
         "history": history.history,
     }
     (chosen.folder / "history.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    print(json.dumps({"kind": "result", **result, "history": None}), flush=True)
+    say({"kind": "result", **result, "history": None})
 
 
 if __name__ == "__main__":

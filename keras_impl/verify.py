@@ -394,6 +394,29 @@ def full_float32_products() -> None:
             function(torch.ones(1))
 
 
+def say(message: dict[str, Any]) -> None:
+    """Print a message to the parent process, one JSON line.
+
+    >>> say({"kind": "step", "done": 1, "of": 2})
+    {"kind": "step", "done": 1, "of": 2}
+    """
+    print(json.dumps(message), flush=True)
+
+
+def device_or_exit(asked: str) -> str:
+    """Return the device in use; say that there is no GPU and exit with 2 where one is asked for.
+
+    Args:
+        asked: "cpu" or "gpu".
+    """
+    backend = keras.config.backend()
+    in_use = device_in_use(backend)
+    if asked == "gpu" and in_use == "cpu":
+        say({"kind": "error", "error": f"no GPU: {backend} sees none"})
+        raise SystemExit(2)
+    return in_use
+
+
 def main() -> None:
     """Hold this process's backend to the oracle and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -402,10 +425,7 @@ def main() -> None:
     backend = keras.config.backend()
     started = time.perf_counter()
     full_float32_products()
-    in_use = device_in_use(backend)
-    if device == "gpu" and in_use == "cpu":
-        print(json.dumps({"kind": "error", "error": f"no GPU: {backend} sees none"}), flush=True)
-        raise SystemExit(2)
+    in_use = device_or_exit(device)
     data = {"patches": natural_patches(256), "digits": digits()[:256]}
     dtypes = dtypes_of(backend)
     steps = len(dtypes) * (len(CASES) + 1)
@@ -417,10 +437,10 @@ def main() -> None:
             x = data[case.data].astype(dtype)
             found += hold_model(case, x, dtype)
             done += 1
-            print(json.dumps({"kind": "step", "done": done, "of": steps}), flush=True)
+            say({"kind": "step", "done": done, "of": steps})
         found += hold_regularizers(data["patches"].astype(dtype), dtype)
         done += 1
-        print(json.dumps({"kind": "step", "done": done, "of": steps}), flush=True)
+        say({"kind": "step", "done": done, "of": steps})
     result = {
         "kind": "result",
         "backend": backend,
@@ -429,7 +449,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started, 1),
         "measurements": [asdict(m) for m in found],
     }
-    print(json.dumps(result), flush=True)
+    say(result)
 
 
 if __name__ == "__main__":

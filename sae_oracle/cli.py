@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sae_oracle import report
@@ -23,25 +18,19 @@ from sae_oracle import review as reviewing
 from sae_oracle import train as training
 from sae_oracle.bench import command as benchmark
 from sae_oracle.pictures import write_png
-
-BACKENDS = ("jax", "tensorflow", "torch", "numpy", "openvino")
-
-TRAINING_BACKENDS = BACKENDS[:3]
-
-TIME_LIMIT = 600.0
-"""Seconds that one backend's process may take."""
+from sae_oracle.processes import (
+    BACKENDS,
+    TIME_LIMIT,
+    TRAINING_BACKENDS,
+    console_for,
+    installed,
+    problem_with,
+    run_backend,
+    write_whole,
+)
 
 EXERCISE_TIME_LIMIT = 1800.0
 """Seconds that the notes' exercise may take: half a minute for the oracle on one idle core."""
-
-
-def installed(backend: str) -> bool:
-    """Return whether the backend's package can be imported, without importing it.
-
-    >>> installed("numpy")
-    True
-    """
-    return importlib.util.find_spec(backend) is not None
 
 
 def verify_backend(
@@ -68,101 +57,13 @@ def verify_backend(
     return run_backend("keras_impl.verify", [], backend, device, on_message, time_limit)
 
 
-def run_backend(
-    module: str,
-    arguments: Sequence[str],
-    backend: str,
-    device: str,
-    on_message: Callable[[dict[str, Any]], None],
-    time_limit: float = TIME_LIMIT,
-    *,
-    passes_interrupts: bool = False,
-) -> dict[str, Any]:
-    """Run a module of `keras_impl` in a process of its own, which says what it does in JSON lines.
-
-    Args:
-        module: Its name; it takes `--device`.
-        arguments: Its other arguments.
-        backend: The backend of the process.
-        device: "cpu" hides every GPU from it; "gpu" fails if it sees none.
-        on_message: Called with each message.
-        time_limit: Seconds before the process is killed.
-        passes_interrupts: Whether Ctrl-C is passed on to the process, and its end awaited.
-
-    Returns:
-        Its last message: `kind` is "result" or "error".
-    """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": backend,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    if device == "cpu":
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", module, "--device", device, *arguments]
-    last: dict[str, Any] = {}
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            # A terminal's Ctrl-C would reach the process too, and a second one end it.
-            start_new_session=passes_interrupts,
-        )
-        watch = _killer(process, time_limit)
-        assert process.stdout is not None
-        while True:
-            try:
-                line = process.stdout.readline()
-                if not line:
-                    break
-                if line.startswith("{"):
-                    last = json.loads(line)
-                    on_message(last)
-            except KeyboardInterrupt:
-                if not passes_interrupts:
-                    raise
-                process.send_signal(signal.SIGINT)
-        code = process.wait()
-        timed_out = not watch()
-        if last.get("kind") in ("result", "error"):
-            return last
-        errors.seek(0)
-        said = errors.read().strip().splitlines()
-    reason = f"no end within {time_limit:.0f} s" if timed_out else f"exit status {code}"
-    return {"kind": "error", "error": f"{reason}: {' | '.join(said[-3:])}"}
-
-
-def _killer(process: subprocess.Popen[str], seconds: float) -> Callable[[], bool]:
-    """Kill the process after some seconds; call what is returned to stop waiting."""
-    import threading
-
-    timer = threading.Timer(seconds, process.kill)
-    timer.start()
-
-    def stop() -> bool:
-        in_time = timer.is_alive()
-        timer.cancel()
-        return in_time
-
-    return stop
-
-
 def verify(arguments: argparse.Namespace) -> int:
     """Run the main job; return the exit status: 0 all inside, 1 not, 2 nothing to verify."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # a log has no edge to wrap at
-    for path in (arguments.json, arguments.report, arguments.status):
-        # Before minutes of work, not after.
-        if path is not None and not path.parent.resolve().is_dir():
-            console.print(f"[bold red]No such folder:[/] {path.parent}")
-            return 2
+    console = console_for()
     names = BACKENDS if arguments.backend == "all" else (arguments.backend,)
-    if not any(installed(name) for name in names):
-        console.print(f"[bold red]Not installed:[/] {', '.join(names)}")
+    problem = problem_with((arguments.json, arguments.report, arguments.status), names)
+    if problem is not None:
+        console.print(problem)
         return 2
     columns = (
         TextColumn("{task.description:>20}"),
@@ -191,13 +92,13 @@ def verify(arguments: argparse.Namespace) -> int:
     report.print_results(results, console)
     if arguments.json is not None:
         everything = {"passed": results.passed, "backends": found, "exercise": exercise}
-        _write(arguments.json, json.dumps(everything, indent=1))
+        write_whole(arguments.json, json.dumps(everything, indent=1))
     if arguments.status is not None:
-        _write(arguments.status, report.status_matrix(results))
+        write_whole(arguments.status, report.status_matrix(results))
     if arguments.report is not None:
         arguments.report.mkdir(exist_ok=True)
         page = arguments.report / "index.html"
-        _write(page, report.html_page(results))
+        write_whole(page, report.html_page(results))
         if exercise:
             write_png(report.exercise_features(exercise), arguments.report / "features.png")
         console.print(f"Report: {page}")
@@ -208,10 +109,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run the benchmark; return the exit status (see `sae_oracle.bench.command.bench`)."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    return benchmark.bench(arguments, installed, run_backend, console)
+    return benchmark.bench(arguments, run_backend, console_for())
 
 
 def _submit_exercises(
@@ -241,28 +139,20 @@ def _submit_exercises(
 
 def train(arguments: argparse.Namespace) -> int:
     """Train on one backend; return the exit status (see `sae_oracle.train.train`)."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = console_for()
     names = TRAINING_BACKENDS if arguments.backend is None else (arguments.backend,)
-    found = [name for name in names if installed(name)]
-    if not found:
-        console.print(f"[bold red]Not installed:[/] {', '.join(names)}")
+    problem = problem_with((), names)
+    if problem is not None:
+        console.print(problem)
         return 2
-    return training.train(arguments, found[0], run_backend, console)
+    backend = next(name for name in names if installed(name))
+    return training.train(arguments, backend, run_backend, console)
 
 
 def review(arguments: argparse.Namespace) -> int:
     """Run the reviewer; return the exit status: 0 conforms, 1 findings, 2 could not review."""
     preferred = ("tensorflow", "jax", "torch", "numpy", "openvino")
     return reviewing.review(arguments, [name for name in preferred if installed(name)])
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def parser() -> argparse.ArgumentParser:

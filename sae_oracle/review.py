@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sae_oracle.processes import console_for, environment, problem_with, write_whole
+
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
 
@@ -103,13 +105,6 @@ def review_on(
         `review`, the review as a dictionary (with a `reason` if it could not be done), and
         `on_one_backend`, a finding or `None`.
     """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": backend,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-        "JAX_PLATFORMS": "cpu",
-    }
     with tempfile.TemporaryDirectory(prefix="sae-oracle-review-") as folder:
         asked, result = Path(folder, "request.json"), Path(folder, "result.jsonl")
         asked.write_text(json.dumps(request), encoding="utf-8")
@@ -118,7 +113,7 @@ def review_on(
         with open(Path(folder, "output"), "w+b") as output:
             process = subprocess.Popen(
                 command,
-                env=environment,
+                env=environment(backend, "cpu"),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -245,19 +240,16 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         arguments: Those of the command line.
         all_backends: The installed backends, in the order of preference.
     """
-    console = Console(stderr=arguments.json == "-")
-    if not console.is_terminal:
-        console = Console(width=120, stderr=arguments.json == "-")
+    console = console_for(stderr=arguments.json == "-")
     if not all_backends:
         console.print("[bold red]Not installed:[/] no backend of Keras is")
         return 2
-    if arguments.json not in (None, "-") and not Path(arguments.json).parent.is_dir():
-        console.print(f"[bold red]No such folder:[/] {Path(arguments.json).parent}")
-        return 2
+    file = None if arguments.json in (None, "-") else Path(arguments.json)
     chosen = arguments.backend or default_backend(all_backends)
     names = list(all_backends) if chosen == "all" else [chosen]
-    if chosen != "all" and chosen not in all_backends:
-        console.print(f"[bold red]Not installed:[/] {chosen}")
+    problem = problem_with((file,), names)
+    if problem is not None:
+        console.print(problem)
         return 2
     request = {
         "target": arguments.target,
@@ -298,13 +290,10 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
             indent=1,
             ensure_ascii=False,
         )
-        if arguments.json == "-":
+        if file is None:
             print(text)
             return status
-        path = Path(arguments.json)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(file, text)
     print_review(results, console)
     return status
 

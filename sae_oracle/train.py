@@ -105,7 +105,7 @@ def train(
     Args:
         arguments: Those of the command.
         backend: An installed backend with gradients.
-        run: `sae_oracle.cli.run_backend`.
+        run: `sae_oracle.processes.run_backend`.
         console: Where to print.
 
     Returns:

@@ -11,7 +11,6 @@ as `keras_impl.verify` does.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +23,7 @@ from keras_impl.checking import oracle_arguments, set_parameters, to_parameters
 from keras_impl.datasets import digits
 from keras_impl.differentiation import value_and_gradients
 from keras_impl.models import SparseAutoencoder
-from keras_impl.verify import cost_of, device_in_use, full_float32_products, versions
+from keras_impl.verify import cost_of, device_or_exit, full_float32_products, say, versions
 
 UNITS = 256
 
@@ -106,10 +105,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     device = parser.parse_args().device
     backend = keras.config.backend()
-    in_use = device_in_use(backend)
-    if device == "gpu" and in_use == "cpu":
-        print(json.dumps({"kind": "error", "error": f"no GPU: {backend} sees none"}), flush=True)
-        raise SystemExit(2)
+    in_use = device_or_exit(device)
     result = {
         "kind": "result",
         "backend": backend,
@@ -117,7 +113,7 @@ def main() -> None:
         "versions": versions(backend),
         "rows": list(measure(digits()[:512].astype(np.float32))),
     }
-    print(json.dumps(result), flush=True)
+    say(result)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sae_oracle.bench import tables
-from sae_oracle.bench.sizes import BACKENDS, NAMES
+from sae_oracle.bench.sizes import NAMES
+from sae_oracle.processes import TRAINING_BACKENDS, installed, problem_with, write_whole
 
 RunBackend = Callable[..., dict[str, Any]]
 
@@ -30,7 +31,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "without Keras. Exit status: 0 measured, 1 something failed, 2 bad arguments or nothing "
         "to measure (no backend, no GPU).",
     )
-    parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
+    parser.add_argument("--backend", choices=(*TRAINING_BACKENDS, "all"), default="all")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--size", choices=(*NAMES, "all"), default="mnist")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
@@ -50,16 +51,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def bench(
     arguments: argparse.Namespace,
-    installed: Callable[[str], bool],
     run_backend: RunBackend,
     console: Console,
 ) -> int:
     """Measure one backend after the other; print, write, compare; return the exit status."""
-    for path in (arguments.json, arguments.plot):
-        # Before minutes of work, not after.
-        if path is not None and not path.parent.resolve().is_dir():
-            console.print(f"[bold red]No such folder:[/] {path.parent}")
-            return 2
+    names = TRAINING_BACKENDS if arguments.backend == "all" else (arguments.backend,)
+    problem = problem_with((arguments.json, arguments.plot), names)
+    if problem is not None:
+        console.print(problem)
+        return 2
     if arguments.time_limit <= 0:
         console.print(
             f"[bold red]`--time-limit` must be positive.[/] Received: {arguments.time_limit}"
@@ -72,10 +72,6 @@ def bench(
         except (OSError, ValueError) as error:
             console.print(f"[bold red]Not a result of sae-oracle bench:[/] {error}")
             return 2
-    names = BACKENDS if arguments.backend == "all" else (arguments.backend,)
-    if not any(installed(name) for name in names):
-        console.print(f"[bold red]Not installed:[/] {', '.join(names)}")
-        return 2
     sizes = NAMES if arguments.size == "all" else (arguments.size,)
     found = {}
     columns = (
@@ -113,7 +109,7 @@ def bench(
     }
     tables.print_results(results, console)
     if arguments.json is not None:
-        write(arguments.json, json.dumps(results, indent=1) + "\n")
+        write_whole(arguments.json, json.dumps(results, indent=1) + "\n")
         console.print(f"Written: {arguments.json}")
     if arguments.plot is not None:
         from sae_oracle.bench import plots
@@ -146,10 +142,3 @@ def machine() -> dict[str, Any]:
         # Processes that wanted a core over the last five minutes, at the end of the run.
         "load": round(os.getloadavg()[1], 2) if hasattr(os, "getloadavg") else None,
     }
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.verify import device_in_use, versions
+from keras_impl.verify import device_in_use, device_or_exit, say, versions
 from sae_oracle.bench import keras_steps, native_steps
 from sae_oracle.bench.keras_steps import CONTROL, NO_PENALTY
 from sae_oracle.bench.sizes import NAMES, Size, sizes_for
@@ -221,10 +220,7 @@ def main() -> None:
     parser.add_argument("--time-limit", type=float, default=90.0, metavar="SECONDS")
     arguments = parser.parse_args()
     backend = keras.config.backend()
-    device = device_in_use(backend)
-    if arguments.device == "gpu" and device == "cpu":
-        print(json.dumps({"kind": "error", "error": f"no GPU: {backend} sees none"}), flush=True)
-        raise SystemExit(2)
+    device = device_or_exit(arguments.device)
     names = arguments.sizes.split(",")
     # Rounds in all: how far along the work is.
     of = sum(
@@ -237,7 +233,7 @@ def main() -> None:
     def on_round() -> None:
         nonlocal done
         done += 1
-        print(json.dumps({"kind": "step", "done": min(done, of), "of": of}), flush=True)
+        say({"kind": "step", "done": min(done, of), "of": of})
 
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
@@ -262,7 +258,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }
-    print(json.dumps(result), flush=True)
+    say(result)
 
 
 if __name__ == "__main__":

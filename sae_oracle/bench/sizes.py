@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-BACKENDS = ("jax", "tensorflow", "torch")
-"""The backends of Keras that can train."""
-
 
 @dataclass(frozen=True)
 class Size:

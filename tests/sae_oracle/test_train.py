@@ -16,7 +16,8 @@ import pytest
 import reference
 from sae_oracle import pictures
 from sae_oracle import train as training
-from sae_oracle.cli import TRAINING_BACKENDS, parser
+from sae_oracle.cli import parser
+from sae_oracle.processes import TRAINING_BACKENDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import reference
-from sae_oracle import cli, report
+from sae_oracle import cli, processes, report
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,11 +194,11 @@ def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyP
 
         return popen
 
-    monkeypatch.setattr(cli.subprocess, "Popen", start("import os; os.abort()"))
+    monkeypatch.setattr(processes.subprocess, "Popen", start("import os; os.abort()"))
     crashed = cli.verify_backend("numpy", "cpu", lambda done, of: None)
     assert crashed["kind"] == "error"
     assert "exit status -6" in crashed["error"]
-    monkeypatch.setattr(cli.subprocess, "Popen", start("import time; time.sleep(60)"))
+    monkeypatch.setattr(processes.subprocess, "Popen", start("import time; time.sleep(60)"))
     hung = cli.verify_backend("numpy", "cpu", lambda done, of: None, time_limit=0.5)
     assert "no end within" in hung["error"]
 
