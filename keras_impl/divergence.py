@@ -57,8 +57,8 @@ def kl_divergence(rho: float, rho_hat: Any, epsilon: float) -> Any:
 
 
 def _slope(rho: float, r: Any) -> Any:
-    """KL′(r) = (1 − ρ)/(1 − r) − ρ/r, over one denominator."""
-    return (r - rho) / (r * (1.0 - r))
+    """KL′(r). Not (r − ρ)/(r(1 − r)): near 1, ρ's own rounding would be divided by 1 − r."""
+    return (1.0 - rho) / (1.0 - r) - rho / r
 
 
 def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:
@@ -75,7 +75,7 @@ def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:
     """
     if epsilon == 0.0:
         return beta * ops.sum(kl_divergence(rho, rho_hat, epsilon))
-    fused = fused_kl_penalty(rho, beta, rho_hat, epsilon)
+    fused = fused_kl_penalty(rho, beta, rho_hat[None], epsilon)
     if fused is not None:
         return fused
     return with_derivative(
@@ -83,6 +83,41 @@ def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:
         lambda rho_hat: beta * _slope(rho, ops.clip(rho_hat, epsilon, 1.0 - epsilon)),
         rho_hat,
     )
+
+
+def kl_penalty_from_activations(
+    rho: float,
+    beta: float,
+    activations: Any,
+    epsilon: float,
+    mask: Any = None,
+    *,
+    symmetric: bool = False,
+    cross_replica: bool = False,
+) -> Any:
+    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) from activations, extended as in `kl_divergence`; a scalar.
+
+    Args:
+        rho: ρ, a Python float inside (0, 1).
+        beta: β, a Python float.
+        activations: As for `mean_activation`.
+        epsilon: Where the tangent begins; 0: the exact divergence.
+        mask: As for `mean_activation`; where it leaves nothing the penalty is 0.
+        symmetric: As for `mean_activation`.
+        cross_replica: As for `mean_activation`.
+
+    >>> float(kl_penalty_from_activations(0.5, 3.0, 0.5 * ops.ones((3, 1)), 1e-6))
+    0.0
+    """
+    plain = mask is None and not symmetric and epsilon > 0.0
+    if plain and not (cross_replica and replica_count() > 1):
+        fused = fused_kl_penalty(rho, beta, at_least_float32(activations), epsilon)
+        if fused is not None:
+            return fused
+    rho_hat = mean_activation(
+        activations, mask, symmetric=symmetric, otherwise=rho, cross_replica=cross_replica
+    )
+    return kl_penalty(rho, beta, rho_hat, epsilon)
 
 
 def kl_penalty_from_logits(

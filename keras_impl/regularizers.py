@@ -11,9 +11,8 @@ from keras_impl.capture import is_captured
 from keras_impl.conventions import keras_divides_activity_by_batch
 from keras_impl.divergence import (
     at_least_float32,
-    kl_penalty,
+    kl_penalty_from_activations,
     kl_penalty_from_logits,
-    mean_activation,
 )
 from keras_impl.validation import (
     extension_edge,
@@ -147,10 +146,9 @@ def kl_sparsity(
     """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of a layer's output, a scalar of at least float32."""
     if from_logits:
         return kl_penalty_from_logits(rho, beta, x, mask, cross_replica=cross_replica)
-    rho_hat = mean_activation(
-        x, mask, symmetric=symmetric, otherwise=rho, cross_replica=cross_replica
+    return kl_penalty_from_activations(
+        rho, beta, x, epsilon, mask, symmetric=symmetric, cross_replica=cross_replica
     )
-    return kl_penalty(rho, beta, rho_hat, epsilon)
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")

@@ -12,7 +12,11 @@ from keras import ops
 
 import reference
 from keras_impl.differentiation import value_and_gradients
-from keras_impl.divergence import kl_penalty, kl_penalty_from_logits
+from keras_impl.divergence import (
+    kl_penalty,
+    kl_penalty_from_activations,
+    kl_penalty_from_logits,
+)
 from keras_impl.fused import sigmoids_of_both_signs
 from tests.keras_impl.precision import as_numpy, computing_in
 
@@ -63,7 +67,9 @@ def second_derivative(function: Callable[[Any], Any], x: Any) -> Any:
     return torch.autograd.grad((gradient * torch.tensor(direction)).sum(), t)[0]
 
 
-@pytest.mark.parametrize("case", ["activations", "beyond the edge", "logits", "saturated logits"])
+@pytest.mark.parametrize(
+    "case", ["activations", "means", "beyond the edge", "logits", "saturated logits"]
+)
 def test_second_derivatives(case: str) -> None:
     """Against central differences of the first derivative, in float64.
 
@@ -73,6 +79,7 @@ def test_second_derivatives(case: str) -> None:
     generator = np.random.default_rng(0)
     x = {
         "activations": generator.uniform(0.1, 0.9, size=(5, 3)),
+        "means": generator.uniform(0.1, 0.9, size=(5, 3)),
         "beyond the edge": generator.uniform(1.1, 1.9, size=(5, 3)),
         "logits": generator.normal(size=(5, 3)),
         "saturated logits": generator.normal(size=(5, 3)) + np.array([-70.0, 80.0, 0.0]),
@@ -81,7 +88,9 @@ def test_second_derivatives(case: str) -> None:
     def function(t: Any) -> Any:
         if "logits" in case:
             return kl_penalty_from_logits(0.2, 3.0, t)
-        return kl_penalty(0.2, 3.0, ops.sum(t, axis=0) / 5.0, 1e-3)
+        if case == "means":
+            return kl_penalty(0.2, 3.0, ops.sum(t, axis=0) / 5.0, 1e-3)
+        return kl_penalty_from_activations(0.2, 3.0, t, 1e-3)
 
     with computing_in("float64"):
         actual = as_numpy(second_derivative(function, x))
@@ -94,7 +103,7 @@ def test_second_derivatives(case: str) -> None:
         expected = (gradient(x + h * direction) - gradient(x - h * direction)) / (2 * h)
         scale = max(1.0, float(np.max(np.abs(expected))))
         assert np.max(np.abs(actual - expected)) <= 1e-6 * scale, (actual, expected)
-        if case in ("activations", "logits"):
+        if case in ("activations", "means", "logits"):
             assert np.max(np.abs(expected)) > 0.01, "a weak test: there is no curvature"
 
 
