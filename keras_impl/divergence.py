@@ -57,8 +57,12 @@ def kl_divergence(rho: float, rho_hat: Any, epsilon: float) -> Any:
 
 
 def _slope(rho: float, r: Any) -> Any:
-    """KL′(r). Not (r − ρ)/(r(1 − r)): near 1, ρ's own rounding would be divided by 1 − r."""
-    return (1.0 - rho) / (1.0 - r) - rho / r
+    """KL′(r) = (1 − ρ)/(1 − r) − ρ/r with one division, which XLA does once a unit.
+
+    Not r − ρ over that denominator: near 1, ρ's own rounding would be divided by 1 − r.
+    """
+    rest = 1.0 - r
+    return ((1.0 - rho) * r - rho * rest) / (r * rest)
 
 
 def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:

@@ -250,7 +250,7 @@ MUTANTS = (
     Mutant(
         "slope of one half",
         D,
-        "return (1.0 - rho) / (1.0 - r) - rho / r",
+        "return ((1.0 - rho) * r - rho * rest) / (r * rest)",
         "return -rho / r",
         (PENALTY,),
         COMPILED,
@@ -258,8 +258,8 @@ MUTANTS = (
     Mutant(
         "slope with rho's own rounding",
         D,
-        "return (1.0 - rho) / (1.0 - r) - rho / r",
-        "return (r - rho) / (r * (1.0 - r))",
+        "return ((1.0 - rho) * r - rho * rest) / (r * rest)",
+        "return (r - rho) / (r * rest)",
         (PENALTY,),
         COMPILED,
     ),

@@ -79,6 +79,10 @@ def variants(jit_compile: bool | str = "auto") -> dict[str, dict[str, Build]]:
         "activations": {
             NO_PENALTY: lambda size: model(size, **jit),
             CONTROL: lambda size: model(size, **jit),
+            # What Keras itself does for an activity regularizer, whichever it is.
+            "activity regularizer of 0": lambda size: model(
+                size, regularizer=lambda a: ops.zeros(()), **jit
+            ),
             "Keras L2 activity regularizer": lambda size: model(
                 size, regularizer=keras.regularizers.L2(1e-4), **jit
             ),
