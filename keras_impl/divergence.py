@@ -77,16 +77,18 @@ def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:
     >>> float(kl_penalty(0.5, 3.0, ops.convert_to_tensor([0.5]), 1e-6))
     0.0
     """
-    if epsilon == 0.0:
-        return beta * ops.sum(kl_divergence(rho, rho_hat, epsilon))
-    fused = fused_kl_penalty(rho, beta, rho_hat[None], epsilon)
+    fused = fused_kl_penalty(rho, beta, rho_hat[None], epsilon) if epsilon > 0.0 else None
     if fused is not None:
         return fused
-    return with_derivative(
-        lambda rho_hat: beta * ops.sum(kl_divergence(rho, rho_hat, epsilon)),
-        lambda rho_hat: beta * _slope(rho, ops.clip(rho_hat, epsilon, 1.0 - epsilon)),
-        rho_hat,
-    )
+
+    def value(rho_hat: Any) -> Any:
+        return beta * ops.sum(kl_divergence(rho, rho_hat, epsilon))
+
+    def derivative(rho_hat: Any) -> Any:
+        inside = ops.clip(rho_hat, epsilon, 1.0 - epsilon) if epsilon > 0.0 else rho_hat
+        return beta * _slope(rho, inside)
+
+    return with_derivative(value, derivative, rho_hat)
 
 
 def kl_penalty_from_activations(

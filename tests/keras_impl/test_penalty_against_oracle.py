@@ -102,6 +102,22 @@ def test_value_and_gradient(
             hold(regularizer, a, precision, rho, beta, epsilon=epsilon, **form)
 
 
+@pytest.mark.inference
+@pytest.mark.equation("EQ-SPARSITY", "EQ-SPARSITY-SLOPE")
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_without_an_extension(symmetric: bool, precision: str) -> None:
+    if not has_gradients():
+        precision = "float32"
+    kind = "symmetric" if symmetric else "plain"
+    a = draw(0, (7, 5), kind, 1.0, precision)
+    with computing_in(precision):
+        penalty = KLSparsityRegularizer(
+            0.1, 3.0, epsilon=0.0, symmetric=symmetric, batch_scaling=False
+        )
+        hold(penalty, a, precision, 0.1, 3.0, epsilon=0.0, symmetric=symmetric)
+
+
 @pytest.mark.keras_eras
 @pytest.mark.inference
 @pytest.mark.equation("EQ-SPARSITY")
