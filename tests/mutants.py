@@ -300,7 +300,7 @@ MUTANTS = (
         F,
         "lambda by: by * derivative(x)",
         "lambda by: derivative(x)",
-        (PENALTY,),
+        (FUSED,),
         ("tensorflow",),
     ),
     Mutant(

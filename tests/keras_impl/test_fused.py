@@ -107,6 +107,16 @@ def test_second_derivatives(case: str) -> None:
             assert np.max(np.abs(expected)) > 0.01, "a weak test: there is no curvature"
 
 
+@pytest.mark.parametrize("form", [kl_penalty_from_activations, kl_penalty_from_logits])
+def test_twice_a_penalty_has_twice_the_gradient(form: Any) -> None:
+    """To the last bit, since doubling rounds nothing."""
+    x = ops.convert_to_tensor(np.random.default_rng(0).uniform(0.1, 0.9, size=(5, 3)))
+    arguments = (1e-3,) if form is kl_penalty_from_activations else ()
+    _, (once,) = value_and_gradients(lambda t: form(0.2, 3.0, t, *arguments), [x])
+    _, (twice,) = value_and_gradients(lambda t: 2.0 * form(0.2, 3.0, t, *arguments), [x])
+    assert np.array_equal(as_numpy(twice), 2.0 * as_numpy(once))
+
+
 @pytest.mark.equation("EQ-SPARSITY-LOGITS")
 @pytest.mark.parametrize("center", [-200.0, -61.0, -59.0, 59.0, 61.0, 200.0])
 def test_the_logit_form_is_seamless_where_units_are_moved(center: float) -> None:
