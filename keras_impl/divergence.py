@@ -77,7 +77,7 @@ def kl_penalty(rho: float, beta: float, rho_hat: Any, epsilon: float) -> Any:
     >>> float(kl_penalty(0.5, 3.0, ops.convert_to_tensor([0.5]), 1e-6))
     0.0
     """
-    fused = fused_kl_penalty(rho, beta, rho_hat[None], epsilon) if epsilon > 0.0 else None
+    fused = fused_kl_penalty(rho, beta, rho_hat[None], epsilon)
     if fused is not None:
         return fused
 
@@ -115,8 +115,7 @@ def kl_penalty_from_activations(
     >>> float(kl_penalty_from_activations(0.5, 3.0, 0.5 * ops.ones((3, 1)), 1e-6))
     0.0
     """
-    plain = mask is None and not symmetric and epsilon > 0.0
-    if plain and not (cross_replica and replica_count() > 1):
+    if mask is None and not symmetric and not (cross_replica and replica_count() > 1):
         fused = fused_kl_penalty(rho, beta, at_least_float32(activations), epsilon)
         if fused is not None:
             return fused
@@ -262,7 +261,7 @@ def kl_divergence_and_slope(
     """
     inside = np.clip(rho_hat, epsilon, 1.0 - epsilon) if epsilon > 0.0 else rho_hat
     with np.errstate(divide="ignore", invalid="ignore"):
-        slope = (1.0 - rho) / (1.0 - inside) - rho / inside
+        slope = _slope(rho, inside)
         divergence = kl_divergence_of_logarithms(rho, np.log(inside), np.log1p(-inside))
         # Without an extension there is no tangent, and inf · 0 is not formed.
         beyond = slope * (rho_hat - inside) if epsilon > 0.0 else 0.0

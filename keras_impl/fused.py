@@ -77,9 +77,9 @@ def fused_kl_penalty(rho: float, beta: float, activations: Any, epsilon: float) 
         rho: ρ, inside (0, 1).
         beta: β ≥ 0.
         activations: (samples, ..., units), float32 or float64; means count as one sample.
-        epsilon: Where EQ-KL-EXTENSION begins, above 0.
+        epsilon: Where EQ-KL-EXTENSION begins; 0, the exact divergence, is not fused.
     """
-    if keras.config.backend() == "torch":
+    if keras.config.backend() == "torch" and epsilon > 0.0:
         return _torch_kl_penalty()(activations, rho, beta, epsilon)
     return None
 

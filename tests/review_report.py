@@ -15,8 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sae_oracle.processes import TRAINING_BACKENDS
+
 ROOT = Path(__file__).parents[1]
-BACKENDS = ("jax", "tensorflow", "torch")
 PRINTED = {
     "well-known": [
         "examples/well_known_regularizer.py:SparsityRegularizer",
@@ -53,7 +54,7 @@ def review_here() -> None:
 
 def review_all() -> dict[str, list[dict]]:
     found = {}
-    for backend in BACKENDS:
+    for backend in TRAINING_BACKENDS:
         run = subprocess.run(
             [sys.executable, "-m", "tests.review_report", "--here"],
             env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
