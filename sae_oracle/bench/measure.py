@@ -168,10 +168,17 @@ def measure_steps(size: Size, device: str, time_limit: float, on_round: Progress
     found = interleave(
         groups, rounds=size.rounds, steps=size.steps, time_limit=time_limit, on_round=on_round
     )
+    # What is there now stays, so the many collections below look at the garbage of steps alone.
+    gc.collect()
+    gc.freeze()
+    peaks = {
+        group: {name: peak_bytes(step) for name, step in steps.items()}
+        for group, steps in groups.items()
+    }
+    gc.unfreeze()
     for group, timings in found.items():
-        peaks = {name: peak_bytes(step) for name, step in groups[group].items()}
         yield from rows_of(
-            size, "step", group, timings, first_step_seconds=first[group], peak_bytes=peaks
+            size, "step", group, timings, first_step_seconds=first[group], peak_bytes=peaks[group]
         )
 
 

@@ -9,7 +9,6 @@ bounds. They hold for any order of summation, so for sums of sums too; what repl
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -25,9 +24,9 @@ import pytest
 import reference
 from keras_impl import KLSparsity, KLSparsityRegularizer, SparseAutoencoder
 from keras_impl.replicas import sum_over_workers
+from tests.fresh_process import ROOT, environment
 from tests.keras_impl.replicas import cases
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = "tests.keras_impl.replicas."
 U = 2.0**-24
 
@@ -36,25 +35,6 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("localhost", 0))
         return int(s.getsockname()[1])
-
-
-def environment(backend: str, **more: str) -> dict[str, str]:
-    """That of a fresh process, without what pytest or an engine may have left in this one."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTEST", "SAE_ORACLE", "TF_CONFIG", "XLA_FLAGS", "JAX_"))
-    }
-    return {
-        **kept,
-        "KERAS_BACKEND": backend,
-        "PYTHONPATH": str(ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-        "JAX_PLATFORMS": "cpu",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "OMP_NUM_THREADS": "1",
-        **more,
-    }
 
 
 class Programs:

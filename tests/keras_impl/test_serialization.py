@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -26,10 +25,10 @@ from keras_impl import (
     SparseAutoencoder,
     WeightDecay,
 )
+from tests.fresh_process import ROOT, environment
 from tests.keras_impl.precision import as_numpy
 from tests.keras_impl.saving import CARRY_NO_WEIGHTS, CARRY_WEIGHTS
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "saving.md").read_text(encoding="utf-8")
 X = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
 
@@ -261,7 +260,7 @@ def test_another_process_loads_it(where: str, tmp_path: Path, backend: str) -> N
     done = subprocess.run(
         [sys.executable, "-c", LOADER, str(tmp_path)],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": other, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=environment(other),
         capture_output=True,
         text=True,
         timeout=300,

@@ -25,9 +25,9 @@ from keras_impl import (
 )
 from keras_impl.checking import oracle_arguments, set_parameters, to_parameters
 from keras_impl.differentiation import has_gradients, value_and_gradients
+from tests.fresh_process import ROOT, environment
 from tests.keras_impl.precision import computing_in, rounded
 
-ROOT = Path(__file__).parents[2]
 TERMS = ("reconstruction", "weight_decay", "sparsity")
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -453,6 +453,7 @@ def test_ten_times_the_data_need_the_same_memory(backend: str) -> None:
         text=True,
         timeout=300,
         cwd=ROOT,
+        env=environment(backend),
         check=True,
     )
     # The data grow by 137 MiB, and so do the outputs; allocators keep a few MiB here and there.

@@ -17,8 +17,10 @@ from rich.console import Console
 
 from sae_oracle.bench import plots, statistics, tables
 from sae_oracle.bench.sizes import NAMES, sizes_for
+from tests.fresh_process import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
+# The pictures are drawn by Matplotlib.
+ENVIRONMENT = environment(hidden=("tensorflow", "sklearn"))
 
 
 def pairs(ratio: float, noise: float, seed: int, count: int = 40) -> Any:
@@ -190,6 +192,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env=ENVIRONMENT,
         timeout=300,
     )
 
@@ -235,13 +238,10 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
 def test_a_gpu_that_is_not_there_is_said_and_counted(tmp_path: Path) -> None:
-    import os
-
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "benchmarks/gpu_checks.py", "--quick", "--backends", "jax",
          "--results", str(tmp_path)],
-        capture_output=True, text=True, cwd=ROOT, timeout=300, env=hidden,
+        capture_output=True, text=True, cwd=ROOT, timeout=300, env=ENVIRONMENT,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     assert "0 passed, 0 failed, 4 skipped (4 for: no GPU)" in done.stdout

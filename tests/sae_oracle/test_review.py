@@ -12,8 +12,7 @@ import pytest
 
 from sae_oracle import review
 from sae_oracle.cli import main
-
-ROOT = Path(__file__).parents[2]
+from tests.fresh_process import ROOT, environment
 
 TARGETS = '''
 import ctypes
@@ -84,10 +83,9 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
     run = subprocess.run(
         [sys.executable, "-m", "sae_oracle", "review", *arguments],
-        env=environment,
+        env=environment(),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -144,12 +142,15 @@ def test_what_cannot_be_reviewed_says_why(targets: Path, name: str, reason: str)
     assert reason in " ".join(run.stdout.split())
 
 
-def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(targets: Path) -> None:
+def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(
+    targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = command(f"{targets}:Raises", "--backend", "numpy", "--json")
     assert run.returncode == 1
     (found,) = [f for f in json.loads(run.stdout)["findings"] if f["identifier"] == "SAE601"]
     assert "never on a Sunday" in found["evidence"]["got"]
 
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     request = {"target": f"{targets}:OnNumPyOnly"}
     results = [review.review_on(name, request, 120.0) for name in ("numpy", "torch")]
     merged = {found["identifier"]: found for found in review.merge(results)}
@@ -165,7 +166,10 @@ def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(targets
         ("keras_impl:KLSparsity", set()),
     ],
 )
-def test_on_two_replicas_a_plain_mean_is_that_of_a_replica(target: str, named: set[str]) -> None:
+def test_on_two_replicas_a_plain_mean_is_that_of_a_replica(
+    target: str, named: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment("tensorflow")["PYTHONPATH"])
     result = review.review_on("tensorflow", {"target": target, "replicas": True}, 120.0)["review"]
     assert not result["reason"]
     assert "2 replicas" in result["checks"]
@@ -232,16 +236,12 @@ def test_the_plugin_holds_a_project_to_the_notes(targets: Path) -> None:
         "    assert_conforms(MeanOfAll, rho='p', beta='sparsityBeta')\n",
         encoding="utf-8",
     )
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "numpy",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(targets.parent)]),
-    }
+    variables = environment("numpy", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    variables["PYTHONPATH"] += os.pathsep + str(targets.parent)
     options = ["-p", "sae_oracle.pytest_plugin", "-p", "no:cacheprovider", "-q"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "test_mine.py"],
-        env=environment,
+        env=variables,
         cwd=targets.parent,
         capture_output=True,
         text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,15 +16,15 @@ import reference
 from sae_oracle import pictures
 from sae_oracle import train as training
 from sae_oracle.cli import parser
-from sae_oracle.processes import TRAINING_BACKENDS
+from sae_oracle.processes import TRAINING_BACKENDS, installed
+from tests.fresh_process import environment
 
-ROOT = Path(__file__).parents[2]
-
+BACKEND = next((name for name in TRAINING_BACKENDS if installed(name)), None)
 needs_a_backend = pytest.mark.skipif(
-    not any(importlib.util.find_spec(name) for name in TRAINING_BACKENDS),
-    reason="no backend with gradients is installed",
+    BACKEND is None, reason="no backend with gradients is installed"
 )
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+# The exercise takes its pictures from scikit-learn; Matplotlib draws.
+ENVIRONMENT = environment(BACKEND, hidden=("tensorflow",))
 
 
 def command(*arguments: str) -> list[str]:
@@ -62,13 +61,12 @@ def test_it_writes_a_model_its_history_and_a_picture(tmp_path: Path) -> None:
         "model = keras.saving.load_model('out/model.keras')\n"
         "print(keras_impl.full_cost(model, np.load('x.npy')).total)\n"
     )
-    environment = {**ENVIRONMENT, "KERAS_BACKEND": found["backend"]}
     loaded = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=environment,
+        env=environment(found["backend"]),
         timeout=300,
         check=True,
     )

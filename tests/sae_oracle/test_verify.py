@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,7 @@ from rich.console import Console
 
 import reference
 from sae_oracle import cli, processes, report
-
-ROOT = Path(__file__).parents[2]
+from tests.fresh_process import ROOT, environment
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -150,9 +150,17 @@ def test_an_exercise_that_ends_elsewhere_fails(wrong: dict[str, Any]) -> None:
     assert not report.collect({"torch": result()}, failed).passed
 
 
+# The page is drawn by Matplotlib, the data are those of scikit-learn.
+ENVIRONMENT = environment(hidden=("tensorflow",))
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sae_oracle", *arguments], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "sae_oracle", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
     )
 
 
@@ -216,14 +224,12 @@ def test_a_wrong_implementation_is_outside(tmp_path: Path) -> None:
         "            layers.kl_sparsity = lambda *a, **k: 1.0001 * right(*a, **k)\n"
         "sys.meta_path.insert(0, Hook())\n"
     )
-    import os
-
     done = subprocess.run(
         [sys.executable, "-m", "sae_oracle", "verify", "--backend", "numpy"],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"},
     )
     assert done.returncode == 1, done.stdout
     assert "OUTSIDE" in done.stdout
