@@ -81,32 +81,40 @@ def uneven(found: cases.Found) -> None:
         model.optimizer.build(model.trainable_variables)
         mesh = keras.distribution.distribution().device_mesh.backend_mesh
         rows = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-        losses = [step(model, rows) for _ in range(cases.STEPS)]
+        losses = steps(model, rows)
         found.add(kind, "rows 23", loss=np.array(losses), weights=cases.weights(model))
 
 
-def step(model: Any, rows: Any) -> float:
-    """One step of any loop of one's own: `fit` without its division of the batch."""
+def steps(model: Any, rows: Any) -> list[float]:
+    """Steps of any loop of one's own: `fit` without its division of the batch."""
     import jax
 
-    def cost(trainable: Any) -> Any:
-        output, state, losses = model.stateless_call(
-            trainable, model.non_trainable_variables, rows, training=True, return_losses=True
-        )
-        return model.reconstruction_loss(rows, output) + sum(losses), state
+    @jax.jit
+    def step(trainable: Any, other: Any, optimizer: Any) -> Any:
+        def cost(trainable: Any) -> Any:
+            output, state, losses = model.stateless_call(
+                trainable, other, rows, training=True, return_losses=True
+            )
+            return model.reconstruction_loss(rows, output) + sum(losses), state
 
-    trainable = [v.value for v in model.trainable_variables]
-    (loss, state), gradients = jax.value_and_grad(cost, has_aux=True)(trainable)
-    trainable, optimizer_state = model.optimizer.stateless_apply(
-        [v.value for v in model.optimizer.variables], gradients, trainable
+        (loss, state), gradients = jax.value_and_grad(cost, has_aux=True)(trainable)
+        return loss, state, *model.optimizer.stateless_apply(optimizer, gradients, trainable)
+
+    trainable, other, optimizer = (
+        [v.value for v in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+        )
     )
-    for variable, value in zip(
-        [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables],
-        [*trainable, *state, *optimizer_state],
-        strict=True,
-    ):
+    losses = []
+    for _ in range(cases.STEPS):
+        loss, other, trainable, optimizer = step(trainable, other, optimizer)
+        losses.append(float(loss))
+    for variable, value in zip(model.trainable_variables, trainable, strict=True):
         variable.assign(value)
-    return float(loss)
+    return losses
 
 
 def model_parallel(found: cases.Found, x: Any) -> None:
