@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-BACKEND_FOLDERS = ("tests/keras_impl", "keras_impl")
+BACKEND_FOLDERS = ("tests/keras_impl", "keras_impl", "sae_oracle/bench")
 TRAINING_BACKENDS = ("jax", "tensorflow", "torch")
 INFERENCE_BACKENDS = ("numpy", "openvino")
 BACKENDS = TRAINING_BACKENDS + INFERENCE_BACKENDS
@@ -346,7 +346,7 @@ def _arguments_for_children(config: pytest.Config, backend: str) -> list[str]:
         if is_backend_path(path, root):
             chosen.append(test)
         else:
-            folders = [root / folder for folder in BACKEND_FOLDERS]
+            folders = [root / folder for folder in BACKEND_FOLDERS if (root / folder).is_dir()]
             chosen += [str(folder) for folder in folders if folder.is_relative_to(path)]
     if getattr(config.option, "lf", False):
         failed = [split_argument(test) for test in config.cache.get("cache/lastfailed", {})]

@@ -132,11 +132,6 @@ def test_terms_and_gradients(
         target = ops.convert_to_tensor(y, dtype=dtype)
         # JAX compiles every eager operation by itself, for seconds a case: one case in eight.
         run = compiled if keras.config.backend() == "jax" and seed % 8 else lambda f: f
-        for name, value in run(lambda tensor: terms_of(model, tensor, target))(inputs).items():
-            assert keras.backend.standardize_dtype(value.dtype) == dtype
-            check(name, value, getattr(step.cost, name), arguments)
-        if not has_gradients():
-            return
 
         def cost(*tensors: Any) -> Any:
             *weights, tensor = tensors
@@ -145,7 +140,17 @@ def test_terms_and_gradients(
 
         variables = model.trainable_variables
         tensors = [*[v.value for v in variables], inputs]
-        _, gradients = run(lambda *at: value_and_gradients(cost, at))(*tensors)
+
+        def everything(*tensors: Any) -> Any:
+            gradients = value_and_gradients(cost, tensors)[1] if has_gradients() else []
+            return terms_of(model, tensors[-1], target), gradients
+
+        terms, gradients = run(everything)(*tensors)
+        for name, value in terms.items():
+            assert keras.backend.standardize_dtype(value.dtype) == dtype
+            check(name, value, getattr(step.cost, name), arguments)
+        if not has_gradients():
+            return
         by_variable = {id(v): g for v, g in zip(variables, gradients[:-1], strict=True)}
         for kind in ("kernels", "biases"):
             for i, variable in enumerate(getattr(model, kind)):

@@ -558,7 +558,7 @@ EXAMPLES: dict[str, Any] = {
                 MASTER_PORT=str(free_port()),
             )
         ],
-        [example("torch", *torchrun(3))],
+        [example("torch", *torchrun(2))],
     ),
 }
 

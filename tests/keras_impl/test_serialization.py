@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import re
@@ -89,8 +90,9 @@ MODELS: dict[str, Any] = {
 }
 
 
+@functools.cache
 def compiled(name: str) -> Any:
-    """The model after a training step."""
+    """The model after a training step; no way of saving changes it."""
     model = MODELS[name]()
     if name == "SparseAutoencoder":
         model.compile(keras.optimizers.SGD(0.1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -58,8 +59,6 @@ def project(tmp_path: Path) -> Path:
 
 
 def run(project: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    import os
-
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -84,6 +83,11 @@ def break_on(project: Path, backend: str, how: str = "assert False") -> None:
         text
         + f"def test_broken():\n    if os.environ['KERAS_BACKEND'] == {backend!r}:\n        {how}\n"
     )
+
+
+def test_the_parent_has_imported_no_keras_whatever_it_collected() -> None:
+    # In one process for all, with KERAS_BACKEND set, it has.
+    assert os.environ.get("KERAS_BACKEND") or "keras" not in sys.modules
 
 
 def test_every_backend_runs_and_is_summed_up(project: Path) -> None:
