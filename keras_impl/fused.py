@@ -31,12 +31,12 @@ def sigmoids_of_both_signs(z: Any) -> tuple[Any, Any]:
     >>> [float(s) for s in sigmoids_of_both_signs(ops.convert_to_tensor(0.0))]
     [0.5, 0.5]
     """
-    build = {
-        "jax": _jax_sigmoids,
-        "tensorflow": _tensorflow_sigmoids,
-        "torch": _torch_sigmoids,
-    }.get(keras.config.backend())
-    return _sigmoids(z) if build is None else build()(z)
+    backend = keras.config.backend()
+    if backend == "jax":
+        return _jax_sigmoids()(z)
+    if backend == "tensorflow":
+        return _tensorflow_sigmoids()(z)
+    return _SIGMOIDS(z) if backend == "torch" else _sigmoids(z)
 
 
 def with_derivative(value: Callable[[Any], Any], derivative: Callable[[Any], Any], x: Any) -> Any:
@@ -80,7 +80,7 @@ def fused_kl_penalty(rho: float, beta: float, activations: Any, epsilon: float) 
         epsilon: Where EQ-KL-EXTENSION begins; 0, the exact divergence, is not fused.
     """
     if keras.config.backend() == "torch" and epsilon > 0.0:
-        return _torch_kl_penalty()(activations, rho, beta, epsilon)
+        return _KL_PENALTY(activations, rho, beta, epsilon)
     return None
 
 
@@ -93,7 +93,7 @@ def fused_kl_penalty_from_logits(rho: float, beta: float, logits: Any) -> Any | 
         logits: (samples, ..., units), float32 or float64.
     """
     if keras.config.backend() == "torch":
-        return _torch_kl_penalty_from_logits()(logits, rho, beta)
+        return _KL_PENALTY_FROM_LOGITS(logits, rho, beta)
     return None
 
 
@@ -134,7 +134,7 @@ def half_sum_of_squares(x: Any) -> Any:
     2.5
     """
     if keras.config.backend() == "torch":
-        return _torch_half_sum_of_squares()(x)
+        return _HALF_SUM_OF_SQUARES(x)
     return 0.5 * ops.sum(ops.square(x), axis=-1)
 
 
@@ -187,7 +187,6 @@ def _tensorflow_sigmoids() -> Callable[[Any], Any]:
     return function
 
 
-@functools.cache
 def _torch_sigmoids() -> Callable[[Any], Any]:
     import torch
 
@@ -206,7 +205,6 @@ def _torch_sigmoids() -> Callable[[Any], Any]:
     return Sigmoids.apply
 
 
-@functools.cache
 def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
     import torch
 
@@ -243,7 +241,6 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
     return Penalty.apply
 
 
-@functools.cache
 def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
     import torch
 
@@ -283,7 +280,7 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
             if torch.is_grad_enabled():  # to be differentiated again
                 z = logits.reshape(-1, logits.shape[-1])
                 moved = shifts(z.detach())
-                p, q = _torch_sigmoids()(z if moved is None else z + (moved[0] - moved[1]))
+                p, q = _SIGMOIDS(z if moved is None else z + (moved[0] - moved[1]))
                 slope = p * q
                 by_sum = ctx.beta * ((1.0 - ctx.rho) / q.sum(0) - ctx.rho / p.sum(0))
             return (slope * (by_penalty * by_sum)).reshape(logits.shape), None, None
@@ -291,7 +288,6 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
     return Penalty.apply
 
 
-@functools.cache
 def _torch_half_sum_of_squares() -> Any:
     import torch
 
@@ -310,3 +306,12 @@ def _torch_half_sum_of_squares() -> Any:
             return x * gradient.unsqueeze(-1)
 
     return HalfSumOfSquares.apply
+
+
+if keras.config.backend() == "torch":
+    # Once, and not when first needed: that may be while torch.compile traces a step, which does not
+    # know `functools.cache` and would define a class in the middle of a graph.
+    _SIGMOIDS = _torch_sigmoids()
+    _KL_PENALTY = _torch_kl_penalty()
+    _KL_PENALTY_FROM_LOGITS = _torch_kl_penalty_from_logits()
+    _HALF_SUM_OF_SQUARES = _torch_half_sum_of_squares()
