@@ -59,6 +59,23 @@ def keras_divides_activity_by_batch() -> bool:
     return bool(np.isclose(float(ops.convert_to_numpy(layer.losses[0])), 1.0))
 
 
+def keras_loses_compiled_losses() -> bool:
+    """Whether `jit_compile=True` trains without the losses of layers, and says nothing.
+
+    So it is on torch before 2.12: every regularizer, of a kernel or of an activity, Keras's own
+    too, is absent from the loss and from the gradient (seen with Keras 3.15.1 on torch 2.11.0;
+    2.12.1 and 2.13.0 keep them). Read from the version: to observe it takes half a minute.
+
+    >>> keras_loses_compiled_losses() in (True, False)
+    True
+    """
+    if keras.config.backend() != "torch":
+        return False
+    import torch
+
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 12)
+
+
 def _batch_factor(batch_size: Any) -> int:
     if batch_size is None:
         return 1

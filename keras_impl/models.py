@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_impl.conventions import keras_loses_compiled_losses
 from keras_impl.fused import affine, sigmoid_in_place
 from keras_impl.initializers import NgUniform
 from keras_impl.layers import KLSparsity
@@ -221,8 +222,15 @@ class SparseAutoencoder(keras.Model):
         """Configure training; see `keras.Model.compile`.
 
         Raises:
-            ValueError: If a `loss` is given: the loss of this model is Ng's cost.
+            ValueError: If a `loss` is given: the loss of this model is Ng's cost. If
+                `jit_compile=True` would train without the penalties (torch before 2.12).
         """
+        if kwargs.get("jit_compile") is True and keras_loses_compiled_losses():
+            raise ValueError(
+                "On torch before 2.12 Keras drops the losses of layers from a step that it "
+                "compiles, and would train without sparsity and weight decay. "
+                "Received: jit_compile=True"
+            )
         if loss is not None:
             raise ValueError(
                 "The loss of SparseAutoencoder is Ng's cost; `loss` must be left out. "
