@@ -13,7 +13,7 @@ EARLIER := $(VENV)/keras-3.13.2
 verify: $(STAMP)
 	$(BIN)/sae-oracle verify --report report
 
-# It starts some eighty processes: they share the bytecode, also where the shell says otherwise.
+# Its many processes share the bytecode, also where the shell says otherwise.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP) $(EARLIER)/.installed lint
 	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras \

@@ -1,8 +1,8 @@
-"""Run a piece of a test in one dtype, and put the process back as it was."""
+"""How a piece of a test is run: in which dtype, and on JAX mostly compiled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
+from keras_impl.differentiation import compiled
 from keras_impl.verify import use_dtype
 
 # Keras's policy for each precision: parameters in float32 and 16-bit arithmetic for the halves.
@@ -47,3 +48,13 @@ def as_numpy(tensor: Any) -> Any:
     if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
         tensor = keras.ops.cast(tensor, "float32")
     return keras.ops.convert_to_numpy(tensor).astype(np.float64)
+
+
+def mostly_compiled(seed: int) -> Callable[[Any], Any]:
+    """`compiled` on JAX for seven seeds in eight; else a function is run as it is.
+
+    Eagerly JAX compiles every operation by itself, for seconds a case.
+    """
+    if keras.config.backend() == "jax" and seed % 8:
+        return compiled
+    return lambda function: function

@@ -15,8 +15,8 @@ import reference
 from keras_impl import SparseAutoencoder
 from keras_impl.checking import oracle_arguments, set_parameters, to_parameters
 from keras_impl.conventions import keras_loses_compiled_losses
-from keras_impl.differentiation import compiled, has_gradients, value_and_gradients
-from tests.keras_impl.precision import as_numpy, computing_in, rounded
+from keras_impl.differentiation import has_gradients, value_and_gradients
+from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
 
 # From few shapes, because JAX compiles every operation anew for each; one sample and one unit
 # among them.
@@ -131,8 +131,7 @@ def test_terms_and_gradients(
         dtype = "float64" if precision == "float64" else "float32"
         inputs = ops.convert_to_tensor(x, dtype=model.compute_dtype)
         target = ops.convert_to_tensor(y, dtype=dtype)
-        # JAX compiles every eager operation by itself, for seconds a case: one case in eight.
-        run = compiled if keras.config.backend() == "jax" and seed % 8 else lambda f: f
+        run = mostly_compiled(seed)
 
         def cost(*tensors: Any) -> Any:
             *weights, tensor = tensors

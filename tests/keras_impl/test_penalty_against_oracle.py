@@ -18,10 +18,10 @@ from keras_impl import (
     SparseAutoencoder,
     keras_divides_activity_by_batch,
 )
-from keras_impl.differentiation import compiled, has_gradients, value_and_gradients
+from keras_impl.differentiation import has_gradients, value_and_gradients
 from keras_impl.divergence import at_least_float32, kl_divergence
 from reference.rounding import Arithmetic, exact
-from tests.keras_impl.precision import as_numpy, computing_in, rounded
+from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
 
 SHAPES = [(1, 1), (1, 5), (8, 3), (257, 2), (3, 4, 2), (2, 3, 3, 4)]
 rhos = st.one_of(st.sampled_from([1e-6, 0.05, 0.5, 1 - 1e-6]), st.floats(1e-4, 0.9999))
@@ -91,8 +91,7 @@ def test_value_and_gradient(
     a = draw(seed, shape, kind, spread, precision)
     form = {"from_logits": kind == "logits", "symmetric": kind == "symmetric"}
     epsilon = min(1e-6, rho, 1 - rho)
-    # JAX compiles every eager operation by itself, for seconds a case: one case in eight.
-    run = compiled if keras.config.backend() == "jax" and seed % 8 else lambda f: f
+    run = mostly_compiled(seed)
     mask = None
     if masked:
         mask = np.random.default_rng(seed).uniform(size=shape[:-1]) < 0.6

@@ -407,7 +407,9 @@ def test_every_source_is_the_same_data(sources: Any, tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(size=(10, 6)).astype("float32")
     model = made(NETWORKS["notes"], 6, 2, "float32")
     expected, wanted = full_cost_and_gradient(model, x, 4)
-    for source in sources(x, tmp_path):
+    given = list(sources(x, tmp_path))
+    assert given
+    for source in given:
         if callable(source) and not hasattr(source, "__iter__"):
             source = Repeated(source)
         cost, gradient = full_cost_and_gradient(model, source, 4)

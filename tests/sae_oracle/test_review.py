@@ -12,7 +12,7 @@ import pytest
 
 from sae_oracle import review
 from sae_oracle.cli import main
-from sae_oracle.processes import installed
+from sae_oracle.processes import TRAINING_BACKENDS, installed
 from tests.fresh_process import ROOT, environment
 
 TARGETS = '''
@@ -151,8 +151,8 @@ def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(
     (found,) = [f for f in json.loads(run.stdout)["findings"] if f["identifier"] == "SAE601"]
     assert "never on a Sunday" in found["evidence"]["got"]
 
-    other = next(name for name in ("torch", "jax", "tensorflow", "") if not name or installed(name))
-    if not other:
+    other = next((name for name in reversed(TRAINING_BACKENDS) if installed(name)), None)
+    if other is None:
         pytest.skip("no backend beside numpy is installed")
     monkeypatch.setenv("PYTHONPATH", environment(other)["PYTHONPATH"])
     request = {"target": f"{targets}:OnNumPyOnly"}
