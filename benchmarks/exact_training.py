@@ -28,11 +28,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl import SparseAutoencoder, exercise
-from keras_impl.checking import set_parameters
-from keras_impl.datasets import natural_patches
-from keras_impl.objective import FullDataObjective
-from keras_impl.verify import full_float32_products, versions
+from keras_impl import SparseAutoencoder
+from keras_impl.backends.process import full_float32_products, versions
+from keras_impl.exact.objective import FullDataObjective
+from sae_oracle.datasets import natural_patches
+from sae_oracle.workers import exercise
+from sae_oracle.workers.oracle_bridge import set_parameters
 
 RHO, BETA, DECAY = 0.01, 3.0, 1e-4
 

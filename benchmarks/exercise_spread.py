@@ -18,9 +18,9 @@ import keras
 import numpy as np
 
 import reference
-from keras_impl import exercise
-from keras_impl.datasets import natural_patches
-from keras_impl.verify import use_dtype
+from keras_impl.backends.process import use_dtype
+from sae_oracle.datasets import natural_patches
+from sae_oracle.workers import exercise
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def _costs_on_the_way(
     x: np.ndarray, begin: reference.Parameters, at: list[int], dtype: str
 ) -> list[float]:
     from keras_impl import SparseAutoencoder, fit_lbfgs
-    from keras_impl.checking import set_parameters
+    from sae_oracle.workers.oracle_bridge import set_parameters
 
     model = SparseAutoencoder(exercise.SIZES[1], **exercise.HYPERPARAMETERS, dtype=dtype)
     model.build((None, exercise.SIZES[0]))

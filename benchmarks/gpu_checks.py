@@ -184,7 +184,11 @@ def main() -> int:
             outcomes.append(Outcome("pytest", "skipped", 0.0, reason))
         elif backends:
             command = f"-m pytest -q -p no:cacheprovider --backends {','.join(backends)}"
-            chosen = "tests/keras_impl/test_fused.py" if arguments.quick else "tests/keras_impl"
+            chosen = (
+                "tests/keras_impl/test_custom_gradients.py"
+                if arguments.quick
+                else "tests/keras_impl"
+            )
             checks.append(("pytest", [*command.split(), "--device", device, chosen], ""))
         with ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) // 2)) as pool:
             futures = {

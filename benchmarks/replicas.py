@@ -29,7 +29,7 @@ from rich.table import Table
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_impl import HalfSquaredError, KLSparsity
-from keras_impl.replicas import sum_over_replicas
+from keras_impl.backends.replicas import sum_over_replicas
 
 FEATURES, ROWS = 784, 256
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from keras_impl.verify import versions
+from keras_impl.backends.process import versions
 from sae_oracle.bench import keras_steps, native_steps
 from sae_oracle.bench.sizes import MNIST
 from sae_oracle.bench.statistics import Step, interleave

@@ -30,7 +30,7 @@ from keras_impl import (
     fit_lbfgs,
     full_cost,
 )
-from keras_impl.datasets import digits
+from sae_oracle.datasets import digits
 from sae_oracle.pictures import write_png
 
 HIDDEN, RHO, WEIGHT_DECAY = 50, 0.1, 3e-3

@@ -18,7 +18,7 @@ from pathlib import Path
 from keras import ops
 
 from keras_impl import SparseAutoencoder, fit_lbfgs
-from keras_impl.datasets import colour_patches, zca_whitening
+from sae_oracle.datasets import colour_patches, zca_whitening
 from sae_oracle.pictures import feature_figure, write_png
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from keras_impl import SparseAutoencoder, fit_lbfgs, full_cost
-from keras_impl.datasets import digits
+from sae_oracle.datasets import digits
 
 HYPERPARAMETERS = {"rho": 0.1, "beta": 0.3, "weight_decay": 1e-4}
 

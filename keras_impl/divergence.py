@@ -14,14 +14,14 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_impl.fused import (
+from keras_impl.backends.custom_gradients import (
     SATURATED,
     fused_kl_penalty,
     fused_kl_penalty_from_logits,
     sigmoids_of_both_signs,
     with_derivative,
 )
-from keras_impl.replicas import logsumexp_over_replicas, replica_count, sum_over_replicas
+from keras_impl.backends.replicas import logsumexp_over_replicas, replica_count, sum_over_replicas
 
 # Stands for log 0 where a position is masked: finite, so that no gradient is NaN.
 _LOG_OF_NOTHING = -1e30

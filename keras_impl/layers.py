@@ -12,10 +12,10 @@ from keras import ops
 # Keras exports the scope's class, and no way to ask for the one that is open.
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
-from keras_impl.capture import is_captured
+from keras_impl.backends.replicas import losses_of_this_replica
 from keras_impl.divergence import at_least_float32, kl_penalty, mean_activation
+from keras_impl.recording import is_captured
 from keras_impl.regularizers import KLSparsityRegularizer, kl_sparsity
-from keras_impl.replicas import losses_of_this_replica
 from keras_impl.validation import (
     extension_edge,
     flag,

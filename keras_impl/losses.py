@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_impl.backends.custom_gradients import half_sum_of_squares
 from keras_impl.divergence import at_least_float32
-from keras_impl.fused import half_sum_of_squares
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")

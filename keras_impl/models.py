@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_impl.conventions import keras_loses_compiled_losses
-from keras_impl.fused import affine, sigmoid_in_place
+from keras_impl.backends.custom_gradients import affine, sigmoid_in_place
+from keras_impl.backends.keras_internals import keras_loses_compiled_losses
+from keras_impl.backends.replicas import share_of_loss, sum_over_replicas
 from keras_impl.initializers import NgUniform
 from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
 from keras_impl.regularizers import WeightDecay
-from keras_impl.replicas import share_of_loss, sum_over_replicas
 from keras_impl.validation import flag, non_negative
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")

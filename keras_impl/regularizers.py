@@ -7,13 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_impl.capture import is_captured
-from keras_impl.conventions import keras_divides_activity_by_batch
+from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
 from keras_impl.divergence import (
     at_least_float32,
     kl_penalty_from_activations,
     kl_penalty_from_logits,
 )
+from keras_impl.recording import is_captured
 from keras_impl.validation import (
     extension_edge,
     flag,

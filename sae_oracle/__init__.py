@@ -1,5 +1,24 @@
-"""The command `sae-oracle`.
+"""The tools that hold an implementation to the oracle: `review`, `assert_conforms`, the command.
 
-It stands outside `keras_impl` because importing that package starts a Keras backend, and the
-command starts one process for each.
+Importing this package starts no backend; using `review` does.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae_oracle.reviewer import Review, assert_conforms, review
+
+__all__ = ["Review", "assert_conforms", "review"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the reviewer, and with it Keras, when it is asked for."""
+    if name in __all__:
+        from sae_oracle import reviewer
+
+        return getattr(reviewer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

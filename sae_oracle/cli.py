@@ -14,7 +14,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sae_oracle import report
-from sae_oracle import review as reviewing
+from sae_oracle import review_command as reviewing
 from sae_oracle import train as training
 from sae_oracle.bench import command as benchmark
 from sae_oracle.pictures import write_png
@@ -54,7 +54,7 @@ def verify_backend(
         if message["kind"] == "step":
             on_step(message["done"], message["of"])
 
-    return run_backend("keras_impl.verify", [], backend, device, on_message, time_limit)
+    return run_backend("sae_oracle.workers.verify", [], backend, device, on_message, time_limit)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -127,7 +127,7 @@ def _submit_exercises(
 
         futures[name] = pool.submit(
             run_backend,
-            "keras_impl.exercise",
+            "sae_oracle.workers.exercise",
             ["--oracle"] if name == "oracle" else [],
             "numpy" if name == "oracle" else name,
             "cpu" if name == "oracle" else device,

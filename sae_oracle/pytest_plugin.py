@@ -15,7 +15,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def assert_conforms() -> Callable[..., None]:
-    """`keras_impl.assert_conforms`: fails with the whole review unless the object conforms."""
-    from keras_impl import assert_conforms
+    """`sae_oracle.assert_conforms`: fails with the whole review unless the object conforms."""
+    from sae_oracle import assert_conforms
 
     return assert_conforms

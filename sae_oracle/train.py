@@ -147,7 +147,7 @@ def train(
                     progress.update(task, completed=message["done"], terms=terms)
 
             result = run(
-                "keras_impl.train",
+                "sae_oracle.workers.train",
                 [f"{option}={value}" for option, value in options.items()],
                 backend,
                 arguments.device,

@@ -26,7 +26,14 @@ from typing import Any
 
 import pytest
 
-BACKEND_FOLDERS = ("tests/keras_impl", "keras_impl", "sae_oracle/bench")
+BACKEND_FOLDERS = (
+    "tests/keras_impl",
+    "tests/sae_oracle/reviewer",
+    "keras_impl",
+    "sae_oracle/bench",
+    "sae_oracle/reviewer",
+    "sae_oracle/workers",
+)
 TRAINING_BACKENDS = ("jax", "tensorflow", "torch")
 INFERENCE_BACKENDS = ("numpy", "openvino")
 BACKENDS = TRAINING_BACKENDS + INFERENCE_BACKENDS

@@ -33,10 +33,10 @@ PAGE = ROOT / "docs" / "mutants.md"
 PENALTY = "tests/keras_impl/test_penalty_against_oracle.py"
 MODEL = "tests/keras_impl/test_model_against_oracle.py"
 OBJECTS = "tests/keras_impl/test_objects.py"
-TRAINING = "tests/keras_impl/test_training.py"
+TRAINING = "tests/keras_impl/test_exact.py"
 PENALTIES = "tests/keras_impl/test_penalty_layers.py"
 TIED = "tests/keras_impl/test_tied.py"
-FUSED = "tests/keras_impl/test_fused.py"
+FUSED = "tests/keras_impl/test_custom_gradients.py"
 REPLICAS = "tests/keras_impl/test_replicas.py"
 
 
@@ -62,10 +62,10 @@ class Mutant:
 
 
 D, R, L = "keras_impl/divergence.py", "keras_impl/regularizers.py", "keras_impl/layers.py"
-P, ADDED = "keras_impl/replicas.py", ("tensorflow", "torch")
-M, H, C = "keras_impl/models.py", "keras_impl/losses.py", "keras_impl/conventions.py"
-W, K = "keras_impl/objective.py", "keras_impl/chunks.py"
-T, F = "keras_impl/tied.py", "keras_impl/fused.py"
+P, ADDED = "keras_impl/backends/replicas.py", ("tensorflow", "torch")
+M, H, C = "keras_impl/models.py", "keras_impl/losses.py", "keras_impl/units.py"
+W, K = "keras_impl/exact/objective.py", "keras_impl/exact/chunks.py"
+T, F = "keras_impl/tied.py", "keras_impl/backends/custom_gradients.py"
 COMPILED = ("jax", "tensorflow")  # torch has this one written out, in fused.py
 
 MUTANTS = (
@@ -777,7 +777,7 @@ MUTANTS = (
     ),
     Mutant(
         "replicas: local sums of the whole data",
-        "keras_impl/objective.py",
+        "keras_impl/exact/objective.py",
         "            totals.add_other_workers()\n",
         "            pass\n",
         (REPLICAS,),

@@ -5,7 +5,7 @@
 The cost and the gradient of a sparse autoencoder of real data in float32, under each setting that
 the framework has for the precision of its matrix products, against the oracle: relative error, and
 error in units of the bound for full float32, which reduced precision may exceed. Writes JSON lines
-as `keras_impl.verify` does.
+as `sae_oracle.workers.verify` does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 from keras import ops
 
 import reference
-from keras_impl.checking import oracle_arguments, set_parameters, to_parameters
-from keras_impl.datasets import digits
-from keras_impl.differentiation import value_and_gradients
+from keras_impl.backends.autodiff import value_and_gradients
+from keras_impl.backends.process import device_or_exit, full_float32_products, say, versions
 from keras_impl.models import SparseAutoencoder
-from keras_impl.verify import cost_of, device_or_exit, full_float32_products, say, versions
+from sae_oracle.datasets import digits
+from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
+from sae_oracle.workers.verify import cost_of
 
 UNITS = 256
 

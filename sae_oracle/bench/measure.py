@@ -3,7 +3,7 @@
     KERAS_BACKEND=torch python -m sae_oracle.bench.measure --sizes small,mnist
 
 Writes one JSON line for each step of the work and a last one with everything it found, as
-`keras_impl.verify` does. `sae-oracle bench` starts it.
+`sae_oracle.workers.verify` does. `sae-oracle bench` starts it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.verify import device_in_use, device_or_exit, say, versions
+from keras_impl.backends.process import device_in_use, device_or_exit, say, versions
 from sae_oracle.bench import keras_steps, native_steps
 from sae_oracle.bench.keras_steps import CONTROL, NO_PENALTY
 from sae_oracle.bench.sizes import NAMES, Size, sizes_for

@@ -10,8 +10,8 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_impl.differentiation import compiled
-from keras_impl.verify import use_dtype
+from keras_impl.backends.autodiff import compiled
+from keras_impl.backends.process import use_dtype
 
 # Keras's policy for each precision: parameters in float32 and 16-bit arithmetic for the halves.
 POLICIES = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from examples import linear_decoder, stacked
-from keras_impl.datasets import colour_patches, natural_patches, zca_whitening
+from sae_oracle.datasets import colour_patches, natural_patches, zca_whitening
 
 
 def test_linear_decoder(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from keras import ops
 
 import reference
 from keras_impl import keras_divides_activity_by_batch
-from keras_impl.differentiation import compiled, has_gradients, value_and_gradients
+from keras_impl.backends.autodiff import compiled, has_gradients, value_and_gradients
 
 pytestmark = pytest.mark.inference
 

@@ -13,9 +13,9 @@ from keras import ops
 
 import reference
 from keras_impl import SparseAutoencoder
-from keras_impl.checking import oracle_arguments, set_parameters, to_parameters
-from keras_impl.conventions import keras_loses_compiled_losses
-from keras_impl.differentiation import has_gradients, value_and_gradients
+from keras_impl.backends.autodiff import has_gradients, value_and_gradients
+from keras_impl.backends.keras_internals import keras_loses_compiled_losses
+from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
 from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
 
 # From few shapes, because JAX compiles every operation anew for each; one sample and one unit

@@ -27,7 +27,7 @@ from keras_impl import (
     keras_divides_activity_by_batch,
     to_keras_units,
 )
-from keras_impl.checking import to_parameters
+from sae_oracle.workers.oracle_bridge import to_parameters
 
 # Every argument away from its default: a config that loses one is found out.
 OBJECTS: list[tuple[type, dict[str, Any]]] = [

@@ -18,7 +18,7 @@ from keras_impl import (
     SparseAutoencoder,
     keras_divides_activity_by_batch,
 )
-from keras_impl.differentiation import has_gradients, value_and_gradients
+from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.divergence import at_least_float32, kl_divergence
 from reference.rounding import Arithmetic, exact
 from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded

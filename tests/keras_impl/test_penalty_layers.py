@@ -18,7 +18,7 @@ from keras_impl import (
     KLSparsityRegularizer,
     keras_divides_activity_by_batch,
 )
-from keras_impl.differentiation import value_and_gradients
+from keras_impl.backends.autodiff import value_and_gradients
 from reference.rounding import Arithmetic, exact
 from tests.keras_impl.precision import as_numpy, rounded
 

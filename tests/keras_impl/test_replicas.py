@@ -23,7 +23,7 @@ import pytest
 
 import reference
 from keras_impl import KLSparsity, KLSparsityRegularizer, SparseAutoencoder
-from keras_impl.replicas import sum_over_workers
+from keras_impl.backends.replicas import sum_over_workers
 from tests.fresh_process import ROOT, environment
 from tests.keras_impl.replicas import cases
 

@@ -60,7 +60,7 @@ def test_every_equation_has_a_formula_and_a_source() -> None:
 
 
 def test_every_label_of_the_verify_table_is_an_equation() -> None:
-    labels = labels_in("keras_impl/verify.py")
+    labels = labels_in("sae_oracle/workers/verify.py")
     assert len(labels) >= 10
     assert set(labels) <= set(reference.equations())
 

@@ -20,7 +20,7 @@ def main(folder: str, address: str, processes: int, process: int) -> None:
     jax.distributed.initialize(address, processes, process)
     import keras
 
-    from keras_impl.replicas import sum_over_workers, worker_count
+    from keras_impl.backends.replicas import sum_over_workers, worker_count
 
     keras.utils.set_random_seed(0)
     found = cases.Found()

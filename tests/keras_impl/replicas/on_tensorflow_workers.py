@@ -19,7 +19,7 @@ def main(folder: str) -> None:
 
     # Before anything else uses TensorFlow: it must be the first to set up the collectives.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    from keras_impl.replicas import sum_over_workers, worker_count
+    from keras_impl.backends.replicas import sum_over_workers, worker_count
 
     worker = strategy.cluster_resolver.task_id
     found = cases.Found()

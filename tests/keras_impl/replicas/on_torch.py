@@ -91,7 +91,7 @@ def train(found: cases.Found, kind: str, key: Any, x: Any, rank: int, ranks: int
     from torch.nn.parallel import DistributedDataParallel
 
     from keras_impl import HalfSquaredError
-    from keras_impl.replicas import sum_over_replicas
+    from keras_impl.backends.replicas import sum_over_replicas
 
     model = cases.build(kind)
     parallel = DistributedDataParallel(model)
@@ -147,7 +147,7 @@ def averaged_without_gradient(found: cases.Found, rank: int) -> None:
 
 
 def workers(found: cases.Found, rank: int) -> None:
-    from keras_impl.replicas import sum_over_workers, worker_count
+    from keras_impl.backends.replicas import sum_over_workers, worker_count
 
     if worker_count() < 4:
         cases.full_data(found, rank, worker_count())

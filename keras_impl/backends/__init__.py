@@ -1,0 +1,1 @@
+"""Everything that asks which backend this is. Above it nothing does."""

@@ -1,0 +1,1 @@
+"""The cost of the whole training set: exact, in chunks, and L-BFGS over it."""

@@ -1,0 +1,312 @@
+"""Exact training: the cost of the whole training set, its gradient, and L-BFGS over it.
+
+The notes' ρ̂ⱼ is the mean over the entire training set, and their optimiser L-BFGS. How a cost
+that is no sum over batches comes in chunks: `keras_impl.exact.objective`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_impl.exact.objective import Array, FullCost, FullDataObjective, host
+from keras_impl.validation import positive_integer
+
+__all__ = ["FullCost", "fit_lbfgs", "full_cost", "full_cost_and_gradient"]
+
+
+def full_cost(
+    model: Any,
+    x: Any,
+    batch_size: int | None = None,
+    *,
+    y: Any = None,
+    sample_weight: Any = None,
+    cross_replica: bool = True,
+) -> FullCost:
+    """EQ-COST over a whole data set, in chunks: ρ̂ is the mean over all samples (EQ-RHO-HAT-CHUNKS).
+
+    The same numbers, up to rounding, for every chunk size and every order of the samples. Sums
+    over chunks are in float64, sums inside one in the dtype of the model (float32 at least). One
+    pass; the memory does not depend on the number of samples. The model runs as in inference
+    (no dropout), and a `KLSparsity` with `momentum` counts with the mean of the set in place of
+    its running average.
+
+    Source: CS294A lecture notes "Sparse autoencoder", §2, eq (8), and §3.
+
+    Args:
+        model: A `SparseAutoencoder`, or any Keras model of one output with penalties of this
+            package in any of its layers (`KLSparsity`, `KLSparsityRegularizer`). Its loss is the
+            one it was compiled with; without one, `HalfSquaredError`.
+        x: An array, a memory map, a `tf.data.Dataset`, a torch `DataLoader` or a
+            `keras.utils.PyDataset` (of x, (x, y) or (x, y, sample_weight)), on any backend.
+        batch_size: Samples a chunk. `None`: those of the data set's first batch; for an array
+            everything up to 2²² numbers.
+        y: The targets, for an array x. `None`: x.
+        sample_weight: Weights of the samples' losses, for an array x; nothing else is weighted.
+        cross_replica: Whether worker processes (torch.distributed, jax.distributed,
+            MultiWorkerMirroredStrategy) share the data: each passes its own part of x, all call
+            this together, and the sums are those of all. False: this process alone.
+
+    Returns:
+        The three terms and ρ̂.
+
+    Raises:
+        TypeError, ValueError: If an argument is not as above; if the model has a loss that is not
+            a sum over samples and not of this package (`add_loss`, another activity regularizer);
+            or if samples are not on the first axis of a penalised output.
+
+    >>> from keras_impl import SparseAutoencoder
+    >>> model = SparseAutoencoder(2, rho=0.1, seed=0)
+    >>> x = np.random.default_rng(0).uniform(size=(10, 4))
+    >>> costs = [full_cost(model, x, batch_size).total for batch_size in (10, 3)]
+    >>> abs(costs[0] - costs[1]) < 10 * 2.0**-24 * costs[0]
+    True
+    """
+    return FullDataObjective(
+        model, x, batch_size, y=y, sample_weight=sample_weight, cross_replica=cross_replica
+    ).cost()
+
+
+def full_cost_and_gradient(
+    model: Any,
+    x: Any,
+    batch_size: int | None = None,
+    *,
+    y: Any = None,
+    sample_weight: Any = None,
+    cross_replica: bool = True,
+) -> tuple[FullCost, list[Array]]:
+    """EQ-COST and EQ-GRADIENT over a whole data set, in chunks.
+
+    Two passes over x: the mean activations first, then the gradient with their slopes (see
+    `keras_impl.exact.objective`). One, if the set is one chunk or no penalty has β > 0. Nothing is
+    compiled anew from chunk to chunk, nor from call to call as long as the model is the same.
+
+    Source: CS294A lecture notes "Sparse autoencoder", §2.2 and §3.
+
+    Args:
+        model: As for `full_cost`.
+        x: As for `full_cost`. A data set that is shuffled between the passes is fine; one that
+            yields other samples each time is not.
+        batch_size: As for `full_cost`.
+        y: As for `full_cost`.
+        sample_weight: As for `full_cost`.
+        cross_replica: As for `full_cost`.
+
+    Returns:
+        The terms, and the gradient of their sum: one float64 array for each of
+        `model.trainable_variables`.
+
+    Raises:
+        TypeError, ValueError: As `full_cost`; and if the two passes saw different numbers of
+            samples.
+        NotImplementedError: If the backend has no gradients.
+
+    >>> from keras_impl import SparseAutoencoder
+    >>> model = SparseAutoencoder(2, rho=0.1, seed=0)
+    >>> cost, gradient = full_cost_and_gradient(model, np.full((10, 4), 0.5), batch_size=4)
+    >>> [g.shape for g in gradient] == [tuple(v.shape) for v in model.trainable_variables]
+    True
+    """
+    objective = FullDataObjective(
+        model, x, batch_size, y=y, sample_weight=sample_weight, cross_replica=cross_replica
+    )
+    return objective.cost_and_gradient()
+
+
+def fit_lbfgs(
+    model: Any,
+    x: Any,
+    iterations: int = 400,
+    batch_size: int | None = None,
+    *,
+    y: Any = None,
+    sample_weight: Any = None,
+    cross_replica: bool = True,
+    verbose: bool = True,
+    callbacks: Sequence[Any] = (),
+    **options: Any,
+) -> keras.callbacks.History:
+    """Minimise EQ-COST over the whole training set by L-BFGS, as the notes' assignment does.
+
+    SciPy's L-BFGS-B over `full_cost_and_gradient`; its vectors are float64, the model is evaluated
+    in its own dtype. Where float32 rounding leaves the line search nothing to gain, it ends
+    early. The model is left with the best weights that were seen.
+
+    Ctrl-C ends the fit with a warning, with the best weights in the model, and returns what there
+    is.
+
+    Source: Stanford CS294A programming assignment "Sparse autoencoder" (400 iterations of
+    L-BFGS); R. H. Byrd, P. Lu, J. Nocedal and C. Zhu, "A limited memory algorithm for bound
+    constrained optimization", SIAM J. Sci. Comput. 16 (1995).
+
+    Args:
+        model: As for `full_cost`.
+        x: As for `full_cost`.
+        iterations: How many at most.
+        batch_size: As for `full_cost`.
+        y: As for `full_cost`.
+        sample_weight: As for `full_cost`.
+        cross_replica: As for `full_cost`.
+        verbose: Whether to show a progress bar with the terms of the cost.
+        callbacks: Keras callbacks; an iteration is an epoch to them. `model.stop_training = True`
+            ends the fit.
+        **options: Those of SciPy's L-BFGS-B: `maxcor`, `ftol`, `gtol`, `maxls`, `maxfun`.
+
+    Returns:
+        A history: `loss`, `reconstruction`, `weight_decay` and `sparsity` after each iteration;
+        in `params` the number of `evaluations` and why it ended (`message`).
+
+    Raises:
+        TypeError, ValueError: As `full_cost`; or if SciPy does not know an option.
+        FloatingPointError: If a term of the cost or a gradient is not finite. The error names it,
+            and the model has the best weights seen.
+        NotImplementedError: If the backend has no gradients.
+
+    >>> from keras_impl import SparseAutoencoder
+    >>> model = SparseAutoencoder(2, rho=0.1, seed=0)
+    >>> x = np.random.default_rng(0).uniform(size=(10, 4))
+    >>> losses = fit_lbfgs(model, x, iterations=5, verbose=False).history["loss"]
+    >>> len(losses), losses[4] < losses[0]
+    (5, True)
+    """
+    # Not with the package: most who import it never call this.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from scipy.optimize import minimize
+
+    iterations = positive_integer("iterations", iterations)
+    known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}
+    if set(options) - known:
+        raise ValueError(
+            f"`options` must be among {sorted(known)}. Received: {sorted(set(options) - known)}"
+        )
+    objective = FullDataObjective(
+        model, x, batch_size, y=y, sample_weight=sample_weight, cross_replica=cross_replica
+    )
+    descent = _Descent(objective)
+    history = keras.callbacks.History()
+    watchers = keras.callbacks.CallbackList(
+        [history, *callbacks], model=model, epochs=iterations, steps=1, verbose=0
+    )
+    columns = (
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[terms]}"),
+    )
+    # SciPy allows 15000 evaluations by default, which more iterations than that would meet.
+    options = {"maxfun": max(15_000, 4 * iterations), **options, "maxiter": iterations}
+    model.stop_training = False
+    interrupted = False
+    message = "stopped by a callback"
+    watchers.on_train_begin()
+    with Progress(*columns, disable=not verbose) as progress:
+        task = progress.add_task("", total=iterations, terms="")
+
+        def after_iteration(intermediate_result: Any) -> None:
+            cost = descent.at(intermediate_result.x)
+            epoch = len(history.epoch)
+            watchers.on_epoch_begin(epoch)
+            watchers.on_epoch_end(epoch, _logs(cost))
+            progress.update(task, advance=1, terms=str(cost))
+            if model.stop_training:
+                raise StopIteration
+
+        try:
+            result = minimize(
+                descent,
+                _packed(model.trainable_variables),
+                jac=True,
+                method="L-BFGS-B",
+                callback=after_iteration,
+                options=options,
+            )
+            if not model.stop_training:
+                message = str(result.message)
+        except KeyboardInterrupt:
+            interrupted = True
+            message = "interrupted"
+        finally:
+            descent.keep_best()
+    watchers.on_train_end()
+    history.params |= {"evaluations": descent.evaluations, "message": message}
+    if interrupted:
+        warnings.warn(
+            f"Interrupted after {len(history.epoch)} iterations: the model has the best weights "
+            f"seen, {descent.best_cost}.",
+            stacklevel=2,
+        )
+    return history
+
+
+class _Descent:
+    """The cost and the gradient of a packed vector of weights, for SciPy."""
+
+    def __init__(self, objective: FullDataObjective) -> None:
+        self.objective = objective
+        self.evaluations = 0
+        self.best_cost: FullCost | None = None
+        self._best = _packed(objective.model.trainable_variables)
+        self._last: tuple[Array, FullCost] | None = None
+
+    def __call__(self, theta: Array) -> tuple[float, Array]:
+        model = self.objective.model
+        _unpack(theta, model.trainable_variables)
+        cost, gradient = self.objective.cost_and_gradient()
+        self.evaluations += 1
+        for name, value in [
+            *((f"The {name} term", value) for name, value in _logs(cost).items() if name != "loss"),
+            *(
+                (f"The gradient by {variable.path}", float(np.sum(part)))
+                for variable, part in zip(model.trainable_variables, gradient, strict=True)
+            ),
+        ]:
+            if not math.isfinite(value):
+                seen = "none was finite" if self.best_cost is None else str(self.best_cost)
+                raise FloatingPointError(
+                    f"{name} is not finite ({value}) at evaluation {self.evaluations}. The model "
+                    f"has the best weights seen: {seen}."
+                )
+        if self.best_cost is None or cost.total < self.best_cost.total:
+            self.best_cost, self._best = cost, theta.copy()
+        self._last = theta.copy(), cost
+        return cost.total, np.concatenate([part.ravel() for part in gradient])
+
+    def at(self, theta: Array) -> FullCost:
+        """Give the model the weights of an iteration that has ended, and return their cost."""
+        if self._last is None or not np.array_equal(theta, self._last[0]):
+            self(theta)
+        assert self._last is not None
+        return self._last[1]
+
+    def keep_best(self) -> None:
+        """Give the model the best weights seen."""
+        _unpack(self._best, self.objective.model.trainable_variables)
+
+
+def _packed(variables: Sequence[Any]) -> Array:
+    return np.concatenate([host(ops.convert_to_tensor(v)).ravel() for v in variables])
+
+
+def _unpack(theta: Array, variables: Sequence[Any]) -> None:
+    start = 0
+    for variable in variables:
+        size = math.prod(variable.shape)
+        part = theta[start : start + size].reshape(tuple(variable.shape))
+        variable.assign(ops.cast(ops.convert_to_tensor(part), variable.dtype))
+        start += size
+
+
+def _logs(cost: FullCost) -> dict[str, float]:
+    return {
+        "loss": cost.total,
+        "reconstruction": cost.reconstruction,
+        "weight_decay": cost.weight_decay,
+        "sparsity": cost.sparsity,
+    }

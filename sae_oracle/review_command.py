@@ -1,0 +1,348 @@
+"""`sae-oracle review`: one process a backend, then a table, JSON and the exit status.
+
+The code under review runs in those processes alone, with a time limit: whatever it does there,
+here it is a finding or a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sae_oracle.processes import console_for, environment, problem_with, write_whole
+
+TIME_LIMIT = 120.0
+"""Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
+
+KINDS = ("regularizer", "layer", "loss", "model")
+
+
+def default_backend(installed: Sequence[str]) -> str:
+    """Return the backend that Keras would choose here, without importing it.
+
+    Args:
+        installed: The installed backends; the first is chosen where Keras says nothing.
+    """
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"]
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    with contextlib.suppress(OSError, ValueError):
+        chosen = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
+        if chosen in installed:
+            return str(chosen)
+    return installed[0]
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE; the value is a Python literal, or else a string.
+
+    >>> setting("p=0.1"), setting("activation=relu")
+    (('p', 0.1), ('activation', 'relu'))
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"NAME=VALUE is expected, not {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def name_or_number(text: str) -> str | float:
+    """Parse the name of an argument, or a value.
+
+    >>> name_or_number("p"), name_or_number("0.05")
+    ('p', 0.05)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def seconds(text: str) -> float:
+    """Parse a time limit.
+
+    >>> seconds("90")
+    90.0
+    """
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds is expected, not {text!r}")
+    return value
+
+
+def review_on(
+    backend: str,
+    request: Mapping[str, Any],
+    time_limit: float,
+    started: list[subprocess.Popen[bytes]] | None = None,
+) -> dict[str, Any]:
+    """Review the target on one backend, in a process of its own.
+
+    Args:
+        backend: Its name.
+        request: The arguments of `keras_impl.review`, and `target`, where the object is.
+        time_limit: Seconds before the process is killed.
+        started: Where to put the process, so that it can be killed from elsewhere.
+
+    Returns:
+        `review`, the review as a dictionary (with a `reason` if it could not be done), and
+        `on_one_backend`, a finding or `None`.
+    """
+    with tempfile.TemporaryDirectory(prefix="sae-oracle-review-") as folder:
+        asked, result = Path(folder, "request.json"), Path(folder, "result.jsonl")
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        result.touch()
+        command = [sys.executable, "-m", "sae_oracle.reviewer", str(asked), str(result)]
+        with open(Path(folder, "output"), "w+b") as output:
+            process = subprocess.Popen(
+                command,
+                env=environment(backend, "cpu"),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            if started is not None:
+                started.append(process)
+            try:
+                code: int | None = process.wait(time_limit)
+            except subprocess.TimeoutExpired:
+                code = None
+            # Whatever the code under review has started ends with it.
+            _kill(process)
+            messages = [json.loads(line) for line in result.read_text("utf-8").splitlines()]
+            if messages and messages[-1]["kind"] == "review":
+                return messages[-1]
+            doing = messages[-1]["doing"] if messages else "starting Keras"
+            output.seek(0)
+            said = output.read().decode("utf-8", "replace").strip().splitlines()
+    if code is None:
+        reason = f"no end within {time_limit:g} s while {doing}"
+    elif code < 0:
+        reason = f"the process was ended by {signal.Signals(-code).name} while {doing}"
+    else:
+        reason = f"the process ended with status {code} while {doing}"
+        if said and not messages:
+            reason += f": {said[-1]}"
+    failed = {"target": request["target"], "kind": "", "backend": backend, "reason": reason}
+    empty: dict[str, Any] = {"findings": [], "guesses": [], "notes": [], "checks": []}
+    return {"review": {**failed, **empty}, "on_one_backend": None}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def merge(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the findings of all backends, each once, with the `backends` that have it.
+
+    What raises on some backends and not on others is bound to those others.
+    """
+    reviewed = [r for r in results if not r["review"]["reason"]]
+    raising = [
+        r for r in reviewed if any(f["identifier"] == "SAE601" for f in r["review"]["findings"])
+    ]
+    merged: dict[str, dict[str, Any]] = {}
+    for result in reviewed:
+        for found in result["review"]["findings"]:
+            if found["identifier"] == "SAE601" and len(raising) < len(reviewed):
+                found = result["on_one_backend"]
+            entry = merged.setdefault(found["identifier"], {**found, "backends": []})
+            entry["backends"].append(result["review"]["backend"])
+    return sorted(merged.values(), key=lambda found: found["severity"] != "error")
+
+
+def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the reviews of all backends as one table."""
+    reviews = [result["review"] for result in results]
+    reviewed = [review for review in reviews if not review["reason"]]
+    for review in reviews:
+        if review["reason"]:
+            console.print(
+                f"[bold red]Could not review[/] {escape(review['target'])} on "
+                f"{review['backend']}: {escape(review['reason'])}"
+            )
+    for guess in dict.fromkeys(guess for review in reviews for guess in review["guesses"]):
+        console.print(f"  {escape(guess)}")
+    if not reviewed:
+        return
+    first = reviewed[0]
+    backends = ", ".join(review["backend"] for review in reviewed)
+    title = f"[bold]{escape(first['target'])}[/] ({first['kind']}; {backends})"
+    findings = merge(results)
+    for note in dict.fromkeys(note for review in reviewed for note in review["notes"]):
+        console.print(f"  note: {escape(note)}")
+    if not findings:
+        console.print(f"{title}: [bold green]conforms[/]; checked: " + "; ".join(first["checks"]))
+        return
+    table = Table(show_lines=True, title_justify="left")
+    for heading, ratio in (("finding", 2), ("what is wrong", 6), ("evidence", 4), ("violates", 4)):
+        table.add_column(heading, ratio=ratio, overflow="fold")
+    for found in findings:
+        colour = "red" if found["severity"] == "error" else "yellow"
+        where = ""
+        if len(found["backends"]) < len(reviewed):
+            where = "\non " + ", ".join(found["backends"])
+        shown = found["evidence"]
+        seen = ""
+        if shown is not None:
+            ratio_text = f"\nratio {shown['ratio']}" if shown["ratio"] else ""
+            seen = f"{shown['input']}\nexpected {shown['expected']}\ngot {shown['got']}{ratio_text}"
+        other = "".join(f"\nor: {text}" for text in found["alternatives"])
+        table.add_row(
+            f"[bold {colour}]{found['identifier']}[/]\n{found['severity']}{where}",
+            f"{escape(found['message'] + other)}\n[green]fix:[/] {escape(found['fix'])}",
+            escape(seen),
+            escape(found["source"]),
+        )
+    console.print(title + ":")
+    console.print(table)
+    console.print(
+        f"{len(findings)} finding{'s' if len(findings) != 1 else ''}. "
+        "Each identifier is explained in docs/findings.md."
+    )
+
+
+def exit_status(results: Sequence[Mapping[str, Any]]) -> int:
+    """Return 0 if it conforms everywhere, 2 if it could be reviewed nowhere, else 1.
+
+    Reviewed on one backend and impossible on another is 1: it works on some backends only.
+    """
+    reasons = [bool(result["review"]["reason"]) for result in results]
+    if all(reasons):
+        return 2
+    return 1 if any(reasons) or merge(results) else 0
+
+
+def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
+    """Run the command; return the exit status.
+
+    Args:
+        arguments: Those of the command line.
+        all_backends: The installed backends, in the order of preference.
+    """
+    console = console_for(stderr=arguments.json == "-")
+    if not all_backends:
+        console.print("[bold red]Not installed:[/] no backend of Keras is")
+        return 2
+    file = None if arguments.json in (None, "-") else Path(arguments.json)
+    chosen = arguments.backend or default_backend(all_backends)
+    names = list(all_backends) if chosen == "all" else [chosen]
+    problem = problem_with((file,), names)
+    if problem is not None:
+        console.print(problem)
+        return 2
+    request = {
+        "target": arguments.target,
+        "settings": dict(arguments.set or ()),
+        "rho": arguments.rho,
+        "beta": arguments.beta,
+        "weight_decay": arguments.weight_decay,
+        "kind": arguments.kind,
+        "activation": arguments.activation,
+        "called_directly": arguments.called_directly,
+        "replicas": arguments.replicas,
+        "ignore": arguments.ignore or [],
+    }
+    started: list[subprocess.Popen[bytes]] = []
+    with (
+        console.status(f"Reviewing on {', '.join(names)}"),
+        ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
+    ):
+        futures = [
+            pool.submit(review_on, name, request, arguments.time_limit, started) for name in names
+        ]
+        try:
+            results = [future.result() for future in futures]
+        except BaseException:  # interrupted: the pool would wait for the processes
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                _kill(process)
+            raise
+    status = exit_status(results)
+    if arguments.json is not None:
+        text = json.dumps(
+            {
+                "target": arguments.target,
+                "status": status,
+                "findings": merge(results),
+                "reviews": [result["review"] for result in results],
+            },
+            indent=1,
+            ensure_ascii=False,
+        )
+        if file is None:
+            print(text)
+            return status
+        write_whole(file, text)
+    print_review(results, console)
+    return status
+
+
+def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParser:
+    """Add `review` to the commands of the command line and return its parser."""
+    one: argparse.ArgumentParser = commands.add_parser(
+        "review",
+        help="is this implementation right? findings with evidence and the equation to cite",
+        description="Review a regularizer, tied layer, loss or model of a sparse autoencoder. "
+        "Exit status: 0 it conforms, 1 there are findings, 2 it could not be reviewed.",
+    )
+    one.add_argument("target", help="package.module:Object or path/to/file.py:Object")
+    one.add_argument(
+        "--set",
+        action="append",
+        type=setting,
+        metavar="NAME=VALUE",
+        help="a constructor argument (may be repeated)",
+    )
+    for name, symbol in (("rho", "ρ"), ("beta", "β"), ("weight-decay", "λ")):
+        one.add_argument(
+            f"--{name}",
+            type=name_or_number,
+            metavar="NAME",
+            help=f"the argument that is {symbol}, or its value (guessed from common names)",
+        )
+    one.add_argument("--kind", choices=KINDS, help="what it is (detected)")
+    one.add_argument(
+        "--activation", metavar="NAME", help="the activation of the layer that it is used on"
+    )
+    one.add_argument(
+        "--called-directly",
+        action="store_true",
+        help="a regularizer's value goes to the loss as it is, not as an activity_regularizer",
+    )
+    one.add_argument(
+        "--replicas",
+        action="store_true",
+        help="try it on two replicas too (on tensorflow): is the mean global?",
+    )
+    one.add_argument(
+        "--backend",
+        choices=(*backends, "all"),
+        help="where to run it; all: on every installed backend (default: Keras's own choice)",
+    )
+    one.add_argument("--ignore", action="append", metavar="ID", help="leave a finding out")
+    one.add_argument("--time-limit", type=seconds, default=TIME_LIMIT, metavar="SECONDS")
+    one.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON (to standard output)"
+    )
+    return one

@@ -1,0 +1,226 @@
+"""Is *this* implementation right? Findings with evidence and the equation to cite.
+
+The package is called `reviewer` because `sae_oracle.review` is its one function, which a module of
+the same name would hide; the command is `sae_oracle.review_command` for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from sae_oracle.reviewer import source
+from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, Mistake
+from sae_oracle.reviewer.check_loss import review_loss
+from sae_oracle.reviewer.check_model import review_model
+from sae_oracle.reviewer.check_penalty import (
+    Findings,
+    Penalty,
+    prepared_input,
+    probes,
+    review_penalty,
+)
+from sae_oracle.reviewer.check_replicas import review_replicas
+from sae_oracle.reviewer.check_saving import review_saving
+from sae_oracle.reviewer.check_tied import review_tied
+from sae_oracle.reviewer.check_weights import review_weight_regularizer
+from sae_oracle.reviewer.evaluation import as_number, losses_of, tensor
+from sae_oracle.reviewer.findings import Evidence, Finding, Review
+from sae_oracle.reviewer.target import CouldNotReviewError, Target, resolve
+
+__all__ = [
+    "MISTAKES",
+    "Evidence",
+    "Finding",
+    "Mistake",
+    "Review",
+    "assert_conforms",
+    "review",
+]
+
+
+def review(
+    thing: Any,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    rho: str | float | None = None,
+    beta: str | float | None = None,
+    weight_decay: str | float | None = None,
+    kind: str | None = None,
+    activation: str | None = None,
+    called_directly: bool = False,
+    replicas: bool = False,
+    ignore: Collection[str] = (),
+    name: str | None = None,
+) -> Review:
+    """Review an implementation of a piece of the sparse autoencoder, on the backend in use.
+
+    The object is run, in this process, on inputs that tell the usual mistakes apart; what it
+    computes is compared with Ng's formulas and with what people write in their place. `sae-oracle
+    review` does the same in a process of its own, with a time limit, on any backend.
+
+    Args:
+        thing: A regularizer, layer, loss or model: a class, an instance, a function, or where one
+            is ("package.module:Object", "path/to/file.py:Object"). A class is better than an
+            instance: it is made with several ρ and β.
+        settings: Constructor arguments.
+        rho: The name of the argument that is ρ, or its value; `None`: guessed from common names.
+        beta: The same for β.
+        weight_decay: The same for λ.
+        kind: "regularizer", "layer", "loss" or "model"; `None`: detected.
+        activation: The activation of the layer that a regularizer is used on, if known.
+        called_directly: Whether a regularizer's value goes to the loss as it is (called by hand,
+            `add_loss`), and not as an `activity_regularizer`, which Keras divides by the batch.
+        replicas: Whether to try a regularizer or layer on two replicas too (TensorFlow, in a
+            process that has computed nothing yet): a plain mean is that of a replica's own rows.
+        ignore: Identifiers of findings to leave out.
+        name: What to call it in the review.
+
+    Returns:
+        A `Review`: `findings` (empty if it conforms), `guesses`, `notes`; or the `reason` why it
+        could not be reviewed.
+
+    Raises:
+        ValueError: If `kind`, or an identifier in `ignore`, is unknown.
+
+    >>> from keras_impl import KLSparsityRegularizer
+    >>> review(KLSparsityRegularizer(rho=0.05, beta=3.0)).conforms
+    True
+    """
+    unknown = [identifier for identifier in ignore if identifier not in BY_IDENTIFIER]
+    if unknown:
+        raise ValueError(
+            f"`ignore` takes identifiers of findings such as 'SAE402'. Received: {unknown[0]!r}"
+        )
+    shown = name or (thing if isinstance(thing, str) else _name(thing))
+    backend = keras.config.backend()
+    into = Findings()
+    target = None
+    try:
+        target = resolve(
+            thing,
+            settings=settings,
+            rho=rho,
+            beta=beta,
+            weight_decay=weight_decay,
+            kind=kind,
+            name=name,
+        )
+        _review(target, into, activation, called_directly, replicas)
+    except CouldNotReviewError as reason:
+        known = "" if target is None else target.kind
+        guesses = () if target is None else tuple(target.guesses)
+        return Review(shown, known, backend, guesses=guesses, reason=str(reason))
+    found = [f for f in into.found if f.identifier not in ignore]
+    found.sort(key=lambda f: (f.severity != "error",))
+    return Review(
+        shown,
+        target.kind,
+        backend,
+        tuple(found),
+        tuple(target.guesses),
+        tuple(dict.fromkeys(into.notes)),
+        tuple(into.checks),
+    )
+
+
+def _name(thing: Any) -> str:
+    return str(getattr(source.subject_of(thing), "__name__", thing))
+
+
+def _review(
+    target: Target,
+    into: Findings,
+    activation: str | None,
+    called_directly: bool,
+    replicas: bool = False,
+) -> None:
+    if target.kind == "loss":
+        review_saving(target, into, review_loss(target, into))
+        return
+    if target.kind == "model":
+        review_model(target, into)
+        review_saving(target, into)
+        return
+    if target.kind == "regularizer" and "rho" not in target.values:
+        review_weight_regularizer(target, into)
+        review_saving(
+            target, into, lambda instance: as_number(instance(tensor([[0.5, -2.0], [1.0, 0.25]])))
+        )
+        return
+    if target.kind == "layer" and "tied_to" in target.parameter:
+        review_tied(target, into)
+        if "rho" not in target.values:
+            return
+    if target.kind == "layer" and "rho" not in target.values:
+        nested = getattr(target.thing, "activity_regularizer", None)
+        if nested is not None:
+            of_layer = getattr(target.thing, "activation", None)
+            inner = resolve(nested)
+            inner.name = target.name
+            target.guesses.append(f"its activity_regularizer {_name(nested)} is reviewed")
+            _review(inner, into, activation or getattr(of_layer, "__name__", None), False)
+            target.guesses += inner.guesses
+            return
+        _take_from_a_regularizer(target)
+        if "rho" in target.values:
+            review_penalty(target, into, activation=activation)
+            review_saving(target, into, lambda instance: _penalty_of(instance, target))
+            return
+        raise CouldNotReviewError(
+            "nothing of the sparse autoencoder was found in the layer: no ρ (--rho NAME) and no "
+            "layer that it is tied to"
+        )
+    explanation = review_penalty(
+        target, into, called_directly=called_directly, activation=activation
+    )
+    if replicas and explanation is not None:
+        rho, beta = target.values["rho"], target.values.get("beta", 1.0)
+        review_replicas(Penalty(target, called_directly), explanation, rho, beta, into)
+    failing = {"SAE127", "SAE601", "SAE602"}
+    if explanation is None and failing & {found.identifier for found in into.found}:
+        review_saving(target, into)
+        return
+    with source.ported(target.thing):
+        review_saving(target, into, lambda instance: _penalty_of(instance, target))
+
+
+def _take_from_a_regularizer(target: Target) -> None:
+    """A layer that adds the value of a regularizer has that one's ρ and β."""
+    for name, value in target.arguments.items():
+        if isinstance(value, keras.regularizers.Regularizer) and not source.is_kerass_own(value):
+            inner = resolve(value)
+            if "rho" in inner.values:
+                target.values = inner.values
+                target.words = f"{target.words} {inner.words}"
+                target.guesses.append(f"ρ and β are those of its `{name}`, {inner.name}")
+                return
+
+
+def _penalty_of(instance: Any, target: Target) -> float:
+    x = probes("activations")[0]
+    if target.kind == "layer":
+        x = np.resize(x, (len(x), getattr(instance, "units", x.shape[1])))
+        return as_number(sum(losses_of(instance, tensor(prepared_input(instance, x)))[1]))
+    return as_number(instance(tensor(x)))
+
+
+def assert_conforms(thing: Any, **options: Any) -> None:
+    """Raise AssertionError, with the whole review, unless the object conforms.
+
+    Args:
+        thing: As for `review`.
+        **options: Those of `review`, such as `rho`, `beta`, `ignore`.
+
+    Raises:
+        AssertionError: If there are findings, or it could not be reviewed.
+
+    >>> from keras_impl import KLSparsityRegularizer
+    >>> assert_conforms(KLSparsityRegularizer(rho=0.05, beta=3.0))
+    """
+    found = review(thing, **options)
+    if not found.conforms:
+        raise AssertionError(str(found))

@@ -1,0 +1,171 @@
+"""Review of a reconstruction loss against (1/m) Σᵢ ½‖h(xᵢ) − yᵢ‖²."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from reference.rounding import precision_named
+from sae_oracle.reviewer import source
+from sae_oracle.reviewer.check_penalty import Findings, add_removed, check_backends, evidence
+from sae_oracle.reviewer.evaluation import (
+    as_array,
+    gradient_of,
+    has_gradients,
+    quietly,
+    tensor,
+)
+from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.target import Target, described
+
+Pair = tuple[Any, Any]  # targets and outputs, (samples, features)
+
+_U = precision_named("float32").unit_roundoff
+
+
+def pairs() -> list[Pair]:
+    """Return targets and outputs of several shapes, inside (0, 1)."""
+    generator = np.random.default_rng(5)
+    made = []
+    for shape in ((4, 3), (7, 5), (3, 8), (6, 2), (5, 1)):
+        y, h = generator.uniform(0.1, 0.9, size=(2, *shape)).astype("float32").astype("float64")
+        made.append((y, h))
+    return made
+
+
+_DISTANCES: dict[tuple[str, ...], Callable[[Any, Any], Any]] = {
+    (): lambda y, h: (h - y) ** 2,
+    ("SAE204",): lambda y, h: np.abs(h - y),
+}
+_HALVES: dict[tuple[str, ...], float] = {(): 0.5, ("SAE201",): 1.0, ("SAE206",): 0.25}
+_FEATURES: dict[tuple[str, ...], Callable[[Any], Any]] = {
+    (): lambda e: np.sum(e, axis=1),
+    ("SAE202",): lambda e: np.mean(e, axis=1),
+}
+_SAMPLES: dict[tuple[str, ...], Callable[[Any], Any]] = {
+    (): np.mean,
+    ("SAE203",): np.sum,
+}
+
+
+def right_value(y: Any, h: Any) -> float:
+    """Return (1/m) Σᵢ ½‖h(xᵢ) − yᵢ‖²."""
+    return float(np.sum((h - y) ** 2) / (2.0 * len(y)))
+
+
+def explain(observed: Sequence[tuple[Pair, float]]) -> list[tuple[str, ...]]:
+    """Return the sets of mistakes that explain the values, the fewest mistakes first.
+
+    A squared error carries u(n + 8) relative for n summands (EQ-BOUND-SQUARES), and the
+    difference of two float32 numbers is exact to u of the larger.
+    """
+    found: list[tuple[str, ...]] = []
+    for (d, distance), (k, half), (f, features), (s, samples) in itertools.product(
+        _DISTANCES.items(), _HALVES.items(), _FEATURES.items(), _SAMPLES.items()
+    ):
+        values = [float(half * samples(features(distance(y, h)))) for (y, h), _ in observed]
+        if _agree(observed, values):
+            found.append(d + k + f + s)
+
+    def norm(y: Any, h: Any) -> Any:
+        return np.sqrt(np.sum((h - y) ** 2, axis=1))
+
+    forms: tuple[Callable[[Any, Any], float], ...] = (
+        lambda y, h: float(np.mean(norm(y, h))),
+        lambda y, h: float(0.5 * np.mean(norm(y, h))),
+        lambda y, h: float(np.sqrt(np.mean((h - y) ** 2))),
+        lambda y, h: float(np.sqrt(np.sum((h - y) ** 2))),
+    )
+    for form in forms:
+        if _agree(observed, [form(y, h) for (y, h), _ in observed]):
+            found.append(("SAE204",))
+
+    def cross_entropy(y: Any, h: Any) -> Any:
+        return -y * np.log(h) - (1.0 - y) * np.log(1.0 - h)
+
+    for features, samples in itertools.product(_FEATURES.values(), _SAMPLES.values()):
+        values = [float(samples(features(cross_entropy(y, h)))) for (y, h), _ in observed]
+        if _agree(observed, values, 1e-5):
+            found.append(("SAE205",))
+    if not found:
+        ratios = [got / right_value(y, h) for (y, h), got in observed if right_value(y, h) > 0.0]
+        if ratios and np.ptp(ratios) <= 256.0 * _U * abs(ratios[0]) and ratios[0] != 0.0:
+            found.append(("SAE206",))
+    return sorted(set(found), key=len)
+
+
+def _agree(
+    observed: Sequence[tuple[Pair, float]], values: Sequence[float], relative: float = 0.0
+) -> bool:
+    return all(
+        abs(got - value) <= ((y.size + 8.0) * 8.0 * _U + relative) * abs(value)
+        for ((y, _), got), value in zip(observed, values, strict=True)
+    )
+
+
+def review_loss(target: Target, into: Findings) -> Callable[[Any], float] | None:
+    """Review a loss of (y_true, y_pred); return how to get a number of an instance of it."""
+    observed: list[tuple[Pair, float]] = []
+
+    # In float32: Keras casts to the loss's own dtype, its float type, under every policy.
+    def value(loss: Any, y: Any, h: Any) -> float:
+        result = loss(tensor(y), tensor(h))
+        # What a function returns for each sample Keras averages.
+        return float(np.mean(as_array(result)))
+
+    with source.ported(target.thing) as removed:
+        if removed:
+            add_removed(removed, into)
+        try:
+            loss = target.make()
+            observed = [((y, h), value(loss, y, h)) for y, h in pairs()]
+        except Exception as error:
+            into.add(finding("SAE601", Evidence("(4, 3) targets", "a number", described(error))))
+            return None
+        into.checks.append(f"value on {len(observed)} batches")
+        explanations = explain(observed)
+        (y, h), got = observed[0]
+        shown = evidence(f"{y.shape[0]} × {y.shape[1]} targets and outputs", right_value(y, h), got)
+        if not explanations:
+            into.add(finding("SAE209", shown))
+        else:
+            others = [e for e in explanations[1:] if len(e) == len(explanations[0])]
+            for identifier in explanations[0]:
+                if source.documents(target.words, identifier):
+                    into.notes.append(f"{identifier} is documented as its scaling")
+                else:
+                    into.add(finding(identifier, shown, "", tuple(" and ".join(o) for o in others)))
+        with quietly():
+            if has_gradients() and explanations:
+                _check_gradient(loss, y, h, got / right_value(y, h), explanations[0], into)
+    check_backends(target, into)
+    if not inspect.isclass(source.subject_of(target.thing)):
+        return None
+    return lambda instance: value(instance, *pairs()[0])
+
+
+def _check_gradient(
+    loss: Any, y: Any, h: Any, ratio: float, mistakes: tuple[str, ...], into: Findings
+) -> None:
+    if {"SAE204", "SAE205"} & set(mistakes):
+        return
+    into.checks.append("gradient")
+
+    def scalar(t: Any) -> Any:
+        return keras.ops.mean(loss(tensor(y), t))
+
+    try:
+        actual = gradient_of(scalar, h)
+    except Exception as error:
+        into.add(finding("SAE302", Evidence("by the output", "a gradient", described(error))))
+        return
+    expected = ratio * (h - y) / len(y)
+    if np.all(np.abs(actual - expected) <= 64.0 * _U * np.max(np.abs(expected))):
+        return
+    shown = evidence("by the first output", float(expected[0, 0]), float(actual[0, 0]))
+    into.add(finding("SAE301" if not np.any(actual) else "SAE304", shown))

@@ -1,0 +1,629 @@
+"""Review of a model: which term of Ng's cost its loss has, with which factors.
+
+The network is found from its weights: the activations and the ties for which a NumPy forward pass
+gives the model's own output. Then its loss on a batch is taken apart, reconstruction from the
+compiled loss, weight decay and sparsity from `model.losses`, and each is held to the notes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from sae_oracle.reviewer import candidates, check_loss, source
+from sae_oracle.reviewer.candidates import Context, Observation
+from sae_oracle.reviewer.check_penalty import Findings, add_removed, evidence, review_penalty
+from sae_oracle.reviewer.check_saving import review_saving
+from sae_oracle.reviewer.evaluation import as_array, as_number, quietly, tensor
+from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.target import CouldNotReviewError, Target, described, resolve
+
+_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "sigmoid": lambda z: 1.0 / (1.0 + np.exp(-z)),
+    "linear": lambda z: z,
+    "relu": lambda z: np.maximum(z, 0.0),
+    "tanh": np.tanh,
+}
+_U = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Network:
+    """How a model computes, as far as its output shows.
+
+    Args:
+        kernels: The index among the model's weights of each layer's kernel, and whether it is
+            transposed.
+        biases: The index of each layer's bias; `None`: it has none.
+        activations: The name of each layer's activation.
+    """
+
+    kernels: tuple[tuple[int, bool], ...]
+    biases: tuple[int | None, ...]
+    activations: tuple[str, ...]
+
+    def forward(self, weights: Sequence[Any], x: Any) -> list[Any]:
+        """Return the activations of every layer."""
+        outputs = []
+        a = x
+        for (k, transposed), b, name in zip(
+            self.kernels, self.biases, self.activations, strict=True
+        ):
+            w = weights[k].T if transposed else weights[k]
+            a = _ACTIVATIONS[name](a @ w + (0.0 if b is None else weights[b]))
+            outputs.append(a)
+        return outputs
+
+
+def _networks(weights: Sequence[Any], features: int) -> Iterator[Network]:
+    """Every network that the shapes of the weights allow, in the order of the weights."""
+    kernels = [i for i, w in enumerate(weights) if w.ndim == 2]
+    biases = [i for i, w in enumerate(weights) if w.ndim == 1]
+    chains = [tuple((k, False) for k in kernels)]
+    chains.append((*chains[0], *((k, True) for k in reversed(kernels))))
+    for chain in chains:
+        width, fits, layer_biases = features, True, []
+        free = list(biases)
+        for k, transposed in chain:
+            rows, columns = weights[k].shape[::-1] if transposed else weights[k].shape
+            if rows != width:
+                fits = False
+                break
+            width = columns
+            own = [b for b in free if weights[b].shape == (columns,)]
+            layer_biases.append(own[0] if own else None)
+            if own:
+                free.remove(own[0])
+        if not fits or width != features:
+            continue
+        names = tuple(_ACTIVATIONS)
+        depth = len(chain)
+        inner = itertools.product(names, repeat=min(depth - 1, 1)) if depth > 1 else [()]
+        for hidden, last in itertools.product(inner, names):
+            activations = (*(hidden * (depth - 1) if hidden else ()), last)
+            yield Network(chain, tuple(layer_biases), activations)
+
+
+class Subject:
+    """A model under review and what its weights are."""
+
+    def __init__(self, target: Target, hyper: dict[str, float]) -> None:
+        self.model = target.build(**hyper)
+        if not isinstance(self.model, keras.Model):
+            raise CouldNotReviewError(
+                f"{target.name} gives {self.model!r}, which is no keras.Model"
+            )
+        self.features = _features(self.model)
+        x = np.full((2, self.features), 0.5)
+        self.model(tensor(x))
+        if not self.model.compiled:
+            try:
+                self.model.compile("sgd")
+            except Exception as error:
+                raise CouldNotReviewError(f"compiling raised {described(error)}") from error
+        self.has_loss = True
+
+    @property
+    def variables(self) -> list[Any]:
+        """The trainable weights."""
+        return list(self.model.trainable_variables)
+
+    def weights(self) -> list[Any]:
+        """Return the trainable weights in float64."""
+        return [as_array(v.value) for v in self.variables]
+
+    def randomise(self, seed: int, scale: float = 0.5) -> None:
+        """Give every trainable weight another value."""
+        generator = np.random.default_rng(seed)
+        for variable in self.variables:
+            size = tuple(variable.shape)
+            variable.assign((scale * generator.normal(size=size)).astype("float32"))
+
+    def keep_inside(self, network: Network, seed: int, low: float, high: float) -> None:
+        """Give the weights values for which hidden activations lie inside (0, 1).
+
+        Each unit has a level of its own between `low` and `high`, and rises with the input.
+        """
+        generator = np.random.default_rng(seed)
+        self.randomise(seed)
+        hidden = list(zip(network.kernels, network.biases, network.activations, strict=True))[:-1]
+        for (k, transposed), b, name in hidden:
+            if transposed:
+                continue
+            fan_in, units = self.variables[k].shape
+            level = generator.uniform(low, high, units)
+            slope = generator.uniform(0.2, 1.0, (fan_in, units)) * level / fan_in
+            inverse = {"sigmoid": np.log(level / (1.0 - level)), "tanh": np.arctanh(level)}
+            steeper = {"sigmoid": 1.0 / level}.get(name, 1.0)
+            if b is None:
+                slope = 2.0 * slope  # the level comes from the slope alone
+            else:
+                self.variables[b].assign(inverse.get(name, level).astype("float32"))
+            self.variables[k].assign((steeper * slope).astype("float32"))
+
+    def penalties(self, x: Any) -> tuple[Any, list[float]]:
+        """Return the output for a batch and the model's losses beside the compiled one."""
+        output = self.model(tensor(x), training=True)
+        return as_array(output), [as_number(loss) for loss in self.model.losses]
+
+    def total(self, x: Any) -> float:
+        """Return the loss that training minimises, on one batch."""
+        batch = tensor(x)
+        output = self.model(batch, training=True)
+        return as_number(
+            self.model.compute_loss(x=batch, y=batch, y_pred=output, sample_weight=None)
+        )
+
+
+def _features(model: Any) -> int:
+    shape = getattr(model, "input_shape", None) if model.built else None
+    if isinstance(shape, tuple) and len(shape) == 2 and shape[-1]:
+        return int(shape[-1])
+    kernels = [v for v in model.trainable_variables if len(v.shape) == 2]
+    if kernels:
+        return int(kernels[0].shape[0])
+    if isinstance(shape, tuple) and len(shape) != 2:
+        raise CouldNotReviewError(f"a model of vectors is reviewed; its input has shape {shape}")
+    return 6
+
+
+def review_model(target: Target, into: Findings) -> None:
+    """Review a model by its loss.
+
+    Raises:
+        CouldNotReviewError: If it is no autoencoder of vectors made of dense layers.
+    """
+    hyper = {role: value for role, value in target.values.items() if role in target.parameter}
+    with quietly(), source.ported(target.thing) as removed:
+        if removed:
+            add_removed(removed, into)
+        try:
+            subject = Subject(target, {})
+        except CouldNotReviewError:
+            raise
+        except Exception as error:
+            into.add(
+                finding("SAE601", Evidence("making and calling it", "a model", described(error)))
+            )
+            return
+        network = _network_of(subject)
+        if network is None:
+            raise CouldNotReviewError(
+                "its output is not that of dense layers with sigmoid, tanh, relu or linear units"
+            )
+        into.checks.append(
+            f"network: {len(network.kernels)} dense layers, {', '.join(network.activations)}"
+        )
+        items = _classified(subject)
+        # The backends that cannot train have no train_step.
+        steps = (getattr(owner, "train_step", None) for owner in (type(subject.model), keras.Model))
+        own_step = next(steps) is not next(steps)
+        if own_step and not subject.model.losses:
+            raise CouldNotReviewError(
+                "its own train_step hides its loss: move the terms to compute_loss or add_loss"
+            )
+        subject.keep_inside(network, 13, 0.1, 0.6)
+        if not _review_reconstruction(target, subject, into):
+            _review_total(target, subject, network, into)
+            return
+        _review_decay(target, subject, network, into)
+        _review_sparsity(target, subject, network, items, hyper, into)
+        _review_regularizers(target, subject, into)
+
+
+def _batches(features: int) -> list[Any]:
+    generator = np.random.default_rng(12)
+    batches = []
+    for m in (4, 7, 3, 5):
+        # Every sample has a strength of its own, so that many features do not even it out.
+        strength = generator.uniform(0.3, 1.0, (m, 1))
+        batches.append(strength * generator.uniform(0.1, 0.9, (m, features)))
+    return [x.astype("float32").astype("float64") for x in batches]
+
+
+def _network_of(subject: Subject) -> Network | None:
+    subject.randomise(1)
+    x = _batches(subject.features)[0]
+    output = as_array(subject.model(tensor(x)))
+    if output.shape != x.shape:
+        raise CouldNotReviewError(
+            f"an autoencoder is reviewed; its output has shape {output.shape} for {x.shape}"
+        )
+    weights = subject.weights()
+    for network in _networks(weights, subject.features):
+        expected = network.forward(weights, x)[-1]
+        scale = max(1.0, float(np.max(np.abs(expected))))
+        if np.max(np.abs(expected - output)) <= 4096.0 * _U * scale:
+            return network
+    return None
+
+
+def _classified(subject: Subject) -> list[int]:
+    """The positions in `model.losses` of those that depend on the input."""
+    first, second = _batches(subject.features)[0], 0.5 * _batches(subject.features)[0]
+    before, after = subject.penalties(first)[1], subject.penalties(second)[1]
+    if len(before) != len(after):
+        return []
+    # A penalty that is not finite is one of activations.
+    return [
+        i
+        for i, (a, b) in enumerate(zip(before, after, strict=True))
+        if a != b or not np.isfinite(a)
+    ]
+
+
+def _review_reconstruction(target: Target, subject: Subject, into: Findings) -> bool:
+    """Review the loss beside `model.losses`; return whether it is the reconstruction alone."""
+    observed = []
+    for x in _batches(subject.features):
+        try:
+            output, penalties = subject.penalties(x)
+            rest = subject.total(x) - sum(penalties)
+        except Exception as error:
+            into.notes.append(f"its training loss is not known: {described(error)}")
+            return True
+        observed.append(((x, output), rest))
+    if all(abs(rest) <= 1e-6 for _, rest in observed):
+        into.notes.append("it was not compiled with a loss: the reconstruction is not reviewed")
+        return True
+    into.checks.append("reconstruction")
+    penalty = max(abs(subject.total(x) - rest) for ((x, _), rest) in observed)
+    if not np.isfinite(penalty):
+        into.notes.append("the penalties are not finite: the reconstruction is not reviewed")
+        return True
+    # The reconstruction is what is left when the penalties are subtracted: it carries their
+    # roundings too.
+    explanations = check_loss.explain([(pair, rest) for pair, rest in observed])
+    if not explanations:
+        explanations = _explain_difference(observed, penalty)
+    if not explanations and type(subject.model).compute_loss is not keras.Model.compute_loss:
+        return False
+    (x, h), got = observed[0]
+    shown = evidence(f"{x.shape[0]} × {x.shape[1]} inputs", check_loss.right_value(x, h), got)
+    if not explanations:
+        into.add(finding("SAE209", shown))
+        return True
+    for identifier in explanations[0]:
+        if source.documents(target.words, identifier):
+            into.notes.append(f"{identifier} is documented as its scaling")
+        else:
+            into.add(finding(identifier, shown))
+    return True
+
+
+_RECONSTRUCTIONS: dict[tuple[str, ...], Callable[[Any, Any], float]] = {
+    (): check_loss.right_value,
+    ("SAE201",): lambda y, h: 2.0 * check_loss.right_value(y, h),
+    ("SAE202",): lambda y, h: check_loss.right_value(y, h) / y.shape[1],
+    ("SAE203",): lambda y, h: check_loss.right_value(y, h) * len(y),
+    ("SAE201", "SAE202"): lambda y, h: 2.0 * check_loss.right_value(y, h) / y.shape[1],
+    ("SAE201", "SAE203"): lambda y, h: 2.0 * check_loss.right_value(y, h) * len(y),
+}
+
+
+def _explain_difference(
+    observed: Sequence[tuple[tuple[Any, Any], float]], penalty: float
+) -> list[tuple[str, ...]]:
+    """Explain values that are known only up to the rounding of larger ones."""
+    slack = 64.0 * _U * penalty
+    return [
+        mistakes
+        for mistakes, form in _RECONSTRUCTIONS.items()
+        if all(abs(got - form(y, h)) <= slack + 512 * _U * form(y, h) for (y, h), got in observed)
+    ]
+
+
+def _review_total(target: Target, subject: Subject, network: Network, into: Findings) -> None:
+    """Review a loss that the model computes itself: the three terms that add up to it."""
+    rho, beta = target.values.get("rho"), target.values.get("beta")
+    decay = target.values.get("weight_decay", 0.0)
+    if rho is None:
+        raise CouldNotReviewError(
+            "its loss has terms of its own and ρ is not known: say it (--rho NAME, or --rho 0.05)"
+        )
+    into.checks.append("the sum of the three terms")
+    known_beta = 1.0 if beta is None else beta
+    kernels = sorted({k for k, _ in network.kernels})
+    seen = []
+    for seed, x in enumerate(_batches(subject.features) * 2):
+        low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
+        subject.keep_inside(network, 60 + seed, low, high)
+        weights = subject.weights()
+        layers = network.forward(weights, x)
+        squares = sum(float(np.sum(weights[k] ** 2)) for k in kernels)
+        of_biases = sum(float(np.sum(w**2)) for w in weights if w.ndim == 1)
+        seen.append((x, layers, squares, of_biases, subject.total(x)))
+    tied = len(network.kernels) > len(kernels)
+    decays: dict[tuple[str, ...], tuple[float, float]] = {(): (0.5 * decay, 0.0)}
+    if decay > 0.0:
+        decays |= {
+            ("SAE215" if tied else "SAE211",): (decay, 0.0),
+            ("SAE213",): (0.5 * decay, 0.5 * decay),
+            ("SAE214",): (0.0, 0.0),
+            ("SAE211", "SAE213"): (decay, decay),
+        }
+    context = Context(divided=False, beta_is_known=known_beta != 1.0)
+    explained: list[tuple[float, tuple[str, ...]]] = []
+    combinations = itertools.product(_RECONSTRUCTIONS.items(), decays.items())
+    for (first, form), (second, (c, c_of_biases)) in sorted(
+        combinations, key=lambda pair: len(pair[0][0]) + len(pair[1][0])
+    ):
+        if explained and explained[0][0] <= len(first) + len(second):
+            break
+        rest = [
+            Observation(
+                np.concatenate(layers[:-1], axis=1),
+                rho,
+                known_beta,
+                total - form(x, layers[-1]) - c * squares - c_of_biases * of_biases,
+                256.0 * _U * abs(total),
+            )
+            for x, layers, squares, of_biases, total in seen
+        ]
+        for best in candidates.explain(rest, context, most_mistakes=2, only_exact=True)[:1]:
+            explained.append((best.cost + len(first) + len(second), first + second + best.mistakes))
+            explained.sort()
+    x, layers, squares, _, total = seen[0]
+    a = np.concatenate(layers[:-1], axis=1)
+    right = check_loss.right_value(x, layers[-1]) + 0.5 * decay * squares
+    right += candidates.right_value(a, rho, known_beta)
+    shown = evidence(f"the loss of {len(x)} samples", right, total)
+    if not explained:
+        into.add(finding("SAE209", shown, "(The model's own loss, penalties included.)"))
+        return
+    alternatives = tuple(" and ".join(m) for _, m in explained[1:] if _ <= explained[0][0] + 0.5)
+    for identifier in dict.fromkeys(explained[0][1]):
+        if source.documents(target.words, identifier):
+            into.notes.append(f"{identifier} is documented as its scaling")
+        else:
+            into.add(finding(identifier, shown, "", alternatives))
+
+
+def _review_decay(target: Target, subject: Subject, network: Network, into: Findings) -> None:
+    """Find the factor of every weight's square in the losses that do not depend on the input."""
+    decay = target.values.get("weight_decay")
+    x = _batches(subject.features)[0]
+    positions = _classified(subject)
+    subject.randomise(5)
+
+    def fixed() -> float:
+        values = subject.penalties(x)[1]
+        return sum(v for i, v in enumerate(values) if i not in positions)
+
+    weights = subject.weights()
+    coefficients: list[float] = []
+    for variable, w in zip(subject.variables, weights, strict=True):
+        here = fixed()
+        variable.assign(np.zeros(w.shape, "float32"))
+        without = fixed()
+        variable.assign((2.0 * w).astype("float32"))
+        twice = fixed()
+        variable.assign(w.astype("float32"))
+        gained, doubled = here - without, twice - without
+        if gained != 0.0 and abs(doubled - 4.0 * gained) > 1e-3 * abs(gained):
+            shown = evidence("weights twice as large", 4.0 * gained, doubled)
+            into.add(finding("SAE218", shown))
+            return
+        coefficients.append(gained / float(np.sum(w**2)))
+    used = {k for k, _ in network.kernels}
+    tied = len(network.kernels) > len(used)
+    biases = [i for i, w in enumerate(weights) if w.ndim == 1]
+    if any(c > 1e-9 for c in coefficients):
+        into.checks.append("weight decay")
+    decayed = [i for i in biases if coefficients[i] > 1e-9]
+    if decayed:
+        shown = Evidence("the biases", "no decay", f"{coefficients[decayed[0]]:.4g} Σb²")
+        into.add(finding("SAE213", shown))
+    of_kernels = {k: coefficients[k] for k in sorted(used)}
+    largest = max(of_kernels.values(), default=0.0)
+    bare = [k for k, c in of_kernels.items() if c <= 1e-9]
+    if largest > 1e-9 and bare:
+        shown = Evidence(
+            f"kernel {list(of_kernels).index(bare[0])}", f"{largest:.4g} ΣW²", "no decay"
+        )
+        into.add(finding("SAE214", shown))
+    if decay is None:
+        if largest > 1e-9:
+            into.notes.append(f"weight decay is {largest:.6g} ΣW²: λ = {2.0 * largest:.6g}")
+        return
+    if largest <= 1e-9:
+        if decay > 0.0:
+            shown = Evidence(f"λ = {decay:g}", f"{decay / 2.0:.4g} ΣW²", "no decay")
+            into.add(finding("SAE214", shown))
+        return
+    ratio = largest / (decay / 2.0)
+    shown = evidence(f"the factor of ΣW², λ = {decay:g}", decay / 2.0, largest)
+    if abs(ratio - 1.0) <= 1e-3:
+        if tied and not source.documents(target.words, "SAE216"):
+            into.add(finding("SAE216", evidence("Σ over both uses", decay, largest)))
+    elif abs(ratio - 2.0) <= 1e-3:
+        if tied and source.documents(target.words, "SAE215"):
+            into.notes.append("a tied kernel counts twice in the weight decay, as documented")
+        elif tied:
+            into.add(finding("SAE215", shown, "", ("SAE211 (λ in place of λ/2)",)))
+        elif source.documents(target.words, "SAE211"):
+            into.notes.append("SAE211 is documented as its scaling")
+        else:
+            into.add(finding("SAE211", shown))
+    elif source.documents(target.words, "SAE212"):
+        into.notes.append("SAE212 is documented as its scaling")
+    else:
+        into.add(finding("SAE212", shown))
+
+
+def _review_sparsity(
+    target: Target,
+    subject: Subject,
+    network: Network,
+    items: list[int],
+    hyper: dict[str, float],
+    into: Findings,
+) -> None:
+    """Hold the losses that depend on the input to βΣKL of the hidden layers."""
+    if not items:
+        if target.values.get("beta"):
+            shown = Evidence(f"β = {target.values['beta']:g}", "βΣKL in the losses", "nothing")
+            into.add(finding("SAE113", shown))
+        else:
+            into.notes.append("it has no sparsity term")
+        return
+    into.checks.append("sparsity")
+    inner = [name for name in network.activations[:-1] if name in ("relu", "tanh", "linear")]
+    rho, beta = target.values.get("rho"), target.values.get("beta")
+    nested = _nested_regularizers(subject.model)
+    if rho is None and nested:
+        rho, beta = nested[0]
+        target.guesses.append(
+            f"ρ = {rho:g}"
+            + (f" and β = {beta:g}" if beta is not None else "")
+            + " (from the regularizer of a layer)"
+        )
+    if rho is None:
+        raise CouldNotReviewError(
+            "its losses depend on the input and ρ is not known: say it (--rho NAME, or --rho 0.05)"
+        )
+    known_beta = beta if beta is not None else 1.0
+    observations: list[Observation] = []
+    values: list[float] = []
+    settings = (
+        [(rho, known_beta)]
+        if not hyper
+        else [(r, b) for r, b in zip((rho, 0.2, 0.35), (known_beta, 0.7, 1.5), strict=True)]
+    )
+    divided = _has_activity_regularizer(subject.model) and keras_divides_activity_by_batch()
+    for k, (r, b) in enumerate(settings):
+        chosen = subject
+        if k:
+            changed = {"rho": r, "beta": b}
+            try:
+                chosen = Subject(target, {n: v for n, v in changed.items() if n in hyper})
+            except Exception:
+                continue
+            r = r if "rho" in hyper else rho
+            b = b if "beta" in hyper else known_beta
+        for seed, x in enumerate(_batches(chosen.features) * 2):
+            low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
+            chosen.keep_inside(network, 20 + seed, low, high)
+            hidden = network.forward(chosen.weights(), x)[:-1]
+            got = chosen.penalties(x)[1]
+            total = sum(got[i] for i in items if i < len(got))
+            a = np.concatenate(hidden, axis=1)
+            observations.append(Observation(a, r, b, total))
+            values.append(total)
+    broken = _outside(subject, network, items, rho, known_beta) if inner else []
+    context = Context(divided=divided, beta_is_known=beta is not None and beta != 1.0)
+    symmetric = source.mentions(target.words, r"symmetric") and "tanh" in inner
+    if target.arguments.get("symmetric") is True or (symmetric and not inner):
+        context = Context(divided=divided, input="symmetric", beta_is_known=context.beta_is_known)
+    usable = [o for o in observations if np.isfinite(o.value)]
+    if inner and context.input == "activations" and broken:
+        means = np.concatenate([np.mean(o.x, axis=0) for o in broken])
+        worst = means[np.argmax(np.abs(means - 0.5))]
+        shown = Evidence(
+            f"hidden units with {inner[0]}, mean activation {worst:.3g}",
+            "a finite penalty",
+            f"{broken[0].value}",
+        )
+        into.add(finding("SAE403", shown, f"(The hidden activation is {inner[0]}.)"))
+    if not usable:
+        return
+    best = candidates.explain(usable, context)
+    if not best:
+        decided = [
+            o
+            for o in usable
+            if np.all(np.mean(o.x, axis=0) > 0.01) and np.all(np.mean(o.x, axis=0) < 0.99)
+        ]
+        if len(decided) >= 4:
+            o = decided[0]
+            shown = evidence(
+                _given(o),
+                candidates.right_value(o.x, o.rho, o.beta, context.input),
+                o.value,
+            )
+            into.add(finding("SAE199", shown))
+        else:
+            into.notes.append("hidden activations leave [0, 1]: the KL is not defined there")
+        return
+    explanation = best[0]
+    o = usable[0]
+    shown = evidence(
+        _given(o),
+        candidates.right_value(o.x, o.rho, o.beta, context.input),
+        o.value,
+    )
+    alternatives = tuple(" and ".join(e.mistakes) + f" ({e.words})" for e in best[1:])
+    for identifier in dict.fromkeys(explanation.mistakes):
+        if source.documents(target.words, identifier):
+            into.notes.append(f"{identifier} is documented as its scaling")
+        else:
+            into.add(finding(identifier, shown, "", alternatives))
+
+
+def _given(o: Observation) -> str:
+    samples, units = o.x.shape
+    return f"{samples} samples, {units} hidden units, ρ = {o.rho:g}, β = {o.beta:g}"
+
+
+def _outside(
+    subject: Subject, network: Network, items: list[int], rho: float, beta: float
+) -> list[Observation]:
+    """What is not finite with weights as they come: units without bounds leave [0, 1]."""
+    broken = []
+    for seed, x in enumerate(_batches(subject.features)):
+        subject.randomise(40 + seed)
+        got = subject.penalties(x)[1]
+        total = sum(got[i] for i in items if i < len(got))
+        if not np.isfinite(total):
+            a = np.concatenate(network.forward(subject.weights(), x)[:-1], axis=1)
+            broken.append(Observation(a, rho, beta, total))
+    return broken
+
+
+def _review_regularizers(target: Target, subject: Subject, into: Findings) -> None:
+    """Review the activity regularizers inside by themselves; their formula is known by now."""
+    for layer in subject.model._flatten_layers(include_self=False):
+        thing = getattr(layer, "activity_regularizer", None)
+        if thing is None or source.is_kerass_own(thing):
+            continue
+        activation = getattr(getattr(layer, "activation", None), "__name__", None)
+        collected = Findings()
+        try:
+            inner = resolve(thing)
+            review_penalty(inner, collected, activation=activation)
+            review_saving(inner, collected)
+        except CouldNotReviewError:
+            continue
+        into.checks.append(f"the regularizer {inner.name} by itself")
+        for found in collected.found:
+            if not found.identifier.startswith("SAE1"):
+                into.add(found)
+
+
+def _has_activity_regularizer(model: Any) -> bool:
+    return any(
+        getattr(layer, "activity_regularizer", None) is not None
+        for layer in model._flatten_layers()
+    )
+
+
+def _nested_regularizers(model: Any) -> list[tuple[float, float | None]]:
+    """ρ and β of the regularizers and penalty layers inside the model."""
+    found = []
+    for layer in model._flatten_layers(include_self=False):
+        for thing in (getattr(layer, "activity_regularizer", None), layer):
+            if thing is None or source.is_kerass_own(thing):
+                continue
+            try:
+                inner = resolve(thing)
+            except Exception:
+                continue
+            if "rho" in inner.values:
+                found.append((inner.values["rho"], inner.values.get("beta")))
+    return found

@@ -1,0 +1,109 @@
+"""Review of what survives saving: the configuration, the registration, the reloaded object."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from sae_oracle.reviewer import source
+from sae_oracle.reviewer.check_penalty import Findings
+from sae_oracle.reviewer.evaluation import quietly
+from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.target import Target, described
+
+
+def review_saving(
+    target: Target, into: Findings, evaluate: Callable[[Any], float] | None = None
+) -> None:
+    """Review get_config, from_config and registration.
+
+    Args:
+        target: What is reviewed.
+        into: Where findings go.
+        evaluate: Returns a number of an instance, by which two are compared.
+    """
+    subject = source.subject_of(target.thing)
+    into.checks.append("configuration, registration and reloading")
+    with quietly():
+        if inspect.isclass(subject):
+            _review_config(target, subject, into, evaluate)
+        if not source.is_kerass_own(subject) and not _is_registered(subject):
+            name = getattr(subject, "__name__", str(subject))
+            if not (target.kind == "model" and inspect.isfunction(subject)):
+                shown = Evidence("keras.saving", "a registered name", f"{name!r}")
+                into.add(finding("SAE702", shown))
+
+
+def _is_registered(subject: Any) -> bool:
+    return keras.saving.get_registered_name(subject) != getattr(subject, "__name__", "") or (
+        subject in keras.saving.get_custom_objects().values()
+    )
+
+
+def _other(value: Any) -> Any:
+    """Another value of a number, inside (0, 1) if it was."""
+    return value * 0.75 if isinstance(value, float) and value else value
+
+
+def _review_config(
+    target: Target, subject: Any, into: Findings, evaluate: Callable[[Any], float] | None
+) -> None:
+    parameters = {
+        name: p
+        for name, p in inspect.signature(subject.__init__).parameters.items()
+        if name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+    shown_input = "get_config()"
+    try:
+        changed = {
+            name: _other(target.arguments[name])
+            for role, name in target.parameter.items()
+            if role in ("rho", "beta", "weight_decay") and name in target.arguments
+        }
+        try:
+            instance = target.make(**changed)
+        except (ValueError, TypeError):
+            instance = target.make()
+        if not hasattr(instance, "get_config"):
+            raise NotImplementedError
+        config = instance.get_config()
+    except NotImplementedError:
+        names = ", ".join(f"`{name}`" for name in parameters)
+        shown = Evidence(shown_input, names or "a dictionary", "there is none")
+        into.add(finding("SAE701", shown, f"(There is no get_config; {names} lost.)"))
+        return
+    except Exception as error:
+        if all(found.identifier != "SAE601" for found in into.found):
+            into.add(finding("SAE703", Evidence(shown_input, "a dictionary", described(error))))
+        return
+    missing = [name for name in parameters if name not in config]
+    if target.kind in ("layer", "model", "loss"):
+        # Keras's own arguments may be under its own names.
+        base = {"name", "dtype", "trainable", "reduction"}
+        missing = [name for name in missing if name not in base]
+    if missing:
+        names = ", ".join(f"`{name}`" for name in missing)
+        shown = Evidence(
+            shown_input,
+            ", ".join(f"`{name}`" for name in parameters),
+            ", ".join(f"`{name}`" for name in config) or "nothing",
+        )
+        into.add(finding("SAE701", shown, f"({names} lost.)"))
+        return
+    with keras.saving.custom_object_scope({subject.__name__: subject}):
+        try:
+            text = json.dumps(keras.saving.serialize_keras_object(instance))
+            again = keras.saving.deserialize_keras_object(json.loads(text))
+            if evaluate is None:
+                return
+            before, after = evaluate(instance), evaluate(again)
+        except Exception as error:
+            into.add(finding("SAE703", Evidence("reload", "the same object", described(error))))
+            return
+    if before != after and not (before != before and after != after):
+        shown = Evidence("its value after a reload", f"{before:.6g}", f"{after:.6g}")
+        into.add(finding("SAE701", shown))

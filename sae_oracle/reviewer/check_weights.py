@@ -1,0 +1,228 @@
+"""Review of a regularizer of weights: weight decay, L1, L2, L1L2, orthogonality."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+import reference
+from reference.rounding import precision_named
+from sae_oracle.reviewer import source
+from sae_oracle.reviewer.check_penalty import Findings, check_backends, evidence
+from sae_oracle.reviewer.evaluation import (
+    as_number,
+    dtype_of,
+    gradient_of,
+    has_gradients,
+    quietly,
+    tensor,
+)
+from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.target import CouldNotReviewError, Target, described
+
+_SHAPES = ((3, 4), (5, 2), (6, 6), (1, 3))
+
+
+def _inputs() -> Iterator[Any]:
+    generator = np.random.default_rng(11)
+    for shape in _SHAPES:
+        yield generator.normal(size=shape).astype("float32").astype("float64")
+
+
+def review_weight_regularizer(target: Target, into: Findings) -> None:
+    """Review a regularizer of weights by what its arguments promise.
+
+    `l1` and `l2` are Keras's factors (l2·ΣW², no ½); `weight_decay`, `lambda` and the like are
+    Ng's λ ((λ/2)ΣW²); `factor` with a `mode` is Keras's orthogonal regularizer.
+
+    Raises:
+        CouldNotReviewError: If no argument says what it is.
+    """
+    names = {name.replace("_", "").lower(): name for name in target.arguments}
+    if "factor" in names and "mode" in names:
+        _review_orthogonal(target, into)
+        return
+    l1 = names.get("l1") or names.get("l1factor")
+    l2 = names.get("l2") or names.get("l2factor")
+    decay = target.parameter.get("weight_decay")
+    if decay is not None and decay == l2:
+        decay = None
+    if decay is None and l1 is None and l2 is None and "weight_decay" not in target.values:
+        raise CouldNotReviewError(
+            "no argument is ρ of a sparsity penalty (--rho NAME) nor a factor of a weight penalty "
+            "(l1, l2, weight_decay; --weight-decay NAME)"
+        )
+    into.checks.append(f"value on {len(_SHAPES)} kernels")
+    if decay is not None or (l1 is None and l2 is None):
+        _review_decay(target, into)
+    else:
+        target.guesses[:] = [guess for guess in target.guesses if not guess.startswith("λ")]
+        _review_l1_l2(target, into, l1, l2)
+    check_backends(target, into)
+
+
+def _bound(expected: float, terms: int) -> float:
+    """EQ-BOUND-SQUARES with both factors stored."""
+    return (terms + 8.0) * 2.0 * precision_named("float32").unit_roundoff * abs(expected)
+
+
+def _review_decay(target: Target, into: Findings) -> None:
+    """Compare with (λ/2)ΣW² and what people write in its place."""
+    base = target.values.get("weight_decay", 1e-2)
+    factors = (base, 3.0 * base, 0.3 * base) if "weight_decay" in target.parameter else (base,)
+    observed = []
+    for k, w in enumerate(_inputs()):
+        decay = factors[k % len(factors)]
+        try:
+            regularizer = target.build(weight_decay=decay)
+            observed.append((w, decay, as_number(regularizer(tensor(w)))))
+        except Exception as error:
+            into.add(finding("SAE601", Evidence("a kernel", "a number", described(error))))
+            return
+    norms = {
+        (): lambda w: np.sum(w**2),
+        ("SAE217",): lambda w: np.mean(w**2),
+        ("SAE218",): lambda w: np.sum(np.abs(w)),
+        ("SAE218", "SAE212"): lambda w: np.sqrt(np.sum(w**2)),
+    }
+    scales = {(): 0.5, ("SAE211",): 1.0, ("SAE212",): 0.25}
+    explanations = []
+    for (of_norm, norm), (of_scale, scale) in itertools.product(norms.items(), scales.items()):
+        if all(
+            abs(got - decay * scale * norm(w)) <= _bound(decay * scale * norm(w), w.size)
+            for w, decay, got in observed
+        ):
+            explanations.append(tuple(dict.fromkeys(of_norm + of_scale)))
+    explanations.sort(key=len)
+    w, decay, got = observed[0]
+    shown = evidence(
+        f"a {w.shape[0]} × {w.shape[1]} kernel, λ = {decay:g}",
+        decay / 2.0 * float(np.sum(w**2)),
+        got,
+    )
+    if not explanations:
+        into.add(finding("SAE219", shown))
+    elif explanations[0]:
+        for identifier in explanations[0]:
+            if source.documents(target.words, identifier):
+                into.notes.append(f"{identifier} is documented as its scaling")
+            else:
+                into.add(finding(identifier, shown))
+    else:
+        regularizer = target.build(weight_decay=decay)
+        _check_gradient(regularizer, decay * w, w, into)
+        _check_half(regularizer, w, into)
+
+
+def _review_l1_l2(target: Target, into: Findings, l1: str | None, l2: str | None) -> None:
+    """Compare with l1 Σ|w| + l2 Σ w², as Keras documents them."""
+
+    def value_of(name: str | None, default: float) -> float:
+        if name is None:
+            return 0.0
+        value = target.arguments.get(name)
+        return default if value is None else float(value)
+
+    settings = [{}, {"l1": 0.07, "l2": 0.4}, {"l1": 0.3, "l2": 0.02}]
+    for k, w in enumerate(_inputs()):
+        chosen: dict[str, float] = settings[k % len(settings)]
+        factors = {
+            name: chosen.get(role, value_of(name, 0.01))
+            for role, name in (("l1", l1), ("l2", l2))
+            if name is not None
+        }
+        first = factors.get(l1, 0.0) if l1 else 0.0
+        second = factors.get(l2, 0.0) if l2 else 0.0
+        expected = reference.l1_l2(w, first, second)
+        try:
+            regularizer = target.make(**(factors if chosen else {}))
+            got = as_number(regularizer(tensor(w)))
+        except Exception as error:
+            into.add(finding("SAE601", Evidence("a kernel", "a number", described(error))))
+            return
+        if abs(got - expected) > _bound(float(expected), w.size):
+            given = ", ".join(f"{name} = {value:g}" for name, value in factors.items())
+            shown = evidence(f"a {w.shape[0]} × {w.shape[1]} kernel, {given}", float(expected), got)
+            squares, absolutes = float(np.sum(w**2)), float(np.sum(np.abs(w)))
+            named = {
+                "SAE212": 0.5 * second * squares + first * absolutes,
+                "SAE217": float(expected) / w.size,
+                "SAE218": second * absolutes + first * squares,
+            }
+            for identifier, value in named.items():
+                if abs(got - value) <= _bound(value, w.size):
+                    if source.documents(target.words, identifier) or (
+                        identifier == "SAE212" and source.documents(target.words, "SAE206")
+                    ):
+                        into.notes.append(f"{identifier} is documented as its scaling")
+                        return
+                    into.add(
+                        finding(
+                            identifier,
+                            shown,
+                            "(Keras's factors have no ½.)" if identifier == "SAE212" else "",
+                        )
+                    )
+                    return
+            into.add(finding("SAE219", shown))
+            return
+    w = next(_inputs())
+    first, second = value_of(l1, 0.01), value_of(l2, 0.01)
+    gradient = reference.l1_l2_gradient(w, first, second)
+    _check_gradient(target.make(), gradient, w, into)
+    _check_half(target.make(), w, into)
+
+
+def _review_orthogonal(target: Target, into: Findings) -> None:
+    into.checks.append("value on kernels, rows and columns")
+    for mode in ("rows", "columns"):
+        for w in list(_inputs())[:3]:
+            expected = reference.orthogonal(w, 0.03, mode)
+            try:
+                got = as_number(target.make(factor=0.03, mode=mode)(tensor(w)))
+            except Exception as error:
+                into.add(
+                    finding("SAE601", Evidence(f"a kernel, {mode}", "a number", described(error)))
+                )
+                return
+            bound = reference.bounds.orthogonal_with_bounds(w, 0.03, mode, precision="float32")[0]
+            if abs(got - expected) > float(bound.bound):
+                shape = f"{w.shape[0]} × {w.shape[1]}"
+                shown = evidence(f"a {shape} kernel, {mode}, factor = 0.03", float(expected), got)
+                into.add(finding("SAE219", shown))
+                return
+
+
+def _check_gradient(regularizer: Any, expected: Any, w: Any, into: Findings) -> None:
+    if not has_gradients():
+        return
+    into.checks.append("gradient")
+    try:
+        actual = gradient_of(regularizer, w)
+    except Exception as error:
+        into.add(finding("SAE302", Evidence("a kernel", "a gradient", described(error))))
+        return
+    allowed = 32.0 * precision_named("float32").unit_roundoff * np.max(np.abs(expected))
+    if np.all(np.abs(actual - expected) <= allowed):
+        return
+    shown = evidence("by the first weight", float(expected.flat[0]), float(actual.flat[0]))
+    into.add(finding("SAE301" if not np.any(actual) else "SAE304", shown))
+
+
+def _check_half(regularizer: Any, w: Any, into: Findings) -> None:
+    """Keras's weights are float32 under a mixed policy: only what raises is a finding."""
+    if keras.config.backend() == "openvino":
+        return
+    with quietly():
+        try:
+            value = regularizer(tensor(w, "float16"))
+        except Exception as error:
+            shown = Evidence("a float16 kernel", "a number", described(error))
+            into.add(finding("SAE503", shown))
+            return
+        if dtype_of(value) == "float16":
+            into.notes.append("it returns float16 for a float16 kernel")

@@ -1,0 +1,128 @@
+"""`Finding` and `Review`: what a review returns, as objects and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sae_oracle.reviewer.catalogue import BY_IDENTIFIER
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One observation that shows a finding.
+
+    Args:
+        input: What went in, in words.
+        expected: What the equation says.
+        got: What came out.
+        ratio: got / expected, where both are numbers and it says something.
+    """
+
+    input: str
+    expected: str
+    got: str
+    ratio: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One mistake, named.
+
+    Args:
+        identifier: Such as "SAE105"; see docs/findings.md.
+        severity: "error" or "warning".
+        message: What is wrong, in the user's terms.
+        evidence: What shows it; empty where the source code does.
+        source: The equation or document that it violates.
+        fix: What to do.
+        alternatives: Other explanations of the same numbers, less likely ones.
+    """
+
+    identifier: str
+    severity: str
+    message: str
+    evidence: Evidence | None
+    source: str
+    fix: str
+    alternatives: tuple[str, ...] = ()
+
+
+def finding(
+    identifier: str,
+    evidence: Evidence | None = None,
+    detail: str = "",
+    alternatives: tuple[str, ...] = (),
+) -> Finding:
+    """Return the finding of a mistake in the catalogue.
+
+    >>> finding("SAE109").severity
+    'error'
+    """
+    mistake = BY_IDENTIFIER[identifier]
+    message = f"{mistake.title} {detail}" if detail else mistake.title
+    return Finding(
+        identifier, mistake.severity, message, evidence, mistake.source, mistake.fix, alternatives
+    )
+
+
+@dataclass(frozen=True)
+class Review:
+    """What was found on one backend.
+
+    Args:
+        target: Its name.
+        kind: "regularizer", "layer", "loss" or "model".
+        backend: The backend of Keras that it ran on.
+        findings: The mistakes; none if it conforms.
+        guesses: What was guessed and not said, such as which argument is ρ.
+        notes: What is worth knowing and no mistake.
+        checks: What was checked.
+        reason: Why it could not be reviewed; empty if it was.
+
+    >>> Review("my_module:MyPenalty", "regularizer", "jax").conforms
+    True
+    """
+
+    target: str
+    kind: str
+    backend: str
+    findings: tuple[Finding, ...] = ()
+    guesses: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def conforms(self) -> bool:
+        """Whether it was reviewed and nothing is wrong."""
+        return not self.findings and not self.reason
+
+    @property
+    def identifiers(self) -> tuple[str, ...]:
+        """The identifiers of the findings."""
+        return tuple(found.identifier for found in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the review as plain values, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.target}: could not be reviewed: {self.reason}"
+        if not self.findings:
+            return f"{self.target} ({self.kind}, {self.backend}): conforms"
+        lines = [f"{self.target} ({self.kind}, {self.backend}): {len(self.findings)} findings"]
+        lines += [f"  {line}" for line in self.guesses]
+        for found in self.findings:
+            lines.append(f"  {found.identifier} {found.severity}: {found.message}")
+            if found.evidence is not None:
+                shown = found.evidence
+                ratio = f" (ratio {shown.ratio})" if shown.ratio else ""
+                lines.append(
+                    f"    {shown.input}: expected {shown.expected}, got {shown.got}{ratio}"
+                )
+            lines += [f"    or: {other}" for other in found.alternatives]
+            lines.append(f"    {found.source}")
+            lines.append(f"    fix: {found.fix}")
+        return "\n".join(lines)

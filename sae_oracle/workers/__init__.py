@@ -1,0 +1,1 @@
+"""What runs in the process of one backend; the commands start it and read its JSON lines."""

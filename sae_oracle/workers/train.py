@@ -1,0 +1,107 @@
+"""`sae-oracle train` on one backend, in a process of its own, as `sae_oracle.workers.verify` is.
+
+The backend is KERAS_BACKEND. Writes the model and its history into a folder, and a JSON line for
+each iteration; `sae_oracle.train` starts it, shows it, and draws the features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_impl.backends.process import device_or_exit, full_float32_products, say, versions
+from keras_impl.exact.lbfgs import fit_lbfgs, full_cost
+from keras_impl.models import SparseAutoencoder
+from sae_oracle.datasets import digits, natural_patches
+
+
+def data_named(name: str, seed: int) -> NDArray[Any]:
+    """Return the samples: "patches", "digits", or those of a .npy file, read as they are used."""
+    if name == "patches":
+        return natural_patches(seed=seed)
+    if name == "digits":
+        return digits()
+    return np.load(name, mmap_mode="r")
+
+
+def main() -> None:
+    """Train, and write model.keras, history.json and kernel.npy."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--hidden", type=int, required=True)
+    parser.add_argument("--rho", type=float, required=True)
+    parser.add_argument("--beta", type=float, required=True)
+    parser.add_argument("--weight-decay", type=float, required=True)
+    parser.add_argument("--output-activation", required=True)
+    parser.add_argument("--iterations", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--folder", type=Path, required=True)
+    chosen = parser.parse_args()
+    backend = keras.config.backend()
+    full_float32_products()
+    in_use = device_or_exit(chosen.device)
+    x = data_named(chosen.data, chosen.seed)
+    settings = {
+        "hidden_units": chosen.hidden,
+        "rho": chosen.rho,
+        "beta": chosen.beta,
+        "weight_decay": chosen.weight_decay,
+        "output_activation": chosen.output_activation,
+        "seed": chosen.seed,
+    }
+    model = SparseAutoencoder(**settings)
+
+    def on_iteration(epoch: int, logs: dict[str, float]) -> None:
+        say({"kind": "step", "done": epoch + 1, "of": chosen.iterations, "terms": logs})
+
+    began = time.perf_counter()
+    try:
+        history = fit_lbfgs(
+            model,
+            x,
+            chosen.iterations,
+            verbose=False,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=on_iteration)],
+        )
+    except FloatingPointError as error:
+        say({"kind": "error", "error": str(error)})
+        raise SystemExit(1) from error
+    seconds = time.perf_counter() - began
+    cost = full_cost(model, x)
+    model.save(chosen.folder / "model.keras")
+    np.save(chosen.folder / "kernel.npy", ops.convert_to_numpy(model.kernels[0]))
+    result = {
+        "data": chosen.data,
+        "samples": len(x),
+        "settings": settings,
+        "iterations": len(history.epoch),
+        "evaluations": history.params["evaluations"],
+        "message": history.params["message"],
+        "seconds": round(seconds, 1),
+        "cost": {
+            "total": cost.total,
+            "reconstruction": cost.reconstruction,
+            "weight_decay": cost.weight_decay,
+            "sparsity": cost.sparsity,
+        },
+        "mean_activations": cost.mean_activations[0].tolist(),
+        "backend": backend,
+        "device": in_use,
+        "versions": versions(backend),
+        "history": history.history,
+    }
+    (chosen.folder / "history.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    say({"kind": "result", **result, "history": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+"""The main job, one backend: every quantity of the Keras objects against the oracle, on real data.
+
+Runs in a process of its own (`python -m sae_oracle.workers.verify --device cpu`), because Keras
+fixes its backend once; the backend is KERAS_BACKEND. Writes one JSON line for each step of the work
+and a last one with everything it found. `sae_oracle.cli` starts it, `sae_oracle.report` shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import reference
+from keras_impl.backends.autodiff import has_gradients, value_and_gradients
+from keras_impl.backends.process import (
+    device_or_exit,
+    full_float32_products,
+    say,
+    use_dtype,
+    versions,
+)
+from keras_impl.losses import HalfSquaredError
+from keras_impl.models import SparseAutoencoder
+from keras_impl.regularizers import KLSparsityRegularizer
+from sae_oracle.datasets import digits, natural_patches
+from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
+
+STEPS = 5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One quantity of one case, compared with the oracle.
+
+    Args:
+        equation: The label of the equation that it holds.
+        quantity: What was compared, in words.
+        case: On which data and network.
+        dtype: "float32" or "float64".
+        worst: The largest error in units of its bound; `None` if Keras itself fails here.
+        undecidable: The share of elements whose bound says nothing.
+        elements: How many numbers were compared.
+        failure: What Keras said, if it fails here.
+    """
+
+    equation: str
+    quantity: str
+    case: str
+    dtype: str
+    worst: float | None
+    undecidable: float
+    elements: int
+    failure: str = ""
+
+
+def measurement(
+    equation: str, quantity: str, case: str, dtype: str, actual: Any, expected: reference.Bounded
+) -> Measurement:
+    """Compare one quantity of this backend with the oracle's value and bound."""
+    used = reference.usage(ops.convert_to_numpy(actual), expected)
+    return Measurement(equation, quantity, case, dtype, used.worst, used.undecidable, used.elements)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on a data set.
+
+    Args:
+        name: Its name in the table of cases.
+        data: Which data set: "patches" or "digits".
+        arguments: Those of `SparseAutoencoder`.
+        learning_rate: Of the descent, a power of two: exact in every format.
+    """
+
+    name: str
+    data: str
+    arguments: dict[str, Any]
+    learning_rate: float = 0.25
+
+
+# The notes' own network first. Digits run from 0 to 1, so a sigmoid may saturate on them.
+CASES = (
+    Case(
+        "64-25-64 on patches",
+        "patches",
+        {"hidden_units": 25, "rho": 0.01, "beta": 3.0, "weight_decay": 1e-4},
+    ),
+    Case(
+        "64-25-64 tied on patches",
+        "patches",
+        {"hidden_units": 25, "rho": 0.01, "beta": 3.0, "weight_decay": 1e-4, "tied": True},
+    ),
+    Case(
+        "64-25-64 from logits on digits",
+        "digits",
+        {"hidden_units": 25, "rho": 0.1, "beta": 3.0, "weight_decay": 3e-3, "from_logits": True},
+    ),
+    Case(
+        "64-32-16-32-64 on digits",
+        "digits",
+        {"hidden_units": (32, 16), "rho": 0.05, "beta": 1.0, "weight_decay": 1e-3},
+    ),
+    Case(
+        "64-32-16-32-64 tied on digits",
+        "digits",
+        {
+            "hidden_units": (32, 16),
+            "rho": 0.05,
+            "beta": 1.0,
+            "weight_decay": 1e-3,
+            "tied": True,
+            "tied_decay": 2,
+        },
+    ),
+    Case(
+        "64-25-64 tanh, linear decoder, on patches",
+        "patches",
+        {
+            "hidden_units": 25,
+            "rho": 0.4,
+            "beta": 3.0,
+            "weight_decay": 1e-3,
+            "activation": "tanh",
+            "output_activation": "linear",
+            "symmetric": True,
+        },
+        learning_rate=2.0**-6,
+    ),
+    Case(
+        "64-25-64 relu on digits",
+        "digits",
+        {
+            "hidden_units": 25,
+            "rho": 0.2,
+            "beta": 0.125,
+            "weight_decay": 1e-3,
+            "activation": "relu",
+            "epsilon": 0.01,
+        },
+        learning_rate=2.0**-6,
+    ),
+)
+
+
+def cost_of(model: SparseAutoencoder, x: Any) -> Callable[..., Any]:
+    """Return the model's cost as a function of its weights and its input, for differentiation."""
+
+    def cost(*tensors: Any) -> Any:
+        *weights, inputs = tensors
+        output, _, losses = model.stateless_call(
+            weights, [v.value for v in model.non_trainable_variables], inputs, return_losses=True
+        )
+        # The target is held fixed, even where it is the very tensor that is differentiated by.
+        return model.reconstruction_loss(ops.stop_gradient(x), output) + sum(losses)
+
+    return cost
+
+
+def hold_model(case: Case, x: np.ndarray, dtype: str) -> Iterator[Measurement]:
+    """Hold a model's cost terms, gradients and descent to the oracle."""
+    model = SparseAutoencoder(**case.arguments, seed=0, dtype=dtype)
+    model.build((None, x.shape[1]))
+    sizes = (x.shape[1], *model.hidden_units)
+    start = reference.initialise((*sizes, *reversed(sizes[:-1])), seed=1, tied=model.tied)
+    set_parameters(model, start)
+    parameters = to_parameters(model)
+    arguments = oracle_arguments(model)
+    from_logits = model.penalties[0].from_logits
+    step = reference.cost_and_gradient_with_bounds(
+        parameters, x, **arguments, from_logits=from_logits, precision=dtype
+    )
+
+    def compare(equation: str, quantity: str, actual: Any, expected: Any) -> Measurement:
+        return measurement(equation, quantity, case.name, dtype, actual, expected)
+
+    tensor = ops.convert_to_tensor(x, dtype=dtype)
+    output = model(tensor)
+    losses = list(model.losses)
+    terms = {
+        "reconstruction": model.reconstruction_loss(tensor, output),
+        "weight_decay": sum(losses[-len(model.kernels) :]),
+        "sparsity": sum(losses[: -len(model.kernels)]),
+    }
+    yield compare(
+        "EQ-RECONSTRUCTION", "reconstruction", terms["reconstruction"], step.cost.reconstruction
+    )
+    yield compare("EQ-DECAY", "weight decay", terms["weight_decay"], step.cost.weight_decay)
+    yield compare(
+        "EQ-SPARSITY-LOGITS" if from_logits else "EQ-SPARSITY",
+        "sparsity from logits" if from_logits else "sparsity",
+        terms["sparsity"],
+        step.cost.sparsity,
+    )
+    yield compare("EQ-COST", "total cost", sum(terms.values()), step.cost.total)
+    if not has_gradients():
+        return
+
+    variables = [*model.kernels, *model.biases]
+    position = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    order = [position[id(variable)] for variable in variables]
+    weights = [v.value for v in model.trainable_variables]
+    _, gradients = value_and_gradients(cost_of(model, tensor), [*weights, tensor])
+    equation = "EQ-GRADIENT-TIED" if model.tied else "EQ-GRADIENT"
+    for name, index, expected in zip(
+        [f"kernel {i}" for i in range(len(model.kernels))]
+        + [f"bias {i}" for i in range(len(model.biases))],
+        order,
+        [*step.gradient.kernels, *step.gradient.biases],
+        strict=True,
+    ):
+        kind = name.split()[0]
+        quantity = f"gradient by {'tied ' if model.tied and kind == 'kernel' else ''}{kind}"
+        label = "EQ-GRADIENT" if kind == "bias" else equation
+        yield compare(label, quantity, gradients[index], expected)
+    yield compare("EQ-DELTA", "gradient by input", gradients[-1], step.x)
+
+    reached = reference.gradient_descent_with_bounds(
+        parameters,
+        x,
+        steps=STEPS,
+        learning_rate=case.learning_rate,
+        precision=dtype,
+        from_logits=from_logits,
+        **arguments,
+    )
+    model.compile(keras.optimizers.SGD(case.learning_rate))
+    model.fit(x, batch_size=len(x), epochs=STEPS, shuffle=False, verbose=0)
+    for variable, expected in zip(variables, [*reached.kernels, *reached.biases], strict=True):
+        yield compare(
+            "EQ-BOUND-DESCENT", f"weights after {STEPS} steps of fit", variable.value, expected
+        )
+
+
+# Keras's own failures, on 3.15.1: where one is mended, the quantity is compared like any other.
+# numpy: `normalize(x, axis=0)` divides along the last axis (`axis or -1`): an error where rows and
+# columns differ in number, a wrong value where they do not.
+# tensorflow: the factor is a float32 tensor, and TensorFlow multiplies no float32 by a float64.
+KERAS_FAILS = {
+    ("numpy", "float32", "Keras orthogonal, columns"),
+    ("tensorflow", "float64", "Keras orthogonal, rows"),
+    ("tensorflow", "float64", "Keras orthogonal, columns"),
+}
+
+
+def hold_regularizers(x: np.ndarray, dtype: str) -> Iterator[Measurement]:
+    """Hold the regularizers and the loss, called by themselves, to the oracle."""
+    generator = np.random.default_rng(2)
+    logits = (x @ reference.initialise((x.shape[1], 25), seed=3).kernels[0]).astype(dtype)
+    activations = reference.sigmoid(logits).astype(dtype)
+    weights = generator.normal(size=(9, 14)).astype(dtype)
+    # torch multiplies matrices in float32 even where they are float64 (`ops.matmul`), and the
+    # factors of Keras's own regularizers are float32 tensors on every backend.
+    builtin = "float32"
+
+    def both(
+        labels: tuple[str, str],
+        name: str,
+        regularizer: Callable[[Any], Any],
+        argument: np.ndarray,
+        expected: tuple[reference.Bounded, reference.Bounded],
+    ) -> Iterator[Measurement]:
+        tensor = ops.convert_to_tensor(argument, dtype=dtype)
+        case = "called directly"
+        try:
+            value = regularizer(tensor)
+        except Exception as error:
+            if (keras.config.backend(), dtype, name) not in KERAS_FAILS:
+                raise
+            failure = f"{type(error).__name__}: {error}".split("\n")[0]
+            yield Measurement(labels[0], name, case, dtype, None, 0.0, 0, failure)
+            return
+        yield measurement(labels[0], name, case, dtype, value, expected[0])
+        if has_gradients():
+            _, (gradient,) = value_and_gradients(regularizer, [tensor])
+            yield measurement(labels[1], f"{name}, gradient", case, dtype, gradient, expected[1])
+
+    yield from both(
+        ("EQ-SPARSITY", "EQ-SPARSITY-SLOPE"),
+        "KLSparsityRegularizer",
+        KLSparsityRegularizer(0.05, 3.0, batch_scaling=False),
+        activations,
+        reference.kl_sparsity_with_bounds(activations, 0.05, 3.0, epsilon=1e-6, precision=dtype),
+    )
+    yield from both(
+        ("EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE"),
+        "KLSparsityRegularizer from logits",
+        KLSparsityRegularizer(0.05, 3.0, from_logits=True, batch_scaling=False),
+        30.0 * logits,
+        reference.kl_sparsity_with_bounds(
+            (30.0 * logits).astype(dtype), 0.05, 3.0, from_logits=True, precision=dtype
+        ),
+    )
+    target = ops.convert_to_tensor(x[:, :25], dtype=dtype)
+    loss = HalfSquaredError(dtype=dtype)
+    yield measurement(
+        "EQ-RECONSTRUCTION",
+        "HalfSquaredError",
+        "called directly",
+        dtype,
+        loss(target, ops.convert_to_tensor(activations, dtype=dtype)),
+        reference.reconstruction_with_bounds(activations, x[:, :25].astype(dtype), precision=dtype),
+    )
+    for name, label, regularizer, factors in (
+        ("L1", "EQ-L1", keras.regularizers.L1(0.01), (0.01, 0.0)),
+        ("L2", "EQ-L2", keras.regularizers.L2(0.01), (0.0, 0.01)),
+        ("L1L2", "EQ-L1L2", keras.regularizers.L1L2(0.01, 0.02), (0.01, 0.02)),
+    ):
+        yield from both(
+            (label, f"{label}-GRADIENT"),
+            f"Keras {name}",
+            regularizer,
+            weights,
+            reference.l1_l2_with_bounds(weights, *factors, precision=builtin),
+        )
+    for mode in ("rows", "columns"):
+        yield from both(
+            ("EQ-ORTHOGONAL", "EQ-ORTHOGONAL-GRADIENT"),
+            f"Keras orthogonal, {mode}",
+            keras.regularizers.OrthogonalRegularizer(0.01, mode),
+            weights,
+            reference.orthogonal_with_bounds(weights, 0.01, mode, precision=builtin),
+        )
+
+
+def dtypes_of(backend: str) -> tuple[str, ...]:
+    """The dtypes that a backend has: Keras computes in float32 alone on numpy and openvino."""
+    return ("float32",) if backend in ("numpy", "openvino") else ("float32", "float64")
+
+
+def main() -> None:
+    """Hold this process's backend to the oracle and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    device = parser.parse_args().device
+    backend = keras.config.backend()
+    started = time.perf_counter()
+    full_float32_products()
+    in_use = device_or_exit(device)
+    data = {"patches": natural_patches(256), "digits": digits()[:256]}
+    dtypes = dtypes_of(backend)
+    steps = len(dtypes) * (len(CASES) + 1)
+    found: list[Measurement] = []
+    done = 0
+    for dtype in dtypes:
+        use_dtype(dtype)
+        for case in CASES:
+            x = data[case.data].astype(dtype)
+            found += hold_model(case, x, dtype)
+            done += 1
+            say({"kind": "step", "done": done, "of": steps})
+        found += hold_regularizers(data["patches"].astype(dtype), dtype)
+        done += 1
+        say({"kind": "step", "done": done, "of": steps})
+    result = {
+        "kind": "result",
+        "backend": backend,
+        "device": in_use,
+        "versions": versions(backend),
+        "seconds": round(time.perf_counter() - started, 1),
+        "measurements": [asdict(m) for m in found],
+    }
+    say(result)
+
+
+if __name__ == "__main__":
+    main()

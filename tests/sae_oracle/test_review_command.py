@@ -1,0 +1,257 @@
+"""`sae-oracle review`: its exit status, its JSON, and what hostile targets cannot do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sae_oracle import review_command as review
+from sae_oracle.cli import main
+from sae_oracle.processes import TRAINING_BACKENDS, installed
+from tests.fresh_process import ROOT, environment
+
+TARGETS = '''
+import ctypes
+import os
+import time
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("test")
+class MeanOfAll(keras.regularizers.Regularizer):
+    """The sparsity term."""
+
+    def __init__(self, p=0.1, sparsityBeta=3.0):
+        self.p = p
+        self.sparsityBeta = sparsityBeta
+
+    def __call__(self, x):
+        x = ops.cast(x, "float32")
+        r = ops.mean(x)
+        kl = self.p * ops.log(self.p / r) + (1 - self.p) * ops.log((1 - self.p) / (1 - r))
+        return self.sparsityBeta * kl * ops.cast(ops.shape(x)[0], "float32")
+
+    def get_config(self):
+        return {"p": self.p, "sparsityBeta": self.sparsityBeta}
+
+
+class Endless:
+    def __init__(self, rho=0.1):
+        pass
+
+    def __call__(self, x):
+        print('{"kind": "review"}', flush=True)
+        while True:
+            time.sleep(1.0)
+
+
+class Crashes(Endless):
+    def __call__(self, x):
+        ctypes.string_at(0)
+
+
+class Leaves(Endless):
+    def __call__(self, x):
+        os._exit(0)
+
+
+class Raises(Endless):
+    def __call__(self, x):
+        raise ValueError("never on a Sunday")
+
+
+class OnNumPyOnly(MeanOfAll):
+    def __call__(self, x):
+        if type(x).__module__ != "numpy":
+            raise TypeError("a NumPy array is expected")
+        return super().__call__(x)
+'''
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("review") / "targets.py"
+    path.write_text(TARGETS, encoding="utf-8")
+    (path.parent / "unimportable.py").write_text("import no_such_package\n", encoding="utf-8")
+    return path
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        [sys.executable, "-m", "sae_oracle", "review", *arguments],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "Traceback" not in run.stderr, run.stderr
+    return run
+
+
+def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
+    written = tmp_path / "review.json"
+    run = command(
+        f"{targets}:MeanOfAll",
+        *("--set", "p=0.2", "--rho", "p", "--backend", "numpy", "--json", str(written)),
+    )
+    assert run.returncode == 1, run.stderr
+    for piece in ("SAE106", "fix:", "ratio", "EQ-RHO-HAT", "guessed from its name"):
+        assert piece in run.stdout
+    result = json.loads(written.read_text(encoding="utf-8"))
+    named = {found["identifier"]: found for found in result["findings"]}
+    assert "SAE106" in named
+    found = named["SAE106"]
+    assert found["backends"] == ["numpy"]
+    assert found["severity"] == "error"
+    assert found["source"].startswith("EQ-RHO-HAT")
+    assert found["fix"]
+    assert float(found["evidence"]["got"]) != float(found["evidence"]["expected"])
+    (only,) = result["reviews"]
+    assert only["kind"] == "regularizer"
+    assert only["guesses"] == ["β is `sparsityBeta` (guessed from its name)"]
+
+
+def test_status_0_where_every_finding_is_ignored(targets: Path) -> None:
+    ignored = [f"--ignore=SAE{number}" for number in (106, 401, 403)]
+    run = command(f"{targets}:MeanOfAll", "--backend", "numpy", *ignored)
+    assert run.returncode == 0, run.stdout
+    assert "conforms" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("targets.py:Endless", "no end within"),
+        ("targets.py:Crashes", "SIGSEGV while calling"),
+        ("targets.py:Leaves", "ended with status 0 while calling"),
+        ("unimportable.py:X", "No module named 'no_such_package'"),
+        ("absent.py:X", "there is no file"),
+    ],
+)
+def test_what_cannot_be_reviewed_says_why(targets: Path, name: str, reason: str) -> None:
+    limit = "10" if name.endswith("Endless") else "120"
+    run = command(f"{targets.parent / name}", "--backend", "numpy", "--time-limit", limit)
+    assert run.returncode == 2, run.stdout
+    assert reason in " ".join(run.stdout.split())
+
+
+def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(
+    targets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = command(f"{targets}:Raises", "--backend", "numpy", "--json")
+    assert run.returncode == 1
+    (found,) = [f for f in json.loads(run.stdout)["findings"] if f["identifier"] == "SAE601"]
+    assert "never on a Sunday" in found["evidence"]["got"]
+
+    other = next((name for name in reversed(TRAINING_BACKENDS) if installed(name)), None)
+    if other is None:
+        pytest.skip("no backend beside numpy is installed")
+    monkeypatch.setenv("PYTHONPATH", environment(other)["PYTHONPATH"])
+    request = {"target": f"{targets}:OnNumPyOnly"}
+    results = [review.review_on(name, request, 120.0) for name in ("numpy", other)]
+    merged = {found["identifier"]: found for found in review.merge(results)}
+    assert merged["SAE602"]["backends"] == [other]
+    assert "SAE601" not in merged
+    assert review.exit_status(results) == 1
+
+
+@pytest.mark.skipif(not installed("tensorflow"), reason="tensorflow is not installed")
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        ("tests.sae_oracle.reviewer.corpus.layers:RightLayer", {"SAE125"}),
+        ("keras_impl:KLSparsity", set()),
+    ],
+)
+def test_on_two_replicas_a_plain_mean_is_that_of_a_replica(
+    target: str, named: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment("tensorflow")["PYTHONPATH"])
+    result = review.review_on("tensorflow", {"target": target, "replicas": True}, 120.0)["review"]
+    assert not result["reason"]
+    assert "2 replicas" in result["checks"]
+    assert {found["identifier"] for found in result["findings"]} == named
+
+
+def test_nothing_is_reviewed_for_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    run = command("keras_impl:KLSparsity", "--json", str(tmp_path / "no" / "review.json"))
+    assert run.returncode == 2
+    assert "No such folder" in run.stdout
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--time-limit", "0"], ["--set", "p"], ["--kind", "optimizer"], ["--rho"]]
+)
+def test_wrong_arguments_end_with_status_2(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["review", "keras_impl:KLSparsity", *wrong])
+    assert raised.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_exit_status_of_several_backends() -> None:
+    def result(reason: str = "") -> dict:
+        return {"review": {"reason": reason, "findings": []}, "on_one_backend": None}
+
+    assert review.exit_status([result(), result()]) == 0
+    assert review.exit_status([result(), result("no import")]) == 1
+    assert review.exit_status([result("no import"), result("no import")]) == 2
+
+
+def test_the_backend_is_the_one_that_keras_would_choose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert review.default_backend(["jax", "torch"]) == "jax"
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}', encoding="utf-8")
+    assert review.default_backend(["jax", "torch"]) == "torch"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert review.default_backend(["jax", "torch"]) == "jax"
+
+
+def test_neither_the_command_nor_the_plugin_imports_keras() -> None:
+    program = (
+        "import sys, sae_oracle.cli, sae_oracle.pytest_plugin\n"
+        "print([name for name in ('keras', 'keras_impl', 'tensorflow') if name in sys.modules])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_plugin_holds_a_project_to_the_notes(targets: Path) -> None:
+    (targets.parent / "test_mine.py").write_text(
+        "from keras_impl import KLSparsityRegularizer\n"
+        "from targets import MeanOfAll\n"
+        "def test_right(assert_conforms):\n"
+        "    assert_conforms(KLSparsityRegularizer(0.05, 3.0), rho=0.05, beta=3.0)\n"
+        "def test_wrong(assert_conforms):\n"
+        "    assert_conforms(MeanOfAll, rho='p', beta='sparsityBeta')\n",
+        encoding="utf-8",
+    )
+    variables = environment("numpy", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    variables["PYTHONPATH"] += os.pathsep + str(targets.parent)
+    options = ["-p", "sae_oracle.pytest_plugin", "-p", "no:cacheprovider", "-q"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "test_mine.py"],
+        env=variables,
+        cwd=targets.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 1
+    assert "1 failed, 1 passed" in run.stdout
+    assert "SAE106" in run.stdout
