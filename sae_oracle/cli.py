@@ -91,7 +91,13 @@ def verify(arguments: argparse.Namespace) -> int:
     results = report.collect(found, exercise)
     report.print_results(results, console)
     if arguments.json is not None:
-        everything = {"passed": results.passed, "backends": found, "exercise": exercise}
+        everything = {
+            "passed": results.passed,
+            "verdict": report.summary(results),
+            "cells": results.counts,
+            "backends": found,
+            "exercise": exercise,
+        }
         write_whole(arguments.json, json.dumps(everything, indent=1))
     if arguments.status is not None:
         write_whole(arguments.status, report.status_matrix(results))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import reference
 from sae_oracle.pictures import feature_figure, small_png
@@ -30,11 +33,13 @@ class Cell:
     """One quantity in one dtype on one backend, over all cases.
 
     Args:
-        worst: The largest error in units of its bound; `None` if nothing was compared.
+        worst: The largest error in units of its bound, infinite if one is not a number; `None` if
+            nothing was compared.
         undecidable: The share of elements that no bound can decide.
         elements: How many numbers were compared.
         case: The case of the largest error.
-        failure: What Keras said, if Keras itself fails here.
+        failure: What was raised, if a case could not be compared.
+        keras_fails: Whether it is an object of Keras's own that raised it: not ours to mend.
     """
 
     worst: float | None
@@ -42,17 +47,25 @@ class Cell:
     elements: int
     case: str
     failure: str
+    keras_fails: bool = False
 
     @property
     def is_outside(self) -> bool:
         """Whether something is outside its bound."""
         return self.worst is not None and not self.worst <= 1.0
 
+    @property
+    def state(self) -> str:
+        """One of `STATES`; the last two also where one case of several could not be compared."""
+        if self.is_outside:
+            return "outside"
+        if self.worst is not None and not self.failure:
+            return "inside"
+        return "Keras fails" if self.keras_fails else "not compared"
+
     def __str__(self) -> str:
-        if self.failure:
-            return "Keras fails"
-        if self.worst is None:
-            return "—"
+        if self.worst is None or self.state not in ("inside", "outside"):
+            return self.state
         worst = "<0.01" if 0.0 < self.worst < 0.01 else f"{self.worst:.2f}"
         text = "OUTSIDE " + worst if self.is_outside else worst
         if not self.undecidable:
@@ -60,6 +73,8 @@ class Cell:
         share = "<0.1%" if self.undecidable < 0.001 else f"{self.undecidable:.1%}"
         return f"{text} ({share} ?)"
 
+
+STATES = ("inside", "outside", "Keras fails", "not compared")
 
 Row = tuple[str, str, str]  # equation, quantity, dtype
 
@@ -85,11 +100,34 @@ class Results:
         return [name for name, result in self.backends.items() if result["kind"] == "result"]
 
     @property
+    def counts(self) -> Counter[str]:
+        """How many cells are in each of `STATES`."""
+        found = Counter(cell.state for row in self.cells.values() for cell in row.values())
+        return Counter({state: found[state] for state in STATES})
+
+    @property
+    def missing(self) -> list[str]:
+        """What of ours was not compared, and backends on which nothing was."""
+        cells = [
+            (row, name, cell)
+            for row, columns in self.cells.items()
+            for name, cell in columns.items()
+        ]
+        ours = [
+            f"{quantity} in {dtype} on {name}"
+            for (_, quantity, dtype), name, cell in cells
+            if cell.state == "not compared"
+        ]
+        compared = {name for _, name, cell in cells if cell.elements}
+        return ours + [f"anything on {name}" for name in self.held if name not in compared]
+
+    @property
     def passed(self) -> bool:
-        """Whether at least one backend was held, none failed, and nothing is outside."""
+        """Whether a backend was held, all of ours was compared, and nothing is outside."""
         failed = any(result["kind"] == "error" for result in self.backends.values())
-        outside = any(cell.is_outside for row in self.cells.values() for cell in row.values())
-        return bool(self.held) and not failed and not outside and not self.exercise_failures
+        if failed or not self.held or self.counts["outside"]:
+            return False
+        return not self.missing and not self.exercise_failures
 
     @property
     def exercise_failures(self) -> list[str]:
@@ -176,13 +214,32 @@ def collect(
 
 def _cell(measurements: Sequence[Mapping[str, Any]]) -> Cell:
     compared = [m for m in measurements if m["worst"] is not None]
-    failure = next((m["failure"] for m in measurements if m["failure"]), "")
+    failures = [m["failure"] for m in measurements if m["worst"] is None]
+    failure = "; ".join(sorted({text or "no number" for text in failures}))
+    of_keras = measurements[0]["quantity"].startswith("Keras ")
+    keras_fails = of_keras and bool(failures) and all(failures)
     if not compared:
-        return Cell(None, 0.0, 0, "", failure)
-    worst = max(compared, key=lambda m: m["worst"])
+        return Cell(None, 0.0, 0, "", failure, keras_fails)
+    worst = _worst(compared)
     elements = sum(m["elements"] for m in compared)
-    undecided = sum(m["undecidable"] * m["elements"] for m in compared)
-    return Cell(worst["worst"], undecided / elements, elements, worst["case"], failure)
+    return Cell(_error(worst), _undecided(compared), elements, worst["case"], failure, keras_fails)
+
+
+def _error(measurement: Mapping[str, Any]) -> float:
+    """Return how far off it is; what is not a number is further than any number."""
+    error = float(measurement["worst"])
+    return np.inf if np.isnan(error) else error
+
+
+def _worst(measurements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the one furthest off; it does not depend on their order."""
+    return max(measurements, key=lambda m: (_error(m), m["quantity"], m["case"]))
+
+
+def _undecided(measurements: Sequence[Mapping[str, Any]]) -> float:
+    """Return the share of all their numbers that no bound can decide."""
+    elements = math.fsum(m["elements"] for m in measurements)
+    return math.fsum(m["undecidable"] * m["elements"] for m in measurements) / max(elements, 1.0)
 
 
 def versions(result: Mapping[str, Any]) -> str:
@@ -193,9 +250,8 @@ def versions(result: Mapping[str, Any]) -> str:
 
 def summary(results: Results) -> str:
     """Return the verdict in one sentence."""
-    cells = [cell for row in results.cells.values() for cell in row.values()]
-    outside = sum(cell.is_outside for cell in cells)
-    numbers = sum(cell.elements for cell in cells)
+    counts = results.counts
+    numbers = sum(cell.elements for row in results.cells.values() for cell in row.values())
     failed = [name for name, result in results.backends.items() if result["kind"] == "error"]
     if failed:
         return f"FAILED: {', '.join(failed)} could not be held to the oracle."
@@ -203,11 +259,22 @@ def summary(results: Results) -> str:
         return "FAILED: no backend was held to the oracle."
     if results.exercise_failures:
         return f"FAILED: the notes' exercise, on {', '.join(results.exercise_failures)}."
-    verdict = f"OUTSIDE: {outside} of" if outside else "All of"
-    return (
-        f"{verdict} {len(cells)} cells ({numbers:,} numbers) on {', '.join(results.held)} are "
-        f"{'outside' if outside else 'inside'} their derived bounds."
-    )
+    cells = f"{counts.total()} cells ({numbers:,} numbers) on {', '.join(results.held)} are"
+    if counts["outside"]:
+        verdict = f"OUTSIDE: {counts['outside']} of {cells} outside their derived bounds"
+    elif results.missing:
+        return f"FAILED: {'; '.join(results.missing)} could not be compared."
+    elif counts["Keras fails"]:
+        verdict = f"{counts['inside']} of {cells} inside their derived bounds"
+    else:
+        verdict = f"All of {cells} inside their derived bounds"
+    if not counts["Keras fails"]:
+        return verdict + "."
+    return f"{verdict}; {counts['Keras fails']} could not be compared: Keras itself fails there."
+
+
+_TERMINAL_STYLES = dict(zip(STATES, ("", "bold red", "yellow", "bold red"), strict=True))
+_PAGE_CLASSES = dict(zip(STATES, ("", "outside", "keras-fails", "outside"), strict=True))
 
 
 def print_results(results: Results, console: Console) -> None:
@@ -228,8 +295,8 @@ def print_results(results: Results, console: Console) -> None:
             texts = []
             for name in results.held:
                 cell = cells.get(name)
-                text = "—" if cell is None else str(cell)
-                texts.append(f"[bold red]{text}[/]" if cell and cell.is_outside else text)
+                style = _TERMINAL_STYLES[cell.state] if cell else ""
+                texts.append(Text("—" if cell is None else str(cell), style))
             table.add_row(*row[:2], *texts)
         console.print(table)
     for name, result in results.backends.items():
@@ -240,7 +307,7 @@ def print_results(results: Results, console: Console) -> None:
         else:
             console.print(f"[bold red]{name}: failed[/]: {result['error']}", soft_wrap=True)
     for line in failures(results):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print("—: the backend has no gradients. (x% ?): the share that no bound can decide.")
     if results.exercise:
         console.print(exercise_table(results.exercise))
@@ -249,9 +316,10 @@ def print_results(results: Results, console: Console) -> None:
 
 
 def failures(results: Results) -> list[str]:
-    """Return a line for each cell where Keras itself fails."""
+    """Return a line for each cell where something was raised."""
     return [
-        f"Keras fails: {row[1]}, {row[2]}, on {name}: {cell.failure}"
+        f"{'Keras fails' if cell.keras_fails else 'Not compared'}: {row[1]}, {row[2]}, on {name}: "
+        f"{cell.failure}"
         for row, cells in results.cells.items()
         for name, cell in cells.items()
         if cell.failure
@@ -278,13 +346,12 @@ def status_matrix(results: Results) -> str:
         measured = [m for m in result["measurements"] if m["worst"] is not None]
         for dtype in sorted({m["dtype"] for m in measured}):
             of_dtype = [m for m in measured if m["dtype"] == dtype]
-            worst = max(of_dtype, key=lambda m: m["worst"])
+            worst = _worst(of_dtype)
             elements = sum(m["elements"] for m in of_dtype)
-            undecided = sum(m["undecidable"] * m["elements"] for m in of_dtype) / elements
             lines.append(
-                f"| {name} | {result['device']} | {dtype} | {worst['worst']:.2f} | "
-                f"{worst['quantity']} ({worst['equation']}) | {undecided:.2%} | {elements:,} | "
-                f"{named} |"
+                f"| {name} | {result['device']} | {dtype} | {_error(worst):.2f} | "
+                f"{worst['quantity']} ({worst['equation']}) | {_undecided(of_dtype):.2%} | "
+                f"{elements:,} | {named} |"
             )
     lines += ["", *failures(results)] if failures(results) else []
     return "\n".join(lines) + "\n"
@@ -297,22 +364,28 @@ def heat_map(results: Results) -> str:
 
     rows, columns = list(results.cells), results.held
     values = np.full((len(rows), len(columns)), np.nan)
+    keras_fails = np.full(values.shape, np.nan)
     for i, row in enumerate(rows):
         for j, name in enumerate(columns):
             cell = results.cells[row].get(name)
-            if cell is not None and cell.worst is not None:
-                worst = np.inf if np.isnan(cell.worst) else cell.worst
+            if cell is None:
+                continue
+            if cell.state == "Keras fails":
+                keras_fails[i, j] = 1.0
+            else:
+                worst = np.inf if cell.worst is None else cell.worst
                 values[i, j] = np.log10(np.clip(worst, 1e-4, 10.0))
     figure = Figure(figsize=(2.5 + 1.1 * len(columns), 1.0 + 0.24 * len(rows)), dpi=110)
     axes = figure.add_subplot()
     # One scale up to the bound, and red beyond it: nothing right looks alarming.
     colours = matplotlib.colormaps["viridis_r"].with_extremes(over="red")
     image = axes.imshow(values, aspect="auto", cmap=colours, vmin=-4.0, vmax=0.0)
+    axes.imshow(keras_fails, aspect="auto", cmap="Greys", vmin=0.0, vmax=2.0)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), [f"{row[1]} ({row[2]})" for row in rows], fontsize=7)
     colorbar = figure.colorbar(image, ax=axes, ticks=[-4, -3, -2, -1, 0], extend="max")
     colorbar.ax.set_yticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1"])
-    colorbar.set_label("error in units of its bound; red: outside")
+    colorbar.set_label("error in units of its bound; red: outside; grey: Keras fails")
     figure.tight_layout()
     return data_uri(figure)
 
@@ -330,7 +403,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
   color: #222; background: #fff }
 table { border-collapse: collapse } th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd;
   text-align: right } th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left }
-.outside { background: #c62828; color: #fff } .verdict { font-weight: 600; font-size: 1.1rem }
+.outside { background: #c62828; color: #fff } .keras-fails { background: #e0e0e0; color: #222 }
+.verdict { font-weight: 600; font-size: 1.1rem }
 img { max-width: 100% } code { white-space: nowrap }
 """
 
@@ -396,7 +470,8 @@ def html_page(results: Results) -> str:
         )
         for name in results.held:
             cell = cells.get(name)
-            kind = " class='outside'" if cell is not None and cell.is_outside else ""
+            state = "inside" if cell is None else cell.state
+            kind = f" class='{_PAGE_CLASSES[state]}'" if _PAGE_CLASSES[state] else ""
             title = f" title='{escape(cell.case)}'" if cell is not None and cell.case else ""
             lines.append(f"<td{kind}{title}>{'—' if cell is None else escape(str(cell))}</td>")
         lines.append("</tr>")
