@@ -344,6 +344,8 @@ def status_matrix(results: Results) -> str:
             continue
         named = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
         measured = [m for m in result["measurements"] if m["worst"] is not None]
+        if not measured:
+            lines.append(f"| {name} | {result['device']} | | nothing compared | | | | {named} |")
         for dtype in sorted({m["dtype"] for m in measured}):
             of_dtype = [m for m in measured if m["dtype"] == dtype]
             worst = _worst(of_dtype)
