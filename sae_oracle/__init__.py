@@ -3,15 +3,17 @@
 Importing this package starts no backend; using `review` does.
 """
 
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here: `python -m sae_oracle` runs this while the working folder comes first.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sae_oracle.reviewer import Review, assert_conforms, review
 
 __all__ = ["Review", "assert_conforms", "review"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load the reviewer, and with it Keras, when it is asked for."""
     if name in __all__:
         from sae_oracle import reviewer

@@ -1,6 +1,15 @@
 """`python -m sae_oracle`: the same as the command `sae-oracle`."""
 
+import os
 import sys
+
+if not sys.flags.safe_path:
+    # `python -m` looks in the working folder first: a json.py or a reference/ there would be run.
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if sys.path[0] == folder:  # a checkout: this very package is there, and for children too
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+    else:
+        del sys.path[0]
 
 from sae_oracle.cli import main
 

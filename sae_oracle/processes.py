@@ -64,9 +64,17 @@ def environment(backend: str, device: str) -> dict[str, str]:
         device: "cpu" hides every GPU.
     """
     variables = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # An empty entry is the working folder: `python` leaves it out.
+    entries = variables.get("PYTHONPATH", "").split(os.pathsep)
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, entries))
     if device == "cpu":
         variables |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     return variables
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of ours, and nothing of the working folder (`-P`)."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -86,7 +94,7 @@ def run_backend(
     *,
     passes_interrupts: bool = False,
 ) -> dict[str, Any]:
-    """Run a module of `keras_impl` in a process of its own, which says what it does in JSON lines.
+    """Run a worker in a process of its own, which says what it does in JSON lines.
 
     Args:
         module: Its name; it takes `--device`.
@@ -100,7 +108,7 @@ def run_backend(
     Returns:
         Its last message: `kind` is "result" or "error".
     """
-    command = [sys.executable, "-m", module, "--device", device, *arguments]
+    command = python(module, "--device", device, *arguments)
     last: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sae_oracle.processes import console_for, environment, problem_with, write_whole
+from sae_oracle.processes import console_for, environment, problem_with, python, write_whole
 
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
@@ -109,7 +108,7 @@ def review_on(
         asked, result = Path(folder, "request.json"), Path(folder, "result.jsonl")
         asked.write_text(json.dumps(request), encoding="utf-8")
         result.touch()
-        command = [sys.executable, "-m", "sae_oracle.reviewer", str(asked), str(result)]
+        command = python("sae_oracle.reviewer", str(asked), str(result))
         with open(Path(folder, "output"), "w+b") as output:
             process = subprocess.Popen(
                 command,

@@ -39,6 +39,21 @@ def environment(
     }
 
 
+# What anybody's folder may hold beside the data.
+FOREIGN = (
+    *("random.py", "json.py", "numpy.py", "typing.py", "keras.py", "rich.py"),
+    *(f"{name}/__init__.py" for name in ("reference", "keras_impl", "tests")),
+)
+
+
+def crowd(folder: Path) -> Path:
+    """Put files into a folder that have the names of modules, ours among them, and fail if run."""
+    for name in FOREIGN:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"raise SystemExit('the {name} of the working folder was run')")
+    return folder
+
+
 @functools.cache
 def _hiding(names: tuple[str, ...]) -> tempfile.TemporaryDirectory[str]:
     """A folder on the path in which these packages fail to be imported."""

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -102,23 +103,24 @@ def load(location: str) -> Any:
         try:
             thing = getattr(thing, name)
         except AttributeError:
-            raise CouldNotReviewError(f"{where} has no {path!r}") from None
+            there = ""
+            if Path(f"{where}.py").is_file():  # one that another module of that name hides
+                there = f" ({module.__file__}). A file is reviewed as {where}.py:{path}"
+            raise CouldNotReviewError(f"{where} has no {path!r}{there}") from None
     return thing
 
 
 def _module(where: str) -> Any:
     if not where.endswith(".py"):
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))  # last: nothing there replaces what others import
         return importlib.import_module(where)
     file = Path(where)
     if not file.is_file():
         raise CouldNotReviewError(f"there is no file {where}")
-    sys.path.insert(0, str(file.resolve().parent))
-    taken = sys.modules.get(file.stem)
-    known = getattr(taken, "__file__", None)
+    sys.path.append(str(file.resolve().parent))
     name = file.stem
-    if taken is not None and (known is None or Path(known).resolve() != file.resolve()):
-        name = f"reviewed_{file.stem}"  # a user's json.py must not become everybody's
+    if _is_anothers(name, file):
+        name = f"reviewed_{name}"  # a user's json.py must not become everybody's
     specification = importlib.util.spec_from_file_location(name, file)
     assert specification is not None
     assert specification.loader is not None
@@ -126,6 +128,18 @@ def _module(where: str) -> Any:
     sys.modules[name] = module
     specification.loader.exec_module(module)
     return module
+
+
+def _is_anothers(name: str, file: Path) -> bool:
+    """Return whether a module of that name is, or would be, imported from elsewhere."""
+    loaded = sys.modules.get(name)
+    origin = getattr(loaded, "__file__", None)
+    if loaded is None:
+        found = PathFinder.find_spec(name)
+        if found is None:
+            return False
+        origin = found.origin
+    return origin is None or Path(origin).resolve() != file.resolve()
 
 
 def described(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sae_oracle.bench import plots, statistics, tables
 from sae_oracle.bench.sizes import NAMES, sizes_for
-from tests.fresh_process import ROOT, environment
+from tests.fresh_process import ROOT, crowd, environment
 
 # The pictures are drawn by Matplotlib.
 ENVIRONMENT = environment(hidden=("tensorflow", "sklearn"))
@@ -186,12 +186,12 @@ def test_every_size_has_networks_on_both_devices() -> None:
     assert str(*sizes_for("wide", "gpu")) == "4,096-32,768-4,096, 4,096 rows"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sae_oracle", "bench", *arguments],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=folder,
         env=ENVIRONMENT,
         timeout=300,
     )
@@ -221,7 +221,7 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
     file, picture = tmp_path / "found.json", tmp_path / "found.svg"
     done = run(
         "--backend", "jax", "--size", "small", "--time-limit", "0.1",
-        "--json", str(file), "--plot", str(picture),
+        "--json", str(file), "--plot", str(picture), folder=crowd(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())

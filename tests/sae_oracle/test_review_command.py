@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +13,16 @@ import pytest
 from sae_oracle import review_command as review
 from sae_oracle.cli import main
 from sae_oracle.processes import TRAINING_BACKENDS, installed
-from tests.fresh_process import ROOT, environment
+from tests.fresh_process import ROOT, crowd, environment
 
 TARGETS = '''
 import ctypes
+import json
 import os
+import random
 import time
 
+import helper_of_mine
 import keras
 from keras import ops
 
@@ -28,7 +31,7 @@ from keras import ops
 class MeanOfAll(keras.regularizers.Regularizer):
     """The sparsity term."""
 
-    def __init__(self, p=0.1, sparsityBeta=3.0):
+    def __init__(self, p=0.1, sparsityBeta=helper_of_mine.factor):
         self.p = p
         self.sparsityBeta = sparsityBeta
 
@@ -80,14 +83,16 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("review") / "targets.py"
     path.write_text(TARGETS, encoding="utf-8")
     (path.parent / "unimportable.py").write_text("import no_such_package\n", encoding="utf-8")
+    (path.parent / "helper_of_mine.py").write_text("factor = 3.0\n", encoding="utf-8")
+    crowd(path.parent)
     return path
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     run = subprocess.run(
         [sys.executable, "-m", "sae_oracle", "review", *arguments],
         env=environment(),
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
@@ -101,6 +106,7 @@ def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
     run = command(
         f"{targets}:MeanOfAll",
         *("--set", "p=0.2", "--rho", "p", "--backend", "numpy", "--json", str(written)),
+        folder=targets.parent,
     )
     assert run.returncode == 1, run.stderr
     for piece in ("SAE106", "fix:", "ratio", "EQ-RHO-HAT", "guessed from its name"):
@@ -121,7 +127,7 @@ def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
 
 def test_status_0_where_every_finding_is_ignored(targets: Path) -> None:
     ignored = [f"--ignore=SAE{number}" for number in (106, 401, 403)]
-    run = command(f"{targets}:MeanOfAll", "--backend", "numpy", *ignored)
+    run = command("targets:MeanOfAll", "--backend", "numpy", *ignored, folder=targets.parent)
     assert run.returncode == 0, run.stdout
     assert "conforms" in run.stdout
 
@@ -134,6 +140,7 @@ def test_status_0_where_every_finding_is_ignored(targets: Path) -> None:
         ("targets.py:Leaves", "ended with status 0 while calling"),
         ("unimportable.py:X", "No module named 'no_such_package'"),
         ("absent.py:X", "there is no file"),
+        ("random.py:X", "the random.py of the working folder was run"),
     ],
 )
 def test_what_cannot_be_reviewed_says_why(targets: Path, name: str, reason: str) -> None:
@@ -231,8 +238,8 @@ def test_neither_the_command_nor_the_plugin_imports_keras() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_the_plugin_holds_a_project_to_the_notes(targets: Path) -> None:
-    (targets.parent / "test_mine.py").write_text(
+def test_the_plugin_holds_a_project_to_the_notes(targets: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
         "from keras_impl import KLSparsityRegularizer\n"
         "from targets import MeanOfAll\n"
         "def test_right(assert_conforms):\n"
@@ -241,13 +248,14 @@ def test_the_plugin_holds_a_project_to_the_notes(targets: Path) -> None:
         "    assert_conforms(MeanOfAll, rho='p', beta='sparsityBeta')\n",
         encoding="utf-8",
     )
+    for name in ("targets.py", "helper_of_mine.py"):
+        shutil.copy(targets.parent / name, tmp_path)
     variables = environment("numpy", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    variables["PYTHONPATH"] += os.pathsep + str(targets.parent)
     options = ["-p", "sae_oracle.pytest_plugin", "-p", "no:cacheprovider", "-q"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "test_mine.py"],
         env=variables,
-        cwd=targets.parent,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=300,

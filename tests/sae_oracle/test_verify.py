@@ -17,7 +17,7 @@ from rich.console import Console
 
 import reference
 from sae_oracle import cli, processes, report
-from tests.fresh_process import ROOT, environment
+from tests.fresh_process import ROOT, crowd, environment
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -252,20 +252,24 @@ def test_an_exercise_that_ends_elsewhere_fails(wrong: dict[str, Any]) -> None:
 ENVIRONMENT = environment(hidden=("tensorflow",))
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sae_oracle", *arguments],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=folder,
         env=ENVIRONMENT,
     )
 
 
 def test_the_command_on_one_backend(tmp_path: Path) -> None:
-    """The real thing on the fastest backend: table, JSON, page, exit status."""
+    """The real thing on the fastest backend: table, JSON, page, exit status; in any folder."""
+    (tmp_path / "data").mkdir()
     file, folder = tmp_path / "found.json", tmp_path / "report"
-    done = run("verify", "--backend", "numpy", "--json", str(file), "--report", str(folder))
+    done = run(
+        *("verify", "--backend", "numpy", "--json", str(file), "--report", str(folder)),
+        folder=crowd(tmp_path / "data"),
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "EQ-SPARSITY" in done.stdout
     found = json.loads(file.read_text())
@@ -277,7 +281,7 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
     labels = {m["equation"] for m in found["backends"]["numpy"]["measurements"]}
     assert labels <= set(reference.equations())
     assert "sae-oracle verify" in (folder / "index.html").read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "report"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "found.json", "report"]
 
 
 def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:

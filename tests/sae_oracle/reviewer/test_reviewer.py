@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
+import sys
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ import keras_impl
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
 from sae_oracle.reviewer import candidates, check_penalty, source
 from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, as_markdown
-from sae_oracle.reviewer.target import resolve
+from sae_oracle.reviewer.target import CouldNotReviewError, load, resolve
 from tests.sae_oracle.reviewer.corpus import costs, regularizers
 from tests.sae_oracle.reviewer.corpus.cases import CASES, EXAMPLES, RIGHT, judged, listed, runs_on
 
@@ -50,6 +52,20 @@ def test_every_mistake_is_named_and_nothing_else(group: str) -> None:
             expected = " and ".join("/".join(sorted(names)) for names in case.expected)
             failures.append(f"{case.name}: expected {expected or 'nothing'}\n{review}")
     assert not failures, "\n\n".join(failures)
+
+
+@pytest.mark.only_backends("torch")
+def test_a_file_called_like_another_module_does_not_replace_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    (tmp_path / "colorsys.py").write_text("import helper_of_mine\nMine = helper_of_mine.value\n")
+    (tmp_path / "helper_of_mine.py").write_text("value = 3\n")
+    assert load(f"{tmp_path / 'colorsys.py'}:Mine") == 3
+    assert importlib.import_module("colorsys").rgb_to_hsv
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CouldNotReviewError, match=r"A file is reviewed as colorsys\.py:Mine"):
+        load("colorsys:Mine")
+    assert load("helper_of_mine:value") == 3
 
 
 @pytest.mark.only_backends("torch")
