@@ -16,6 +16,7 @@ __all__ = ["Review", "assert_conforms", "review"]
 def __getattr__(name: str) -> "Any":
     """Load the reviewer, and with it Keras, when it is asked for."""
     if name in __all__:
+        import keras_impl  # noqa: F401  # first: it says what to do if there is no backend
         from sae_oracle import reviewer
 
         return getattr(reviewer, name)

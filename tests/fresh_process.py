@@ -1,8 +1,9 @@
 """Processes that tests start: with one backend and nothing else that Keras loads if it is there.
 
-As most people have it, who install one backend. It also takes half the time: Keras loads
-TensorFlow on every backend to save a model or to seed a generator, and scikit-learn and Matplotlib
-with itself. The processes of `backend_processes` have everything installed.
+As most people have it, who install one backend: the others look as if they were not installed, to
+`import` and to `importlib.util.find_spec`. It also takes half the time: Keras loads TensorFlow on
+every backend to save a model or to seed a generator, and scikit-learn and Matplotlib with itself.
+The processes of `backend_processes` have everything installed.
 """
 
 from __future__ import annotations
@@ -14,23 +15,37 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+TRAINING_BACKENDS = ("jax", "tensorflow", "torch")
+
 LOADED_IF_THERE = ("tensorflow", "sklearn", "matplotlib")
 
 
 def environment(
-    backend: str | None = None, *, hidden: tuple[str, ...] = LOADED_IF_THERE, **more: str
+    backend: str | None = None,
+    *,
+    hidden: tuple[str, ...] | None = None,
+    startup: str = "",
+    **more: str,
 ) -> dict[str, str]:
     """The environment of a process on a backend, on the CPU, where packages cannot be imported.
 
     Without what pytest or an engine of data parallelism may have left in this one.
+
+    Args:
+        backend: KERAS_BACKEND; `None`: not set.
+        hidden: What is not there; `None`: `LOADED_IF_THERE` and, on a backend, every other one.
+        startup: A program that every process runs before all else.
+        more: Other variables.
     """
     dropped = ("PYTEST", "SAE_ORACLE", "TF_CONFIG", "XLA_FLAGS", "JAX_", "KERAS_BACKEND")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    hidden = tuple(name for name in hidden if name != backend)
+    if hidden is None:
+        hidden = LOADED_IF_THERE + (TRAINING_BACKENDS if backend else ())
+    hidden = tuple(sorted({*hidden} - {backend}))
     return {
         **kept,
         **({"KERAS_BACKEND": backend} if backend else {}),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), _hiding(hidden).name]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), _on_startup(hidden, startup).name]),
         "CUDA_VISIBLE_DEVICES": "",
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -54,10 +69,23 @@ def crowd(folder: Path) -> Path:
     return folder
 
 
+HIDING = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name in {hidden} else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+"""
+
+
 @functools.cache
-def _hiding(names: tuple[str, ...]) -> tempfile.TemporaryDirectory[str]:
-    """A folder on the path in which these packages fail to be imported."""
+def _on_startup(hidden: tuple[str, ...], startup: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder for the path: from it every process hides packages and runs the program."""
     folder = tempfile.TemporaryDirectory(prefix="sae-oracle-hidden-")
-    for name in names:
-        (Path(folder.name) / f"{name}.py").write_text(f"raise ImportError('{name} is hidden')\n")
+    program = HIDING.format(hidden=hidden) + startup
+    (Path(folder.name) / "sitecustomize.py").write_text(program, encoding="utf-8")
     return folder

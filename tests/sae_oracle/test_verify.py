@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -317,25 +316,29 @@ def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyP
     assert "no end within" in hung["error"]
 
 
-def test_a_wrong_implementation_is_outside(tmp_path: Path) -> None:
-    """A penalty that is off by 1e-4, planted in the process that verifies: verify must fail."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Hook:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'keras_impl.models':\n"
-        "            sys.meta_path.remove(self)\n"
-        "            import keras_impl.regularizers as r, keras_impl.layers as layers\n"
-        "            right = layers.kl_sparsity\n"
-        "            layers.kl_sparsity = lambda *a, **k: 1.0001 * right(*a, **k)\n"
-        "sys.meta_path.insert(0, Hook())\n"
-    )
+# A penalty that is off by 1e-4, planted in the process that verifies.
+WRONG = """
+import sys
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'keras_impl.models':
+            sys.meta_path.remove(self)
+            import keras_impl.layers as layers
+            right = layers.kl_sparsity
+            layers.kl_sparsity = lambda *a, **k: 1.0001 * right(*a, **k)
+
+sys.meta_path.insert(0, Hook())
+"""
+
+
+def test_a_wrong_implementation_is_outside() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sae_oracle", "verify", "--backend", "numpy"],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"},
+        env=environment(hidden=("tensorflow",), startup=WRONG),
     )
     assert done.returncode == 1, done.stdout
     assert "OUTSIDE" in done.stdout

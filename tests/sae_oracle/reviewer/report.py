@@ -107,7 +107,7 @@ def printed(arguments: list[str]) -> str:
         timeout=300,
     )
     assert run.returncode == 1, run.stdout + run.stderr
-    return f"```\n$ {' '.join(command)}\n{run.stdout.rstrip()}\n```"
+    return f"```console\n$ {' '.join(command)}\n{run.stdout.rstrip()}\n```"
 
 
 def main() -> None:
