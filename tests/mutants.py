@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ P, ADDED = "keras_impl/backends/replicas.py", ("tensorflow", "torch")
 M, H, C = "keras_impl/models.py", "keras_impl/losses.py", "keras_impl/units.py"
 W, K = "keras_impl/exact/objective.py", "keras_impl/exact/chunks.py"
 T, F = "keras_impl/tied.py", "keras_impl/backends/custom_gradients.py"
-COMPILED = ("jax", "tensorflow")  # torch has this one written out, in fused.py
+COMPILED = ("jax", "tensorflow")  # torch has this one written out, in custom_gradients.py
 
 MUTANTS = (
     Mutant(
@@ -692,7 +693,11 @@ MUTANTS = (
     ),
     Mutant("tied decay ignored", M, "self.tied_decay if self.tied else 1", "1", (MODEL,)),
     Mutant(
-        "bias forgotten", M, "self._kernel(layer), self._compute(self.biases[layer]))", "", (MODEL,)
+        "bias forgotten",
+        M,
+        "self._compute(self.biases[layer]))",
+        "0.0 * self._compute(self.biases[layer]))",
+        (MODEL,),
     ),
     Mutant("output penalised too", M, "if penalised and not last:", "if penalised:", (MODEL,)),
     Mutant(
@@ -732,7 +737,7 @@ MUTANTS = (
         "units: features for features / 2",
         C,
         'scale = 2.0 / positive_integer("features", features)\n    return KerasUnits(',
-        'scale = 1.0 / _positive_integer("features", features)\n    return KerasUnits(',
+        'scale = 1.0 / positive_integer("features", features)\n    return KerasUnits(',
         (OBJECTS,),
     ),
     Mutant(
@@ -785,11 +790,44 @@ MUTANTS = (
 )
 
 
-def check_mutants() -> None:
-    """Every mutant's text occurs once in its file: none has gone stale."""
-    for mutant in MUTANTS:
-        count = (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.right)
-        assert count == 1, f"{mutant.mistake!r}: {mutant.right!r} occurs {count} times"
+def mutated(mutant: Mutant, text: str) -> str:
+    """The text of the mutant's file with the mistake in it.
+
+    Raises:
+        ValueError: If the right text does not occur once: the mutant has gone stale.
+    """
+    count = text.count(mutant.right)
+    if count != 1:
+        raise ValueError(f"{mutant.mistake!r}: {mutant.right!r} occurs {count} times")
+    return text.replace(mutant.right, mutant.wrong)
+
+
+def check_mutants(mutants: Sequence[Mutant] = MUTANTS) -> None:
+    """Every mutant is a program: not stale, it compiles, and it names nothing that is not there.
+
+    Without that any test would kill it, and that would prove nothing.
+
+    Raises:
+        ValueError: Naming each mutant that is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="sae-oracle-mutants-") as folder:
+        files = {}
+        for number, mutant in enumerate(mutants):
+            text = mutated(mutant, (ROOT / mutant.file).read_text(encoding="utf-8"))
+            files[f"{number}.py"] = mutant.mistake
+            Path(folder, f"{number}.py").write_text(text, encoding="utf-8")
+        # Syntax errors; names that are undefined, or used before they are set.
+        ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--output-format=concise"]
+        options = ["--target-version=py311", "--select=F821,F823", "."]
+        done = subprocess.run([*ruff, *options], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        problems = re.findall(r"^(\d+\.py):\d+:\d+: (.*)$", done.stdout, re.MULTILINE)
+        found = "; ".join(f"{files[file]!r}: {problem}" for file, problem in problems)
+        raise ValueError(f"No programs: {found or done.stdout + done.stderr}")
+
+
+# What is raised by a program that is none, and not by a mistake that somebody could make.
+NO_MISTAKES = "(Syntax|Name|UnboundLocal|Import|ModuleNotFound|Attribute)Error"
 
 
 def killer_of(mutant: Mutant, copy: Path, backend: str, likely: str | None) -> str | None:
@@ -803,7 +841,7 @@ def killer_of(mutant: Mutant, copy: Path, backend: str, likely: str | None) -> s
     """
     path = copy / mutant.file
     original = path.read_text(encoding="utf-8")
-    path.write_text(original.replace(mutant.right, mutant.wrong), encoding="utf-8")
+    path.write_text(mutated(mutant, original), encoding="utf-8")
     try:
         for tests in filter(None, (likely, *mutant.tests)):
             done = subprocess.run(
@@ -823,7 +861,12 @@ def killer_of(mutant: Mutant, copy: Path, backend: str, likely: str | None) -> s
             )
             if done.returncode == 4 and tests == likely:
                 continue  # that test is no longer there
-            if done.returncode != 0:
+            if done.returncode not in (0, 1):
+                raise RuntimeError(f"{mutant.mistake!r}: no test ran.\n{done.stdout[-2000:]}")
+            if done.returncode == 1:
+                accident = re.search(f"^E +{NO_MISTAKES}.*", done.stdout, re.MULTILINE)
+                if accident:
+                    raise RuntimeError(f"{mutant.mistake!r} proves nothing: {accident.group(0)}")
                 failed = re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", done.stdout, re.MULTILINE)
                 return failed[0] if failed else tests
         return None

@@ -107,7 +107,6 @@ class Subject:
                 self.model.compile("sgd")
             except Exception as error:
                 raise CouldNotReviewError(f"compiling raised {described(error)}") from error
-        self.has_loss = True
 
     @property
     def variables(self) -> list[Any]:
