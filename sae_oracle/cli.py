@@ -26,7 +26,7 @@ from sae_oracle.processes import (
     installed,
     problem_with,
     run_backend,
-    write_whole,
+    write_atomically,
 )
 
 EXERCISE_TIME_LIMIT = 1800.0
@@ -98,13 +98,13 @@ def verify(arguments: argparse.Namespace) -> int:
             "backends": found,
             "exercise": exercise,
         }
-        write_whole(arguments.json, json.dumps(everything, indent=1))
+        write_atomically(arguments.json, json.dumps(everything, indent=1))
     if arguments.status is not None:
-        write_whole(arguments.status, report.status_matrix(results))
+        write_atomically(arguments.status, report.status_matrix(results))
     if arguments.report is not None:
         arguments.report.mkdir(exist_ok=True)
         page = arguments.report / "index.html"
-        write_whole(page, report.html_page(results))
+        write_atomically(page, report.html_page(results))
         if exercise:
             write_png(report.exercise_features(exercise), arguments.report / "features.png")
         console.print(f"Report: {page}")
@@ -163,30 +163,32 @@ def review(arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    whole = argparse.ArgumentParser(
+    root = argparse.ArgumentParser(
         prog="sae-oracle",
         description="The numerical reference for Ng's sparse autoencoder, and its Keras proof.",
     )
-    commands = whole.add_subparsers(dest="command", required=True)
-    one = commands.add_parser(
+    commands = root.add_subparsers(dest="command", required=True)
+    verify_parser = commands.add_parser(
         "verify",
         help="hold the Keras objects to the oracle, on every installed backend",
         description="Hold every Keras object to the NumPy oracle on real data. Exit status: 0 "
         "everything is inside its derived bound, 1 something is not, 2 nothing could be verified.",
     )
-    one.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
-    one.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    one.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
-    one.add_argument(
+    verify_parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
+    verify_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    verify_parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
+    verify_parser.add_argument(
         "--report",
         type=Path,
         metavar="DIR",
         help="do the notes' exercise too; write DIR/index.html",
     )
-    one.add_argument("--status", type=Path, metavar="FILE", help="write the status matrix")
-    one.set_defaults(run=verify)
+    verify_parser.add_argument(
+        "--status", type=Path, metavar="FILE", help="write the status matrix"
+    )
+    verify_parser.set_defaults(run=verify)
     benchmark.add_parser(commands).set_defaults(run=bench)
-    two = commands.add_parser(
+    train_parser = commands.add_parser(
         "train",
         help="train the notes' sparse autoencoder by L-BFGS on its exact cost",
         description="Minimise the cost of the notes over the whole data set by L-BFGS; write the "
@@ -194,12 +196,14 @@ def parser() -> argparse.ArgumentParser:
         "notes' exercise. Exit status: 0 trained, 1 failed, 2 bad arguments or data, 130 "
         "interrupted (the best weights seen are written).",
     )
-    two.add_argument("--backend", choices=TRAINING_BACKENDS, help="default: the first installed")
-    two.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    training.add_arguments(two)
-    two.set_defaults(run=train)
+    train_parser.add_argument(
+        "--backend", choices=TRAINING_BACKENDS, help="default: the first installed"
+    )
+    train_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    training.add_arguments(train_parser)
+    train_parser.set_defaults(run=train)
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
-    return whole
+    return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -77,7 +77,7 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
@@ -139,9 +139,9 @@ def run_backend(
         if last.get("kind") in ("result", "error"):
             return last
         errors.seek(0)
-        said = errors.read().strip().splitlines()
+        error_lines = errors.read().strip().splitlines()
     reason = f"no end within {time_limit:.0f} s" if timed_out else f"exit status {code}"
-    return {"kind": "error", "error": f"{reason}: {' | '.join(said[-3:])}"}
+    return {"kind": "error", "error": f"{reason}: {' | '.join(error_lines[-3:])}"}
 
 
 def _killer(process: subprocess.Popen[str], seconds: float) -> Callable[[], bool]:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sae_oracle.processes import console_for, environment, problem_with, python, write_whole
+from sae_oracle.processes import console_for, environment, problem_with, python, write_atomically
 
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
@@ -131,15 +131,15 @@ def review_on(
                 return messages[-1]
             doing = messages[-1]["doing"] if messages else "starting Keras"
             output.seek(0)
-            said = output.read().decode("utf-8", "replace").strip().splitlines()
+            output_lines = output.read().decode("utf-8", "replace").strip().splitlines()
     if code is None:
         reason = f"no end within {time_limit:g} s while {doing}"
     elif code < 0:
         reason = f"the process was ended by {signal.Signals(-code).name} while {doing}"
     else:
         reason = f"the process ended with status {code} while {doing}"
-        if said and not messages:
-            reason += f": {said[-1]}"
+        if output_lines and not messages:
+            reason += f": {output_lines[-1]}"
     failed = {"target": request["target"], "kind": "", "backend": backend, "reason": reason}
     empty: dict[str, Any] = {"findings": [], "guesses": [], "notes": [], "checks": []}
     return {"review": {**failed, **empty}, "on_one_backend": None}
@@ -201,11 +201,11 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
         where = ""
         if len(found["backends"]) < len(reviewed):
             where = "\non " + ", ".join(found["backends"])
-        shown = found["evidence"]
+        evidence = found["evidence"]
         seen = ""
-        if shown is not None:
-            ratio_text = f"\nratio {shown['ratio']}" if shown["ratio"] else ""
-            seen = f"{shown['input']}\nexpected {shown['expected']}\ngot {shown['got']}{ratio_text}"
+        if evidence is not None:
+            seen = f"{evidence['input']}\nexpected {evidence['expected']}\ngot {evidence['got']}"
+            seen += f"\nratio {evidence['ratio']}" if evidence["ratio"] else ""
         other = "".join(f"\nor: {text}" for text in found["alternatives"])
         table.add_row(
             f"[bold {colour}]{found['identifier']}[/]\n{found['severity']}{where}",
@@ -292,21 +292,21 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         if file is None:
             print(text)
             return status
-        write_whole(file, text)
+        write_atomically(file, text)
     print_review(results, console)
     return status
 
 
 def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParser:
     """Add `review` to the commands of the command line and return its parser."""
-    one: argparse.ArgumentParser = commands.add_parser(
+    parser: argparse.ArgumentParser = commands.add_parser(
         "review",
         help="is this implementation right? findings with evidence and the equation to cite",
         description="Review a regularizer, tied layer, loss or model of a sparse autoencoder. "
         "Exit status: 0 it conforms, 1 there are findings, 2 it could not be reviewed.",
     )
-    one.add_argument("target", help="package.module:Object or path/to/file.py:Object")
-    one.add_argument(
+    parser.add_argument("target", help="package.module:Object or path/to/file.py:Object")
+    parser.add_argument(
         "--set",
         action="append",
         type=setting,
@@ -314,34 +314,34 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         help="a constructor argument (may be repeated)",
     )
     for name, symbol in (("rho", "ρ"), ("beta", "β"), ("weight-decay", "λ")):
-        one.add_argument(
+        parser.add_argument(
             f"--{name}",
             type=name_or_number,
             metavar="NAME",
             help=f"the argument that is {symbol}, or its value (guessed from common names)",
         )
-    one.add_argument("--kind", choices=KINDS, help="what it is (detected)")
-    one.add_argument(
+    parser.add_argument("--kind", choices=KINDS, help="what it is (detected)")
+    parser.add_argument(
         "--activation", metavar="NAME", help="the activation of the layer that it is used on"
     )
-    one.add_argument(
+    parser.add_argument(
         "--called-directly",
         action="store_true",
         help="a regularizer's value goes to the loss as it is, not as an activity_regularizer",
     )
-    one.add_argument(
+    parser.add_argument(
         "--replicas",
         action="store_true",
         help="try it on two replicas too (on tensorflow): is the mean global?",
     )
-    one.add_argument(
+    parser.add_argument(
         "--backend",
         choices=(*backends, "all"),
         help="where to run it; all: on every installed backend (default: Keras's own choice)",
     )
-    one.add_argument("--ignore", action="append", metavar="ID", help="leave a finding out")
-    one.add_argument("--time-limit", type=seconds, default=TIME_LIMIT, metavar="SECONDS")
-    one.add_argument(
+    parser.add_argument("--ignore", action="append", metavar="ID", help="leave a finding out")
+    parser.add_argument("--time-limit", type=seconds, default=TIME_LIMIT, metavar="SECONDS")
+    parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON (to standard output)"
     )
-    return one
+    return parser

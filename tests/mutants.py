@@ -936,11 +936,11 @@ def page(recorded: dict[str, Any]) -> str:
     grouped: dict[tuple[str, str], list[str]] = {}
     for survivor in oracle["survived"]:
         reason = survivor["reason"] or "**not known to be**"
-        shown = "several" if "strict=" in reason else f"`{survivor['as']}`"
-        grouped.setdefault((reason, shown), []).append(survivor["function"])
-    for (reason, shown), functions in grouped.items():
+        change = "several" if "strict=" in reason else f"`{survivor['as']}`"
+        grouped.setdefault((reason, change), []).append(survivor["function"])
+    for (reason, change), functions in grouped.items():
         names = ", ".join(f"`{name}`" for name in dict.fromkeys(functions))
-        lines.append(f"| {len(functions)} in {names} | {shown} | {reason} |")
+        lines.append(f"| {len(functions)} in {names} | {change} | {reason} |")
     lines += [
         "",
         "**`keras_impl`** (`tests/mutants.py`: mistakes that people make, each run on each "

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sae_oracle.bench import tables
 from sae_oracle.bench.sizes import NAMES
-from sae_oracle.processes import TRAINING_BACKENDS, installed, problem_with, write_whole
+from sae_oracle.processes import TRAINING_BACKENDS, installed, problem_with, write_atomically
 
 RunBackend = Callable[..., dict[str, Any]]
 
@@ -109,7 +109,7 @@ def bench(
     }
     tables.print_results(results, console)
     if arguments.json is not None:
-        write_whole(arguments.json, json.dumps(results, indent=1) + "\n")
+        write_atomically(arguments.json, json.dumps(results, indent=1) + "\n")
         console.print(f"Written: {arguments.json}")
     if arguments.plot is not None:
         from sae_oracle.bench import plots

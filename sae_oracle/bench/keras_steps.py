@@ -62,10 +62,10 @@ def model(
         *([keras.layers.Activation("sigmoid")] if apart else []),
         keras.layers.Dense(size.features, activation="sigmoid"),
     ]
-    whole = keras.Sequential(layers)
+    model = keras.Sequential(layers)
     # The cheapest optimizer: beside any other the share of the penalty is smaller.
-    whole.compile("sgd", loss=HalfSquaredError(), jit_compile=jit_compile)
-    return whole
+    model.compile("sgd", loss=HalfSquaredError(), jit_compile=jit_compile)
+    return model
 
 
 def variants(jit_compile: bool | str = "auto") -> dict[str, dict[str, Build]]:
@@ -132,24 +132,24 @@ def synchronise() -> None:
         tf.test.experimental.sync_devices()
 
 
-def training_step(whole: keras.Model, x: Any) -> Step:
+def training_step(model: keras.Model, x: Any) -> Step:
     """Return one `train_on_batch` that reconstructs x, waited for."""
 
     def step() -> None:
         # A number on the host: on JAX it is there when the whole step is done.
-        float(ops.convert_to_numpy(whole.train_on_batch(x, x)))
+        float(ops.convert_to_numpy(model.train_on_batch(x, x)))
         synchronise()
 
     return step
 
 
-def epoch(whole: keras.Model, size: Size, batches: int) -> Step:
+def epoch(model: keras.Model, size: Size, batches: int) -> Step:
     """Return one epoch of `fit`, from NumPy data, as people run it."""
     x = np.random.default_rng(1).uniform(size=(size.rows * batches, size.features))
     x = x.astype(np.float32)
 
     def step() -> None:
-        whole.fit(x, x, batch_size=size.rows, epochs=1, verbose=0)
+        model.fit(x, x, batch_size=size.rows, epochs=1, verbose=0)
         synchronise()
 
     return step

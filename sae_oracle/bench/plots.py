@@ -57,21 +57,21 @@ def draw_ratios(results: Results, path: Path, part: str = "step") -> None:
 
 
 def _draw_panel(axes: Any, title: str, rows: list[Row]) -> None:
-    shown = [row for row in rows if row["variant"] != NOT_SHOWN]
-    for position, row in enumerate(shown):
+    drawn = [row for row in rows if row["variant"] != NOT_SHOWN]
+    for position, row in enumerate(drawn):
         ratio = row["ratio"]
         control = "control" in row["variant"]
         colour = "0.6" if control else "C0" if row["way"].startswith("Keras") else "C1"
         axes.plot((ratio["low"], ratio["high"]), (position, position), color=colour, linewidth=2)
         axes.plot(ratio["median"], position, "o", color=colour, markersize=4)
         if control:
-            group = [i for i, other in enumerate(shown) if other["way"] == row["way"]]
+            group = [i for i, other in enumerate(drawn) if other["way"] == row["way"]]
             axes.fill_betweenx(
                 (min(group) - 0.5, max(group) + 0.5), ratio["low"], ratio["high"], color="0.92"
             )
     axes.axvline(1.0, color="0.4", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [f"{row['way']}: {row['variant']}" for row in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_yticks(range(len(drawn)), [f"{row['way']}: {row['variant']}" for row in drawn])
+    axes.set_ylim(len(drawn) - 0.5, -0.5)
     axes.set_title(title, loc="left")
     axes.set_xlabel("time over that of the same without a penalty (grey: the control's interval)")
 

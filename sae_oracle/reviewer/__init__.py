@@ -95,9 +95,9 @@ def review(
         raise ValueError(
             f"`ignore` takes identifiers of findings such as 'SAE402'. Received: {unknown[0]!r}"
         )
-    shown = name or (thing if isinstance(thing, str) else _name(thing))
+    label = name or (thing if isinstance(thing, str) else _name(thing))
     backend = keras.config.backend()
-    into = Findings()
+    findings = Findings()
     target = None
     try:
         target = resolve(
@@ -109,21 +109,21 @@ def review(
             kind=kind,
             name=name,
         )
-        _review(target, into, activation, called_directly, replicas)
+        _review(target, findings, activation, called_directly, replicas)
     except CouldNotReviewError as reason:
         known = "" if target is None else target.kind
         guesses = () if target is None else tuple(target.guesses)
-        return Review(shown, known, backend, guesses=guesses, reason=str(reason))
-    found = [f for f in into.found if f.identifier not in ignore]
+        return Review(label, known, backend, guesses=guesses, reason=str(reason))
+    found = [f for f in findings.found if f.identifier not in ignore]
     found.sort(key=lambda f: (f.severity != "error",))
     return Review(
-        shown,
+        label,
         target.kind,
         backend,
         tuple(found),
         tuple(target.guesses),
-        tuple(dict.fromkeys(into.notes)),
-        tuple(into.checks),
+        tuple(dict.fromkeys(findings.notes)),
+        tuple(findings.checks),
     )
 
 
@@ -133,26 +133,28 @@ def _name(thing: Any) -> str:
 
 def _review(
     target: Target,
-    into: Findings,
+    findings: Findings,
     activation: str | None,
     called_directly: bool,
     replicas: bool = False,
 ) -> None:
     if target.kind == "loss":
-        review_saving(target, into, review_loss(target, into))
+        review_saving(target, findings, review_loss(target, findings))
         return
     if target.kind == "model":
-        review_model(target, into)
-        review_saving(target, into)
+        review_model(target, findings)
+        review_saving(target, findings)
         return
     if target.kind == "regularizer" and "rho" not in target.values:
-        review_weight_regularizer(target, into)
+        review_weight_regularizer(target, findings)
         review_saving(
-            target, into, lambda instance: as_number(instance(tensor([[0.5, -2.0], [1.0, 0.25]])))
+            target,
+            findings,
+            lambda instance: as_number(instance(tensor([[0.5, -2.0], [1.0, 0.25]]))),
         )
         return
     if target.kind == "layer" and "tied_to" in target.parameter:
-        review_tied(target, into)
+        review_tied(target, findings)
         if "rho" not in target.values:
             return
     if target.kind == "layer" and "rho" not in target.values:
@@ -162,30 +164,30 @@ def _review(
             inner = resolve(nested)
             inner.name = target.name
             target.guesses.append(f"its activity_regularizer {_name(nested)} is reviewed")
-            _review(inner, into, activation or getattr(of_layer, "__name__", None), False)
+            _review(inner, findings, activation or getattr(of_layer, "__name__", None), False)
             target.guesses += inner.guesses
             return
         _take_from_a_regularizer(target)
         if "rho" in target.values:
-            review_penalty(target, into, activation=activation)
-            review_saving(target, into, lambda instance: _penalty_of(instance, target))
+            review_penalty(target, findings, activation=activation)
+            review_saving(target, findings, lambda instance: _penalty_of(instance, target))
             return
         raise CouldNotReviewError(
             "nothing of the sparse autoencoder was found in the layer: no ρ (--rho NAME) and no "
             "layer that it is tied to"
         )
     explanation = review_penalty(
-        target, into, called_directly=called_directly, activation=activation
+        target, findings, called_directly=called_directly, activation=activation
     )
     if replicas and explanation is not None:
         rho, beta = target.values["rho"], target.values.get("beta", 1.0)
-        review_replicas(Penalty(target, called_directly), explanation, rho, beta, into)
+        review_replicas(Penalty(target, called_directly), explanation, rho, beta, findings)
     failing = {"SAE127", "SAE601", "SAE602"}
-    if explanation is None and failing & {found.identifier for found in into.found}:
-        review_saving(target, into)
+    if explanation is None and failing & {found.identifier for found in findings.found}:
+        review_saving(target, findings)
         return
     with source.ported(target.thing):
-        review_saving(target, into, lambda instance: _penalty_of(instance, target))
+        review_saving(target, findings, lambda instance: _penalty_of(instance, target))
 
 
 def _take_from_a_regularizer(target: Target) -> None:

@@ -218,7 +218,12 @@ class Explanation:
 
 
 def bounded_sum(
-    taken: str, mean: Choice, divergence: Choice, x: Any, rho: float, precision: str = "float32"
+    input_kind: str,
+    mean: Choice,
+    divergence: Choice,
+    x: Any,
+    rho: float,
+    precision: str = "float32",
 ) -> tuple[float, float]:
     """Return the sum of divergences in float64 and how far a right computation may be from it.
 
@@ -229,12 +234,12 @@ def bounded_sum(
     """
     u = precision_named(precision).unit_roundoff
     with np.errstate(all="ignore"):
-        groups = mean.function(INPUTS[taken](x))
+        groups = mean.function(INPUTS[input_kind](x))
         if np.any(groups < INSIDE) or np.any(groups > 1.0 - INSIDE):
             return float("nan"), float("inf")
         values = divergence.function(rho, groups)
         slopes = np.abs(np.imag(divergence.function(rho, groups + 1e-30j)) / 1e-30)
-        of_input = SIGMOID_ROUNDOFFS * u if taken == "logits" else u
+        of_input = SIGMOID_ROUNDOFFS * u if input_kind == "logits" else u
         of_mean = (x.size + 3.0) * u * groups + of_input
         guard = GUARD * (rho / groups + (1.0 - rho) / (1.0 - groups) + slopes)
         logarithms = np.abs(np.log(groups)) + np.abs(np.log(1.0 - groups))
@@ -353,10 +358,10 @@ def explain(
 
 def _combinations(context: Context) -> Iterator[tuple[float, tuple[str, ...], str, Choice, Choice]]:
     names = sorted(INPUTS, key=lambda name: name != context.input)  # the right one first
-    for taken, mean, divergence in itertools.product(names, MEANS, DIVERGENCES):
-        of_input = _INPUT_MISTAKES.get((context.input, taken), ())
+    for input_kind, mean, divergence in itertools.product(names, MEANS, DIVERGENCES):
+        of_input = _INPUT_MISTAKES.get((context.input, input_kind), ())
         mistakes = of_input + mean.mistakes + divergence.mistakes
-        yield len(of_input) + mean.cost + divergence.cost, mistakes, taken, mean, divergence
+        yield len(of_input) + mean.cost + divergence.cost, mistakes, input_kind, mean, divergence
 
 
 def _units(mean: Choice, x: Any) -> int:
@@ -377,7 +382,7 @@ class _Trial:
 
     cost: float
     mistakes: tuple[str, ...]
-    taken: str
+    input_kind: str
     mean: Choice
     divergence: Choice
     values: Any
@@ -396,16 +401,16 @@ def _trials(
 ) -> Iterator[_Trial]:
     """The combinations of few mistakes that these observations can decide."""
     actual = np.array([o.value for o in observations])
-    for cost, mistakes, taken, mean, divergence in _combinations(context):
+    for cost, mistakes, input_kind, mean, divergence in _combinations(context):
         if len(mistakes) > most_mistakes:
             continue
-        pairs = [bounded_sum(taken, mean, divergence, o.x, o.rho) for o in observations]
+        pairs = [bounded_sum(input_kind, mean, divergence, o.x, o.rho) for o in observations]
         values, bounds = np.array(pairs).T
         decided = np.isfinite(values)
         if not _is_decided(observations, decided) or not np.all(np.isfinite(actual[decided])):
             continue
         units = tuple(_units(mean, o.x) for o in observations)
-        yield _Trial(cost, mistakes, taken, mean, divergence, values, bounds, decided, units)
+        yield _Trial(cost, mistakes, input_kind, mean, divergence, values, bounds, decided, units)
 
 
 def _exact(
@@ -428,7 +433,9 @@ def _exact(
                 words = ", ".join(
                     part
                     for part in (
-                        "" if trial.taken == context.input else f"input taken for {trial.taken}",
+                        ""
+                        if trial.input_kind == context.input
+                        else f"input taken for {trial.input_kind}",
                         trial.divergence.name if trial.divergence.mistakes else "",
                         trial.mean.name if trial.mean.mistakes else "",
                         factor.words,
@@ -438,7 +445,7 @@ def _exact(
                 yield Explanation(
                     trial.cost + factor.cost,
                     trial.mistakes + factor.mistakes,
-                    trial.taken,
+                    trial.input_kind,
                     trial.mean,
                     trial.divergence,
                     factor,
@@ -468,7 +475,7 @@ def _constant_multiples(
                 yield Explanation(
                     trial.cost + factor.cost + 1.2,
                     (*trial.mistakes, *factor.mistakes, "SAE115"),
-                    trial.taken,
+                    trial.input_kind,
                     trial.mean,
                     trial.divergence,
                     _times(constant, factor),
@@ -558,12 +565,12 @@ def _large_guards(
 RIGHT_MEAN, RIGHT_DIVERGENCE = MEANS[0], DIVERGENCES[0]
 
 
-def right_value(x: Any, rho: float, beta: float, taken: str = "activations") -> float:
+def right_value(x: Any, rho: float, beta: float, input_kind: str = "activations") -> float:
     """Return βΣKL, for the evidence; NaN where it is not defined.
 
     >>> right_value(np.array([[0.25], [0.75]]), 0.5, 3.0)
     0.0
     """
     with np.errstate(all="ignore"):
-        groups = RIGHT_MEAN.function(INPUTS[taken](np.asarray(x, dtype=np.float64)))
+        groups = RIGHT_MEAN.function(INPUTS[input_kind](np.asarray(x, dtype=np.float64)))
         return float(beta * np.sum(_forward(rho, groups))) + 0.0

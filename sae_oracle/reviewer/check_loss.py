@@ -108,7 +108,7 @@ def _agree(
     )
 
 
-def review_loss(target: Target, into: Findings) -> Callable[[Any], float] | None:
+def review_loss(target: Target, findings: Findings) -> Callable[[Any], float] | None:
     """Review a loss of (y_true, y_pred); return how to get a number of an instance of it."""
     observed: list[tuple[Pair, float]] = []
 
@@ -120,41 +120,45 @@ def review_loss(target: Target, into: Findings) -> Callable[[Any], float] | None
 
     with source.ported(target.thing) as removed:
         if removed:
-            add_removed(removed, into)
+            add_removed(removed, findings)
         try:
             loss = target.make()
             observed = [((y, h), value(loss, y, h)) for y, h in pairs()]
         except Exception as error:
-            into.add(finding("SAE601", Evidence("(4, 3) targets", "a number", described(error))))
+            findings.add(
+                finding("SAE601", Evidence("(4, 3) targets", "a number", described(error)))
+            )
             return None
-        into.checks.append(f"value on {len(observed)} batches")
+        findings.checks.append(f"value on {len(observed)} batches")
         explanations = explain(observed)
         (y, h), got = observed[0]
-        shown = evidence(f"{y.shape[0]} × {y.shape[1]} targets and outputs", right_value(y, h), got)
+        proof = evidence(f"{y.shape[0]} × {y.shape[1]} targets and outputs", right_value(y, h), got)
         if not explanations:
-            into.add(finding("SAE209", shown))
+            findings.add(finding("SAE209", proof))
         else:
             others = [e for e in explanations[1:] if len(e) == len(explanations[0])]
             for identifier in explanations[0]:
                 if source.documents(target.words, identifier):
-                    into.notes.append(f"{identifier} is documented as its scaling")
+                    findings.notes.append(f"{identifier} is documented as its scaling")
                 else:
-                    into.add(finding(identifier, shown, "", tuple(" and ".join(o) for o in others)))
+                    findings.add(
+                        finding(identifier, proof, "", tuple(" and ".join(o) for o in others))
+                    )
         with quietly():
             if has_gradients() and explanations:
-                _check_gradient(loss, y, h, got / right_value(y, h), explanations[0], into)
-    check_backends(target, into)
+                _check_gradient(loss, y, h, got / right_value(y, h), explanations[0], findings)
+    check_backends(target, findings)
     if not inspect.isclass(source.subject_of(target.thing)):
         return None
     return lambda instance: value(instance, *pairs()[0])
 
 
 def _check_gradient(
-    loss: Any, y: Any, h: Any, ratio: float, mistakes: tuple[str, ...], into: Findings
+    loss: Any, y: Any, h: Any, ratio: float, mistakes: tuple[str, ...], findings: Findings
 ) -> None:
     if {"SAE204", "SAE205"} & set(mistakes):
         return
-    into.checks.append("gradient")
+    findings.checks.append("gradient")
 
     def scalar(t: Any) -> Any:
         return keras.ops.mean(loss(tensor(y), t))
@@ -162,10 +166,10 @@ def _check_gradient(
     try:
         actual = gradient_of(scalar, h)
     except Exception as error:
-        into.add(finding("SAE302", Evidence("by the output", "a gradient", described(error))))
+        findings.add(finding("SAE302", Evidence("by the output", "a gradient", described(error))))
         return
     expected = ratio * (h - y) / len(y)
     if np.all(np.abs(actual - expected) <= 64.0 * _U * np.max(np.abs(expected))):
         return
-    shown = evidence("by the first output", float(expected[0, 0]), float(actual[0, 0]))
-    into.add(finding("SAE301" if not np.any(actual) else "SAE304", shown))
+    proof = evidence("by the first output", float(expected[0, 0]), float(actual[0, 0]))
+    findings.add(finding("SAE301" if not np.any(actual) else "SAE304", proof))

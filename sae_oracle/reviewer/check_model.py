@@ -172,7 +172,7 @@ def _features(model: Any) -> int:
     return 6
 
 
-def review_model(target: Target, into: Findings) -> None:
+def review_model(target: Target, findings: Findings) -> None:
     """Review a model by its loss.
 
     Raises:
@@ -181,13 +181,13 @@ def review_model(target: Target, into: Findings) -> None:
     hyper = {role: value for role, value in target.values.items() if role in target.parameter}
     with quietly(), source.ported(target.thing) as removed:
         if removed:
-            add_removed(removed, into)
+            add_removed(removed, findings)
         try:
             subject = Subject(target, {})
         except CouldNotReviewError:
             raise
         except Exception as error:
-            into.add(
+            findings.add(
                 finding("SAE601", Evidence("making and calling it", "a model", described(error)))
             )
             return
@@ -196,7 +196,7 @@ def review_model(target: Target, into: Findings) -> None:
             raise CouldNotReviewError(
                 "its output is not that of dense layers with sigmoid, tanh, relu or linear units"
             )
-        into.checks.append(
+        findings.checks.append(
             f"network: {len(network.kernels)} dense layers, {', '.join(network.activations)}"
         )
         items = _classified(subject)
@@ -208,12 +208,12 @@ def review_model(target: Target, into: Findings) -> None:
                 "its own train_step hides its loss: move the terms to compute_loss or add_loss"
             )
         subject.keep_inside(network, 13, 0.1, 0.6)
-        if not _review_reconstruction(target, subject, into):
-            _review_total(target, subject, network, into)
+        if not _review_reconstruction(target, subject, findings):
+            _review_total(target, subject, network, findings)
             return
-        _review_decay(target, subject, network, into)
-        _review_sparsity(target, subject, network, items, hyper, into)
-        _review_regularizers(target, subject, into)
+        _review_decay(target, subject, network, findings)
+        _review_sparsity(target, subject, network, items, hyper, findings)
+        _review_regularizers(target, subject, findings)
 
 
 def _batches(features: int) -> list[Any]:
@@ -257,7 +257,7 @@ def _classified(subject: Subject) -> list[int]:
     ]
 
 
-def _review_reconstruction(target: Target, subject: Subject, into: Findings) -> bool:
+def _review_reconstruction(target: Target, subject: Subject, findings: Findings) -> bool:
     """Review the loss beside `model.losses`; return whether it is the reconstruction alone."""
     observed = []
     for x in _batches(subject.features):
@@ -265,16 +265,16 @@ def _review_reconstruction(target: Target, subject: Subject, into: Findings) -> 
             output, penalties = subject.penalties(x)
             rest = subject.total(x) - sum(penalties)
         except Exception as error:
-            into.notes.append(f"its training loss is not known: {described(error)}")
+            findings.notes.append(f"its training loss is not known: {described(error)}")
             return True
         observed.append(((x, output), rest))
     if all(abs(rest) <= 1e-6 for _, rest in observed):
-        into.notes.append("it was not compiled with a loss: the reconstruction is not reviewed")
+        findings.notes.append("it was not compiled with a loss: the reconstruction is not reviewed")
         return True
-    into.checks.append("reconstruction")
+    findings.checks.append("reconstruction")
     penalty = max(abs(subject.total(x) - rest) for ((x, _), rest) in observed)
     if not np.isfinite(penalty):
-        into.notes.append("the penalties are not finite: the reconstruction is not reviewed")
+        findings.notes.append("the penalties are not finite: the reconstruction is not reviewed")
         return True
     # The reconstruction is what is left when the penalties are subtracted: it carries their
     # roundings too.
@@ -284,15 +284,15 @@ def _review_reconstruction(target: Target, subject: Subject, into: Findings) -> 
     if not explanations and type(subject.model).compute_loss is not keras.Model.compute_loss:
         return False
     (x, h), got = observed[0]
-    shown = evidence(f"{x.shape[0]} × {x.shape[1]} inputs", check_loss.right_value(x, h), got)
+    proof = evidence(f"{x.shape[0]} × {x.shape[1]} inputs", check_loss.right_value(x, h), got)
     if not explanations:
-        into.add(finding("SAE209", shown))
+        findings.add(finding("SAE209", proof))
         return True
     for identifier in explanations[0]:
         if source.documents(target.words, identifier):
-            into.notes.append(f"{identifier} is documented as its scaling")
+            findings.notes.append(f"{identifier} is documented as its scaling")
         else:
-            into.add(finding(identifier, shown))
+            findings.add(finding(identifier, proof))
     return True
 
 
@@ -318,7 +318,7 @@ def _explain_difference(
     ]
 
 
-def _review_total(target: Target, subject: Subject, network: Network, into: Findings) -> None:
+def _review_total(target: Target, subject: Subject, network: Network, findings: Findings) -> None:
     """Review a loss that the model computes itself: the three terms that add up to it."""
     rho, beta = target.values.get("rho"), target.values.get("beta")
     decay = target.values.get("weight_decay", 0.0)
@@ -326,7 +326,7 @@ def _review_total(target: Target, subject: Subject, network: Network, into: Find
         raise CouldNotReviewError(
             "its loss has terms of its own and ρ is not known: say it (--rho NAME, or --rho 0.05)"
         )
-    into.checks.append("the sum of the three terms")
+    findings.checks.append("the sum of the three terms")
     known_beta = 1.0 if beta is None else beta
     kernels = sorted({k for k, _ in network.kernels})
     seen = []
@@ -372,19 +372,19 @@ def _review_total(target: Target, subject: Subject, network: Network, into: Find
     a = np.concatenate(layers[:-1], axis=1)
     right = check_loss.right_value(x, layers[-1]) + 0.5 * decay * squares
     right += candidates.right_value(a, rho, known_beta)
-    shown = evidence(f"the loss of {len(x)} samples", right, total)
+    proof = evidence(f"the loss of {len(x)} samples", right, total)
     if not explained:
-        into.add(finding("SAE209", shown, "(The model's own loss, penalties included.)"))
+        findings.add(finding("SAE209", proof, "(The model's own loss, penalties included.)"))
         return
     alternatives = tuple(" and ".join(m) for _, m in explained[1:] if _ <= explained[0][0] + 0.5)
     for identifier in dict.fromkeys(explained[0][1]):
         if source.documents(target.words, identifier):
-            into.notes.append(f"{identifier} is documented as its scaling")
+            findings.notes.append(f"{identifier} is documented as its scaling")
         else:
-            into.add(finding(identifier, shown, "", alternatives))
+            findings.add(finding(identifier, proof, "", alternatives))
 
 
-def _review_decay(target: Target, subject: Subject, network: Network, into: Findings) -> None:
+def _review_decay(target: Target, subject: Subject, network: Network, findings: Findings) -> None:
     """Find the factor of every weight's square in the losses that do not depend on the input."""
     decay = target.values.get("weight_decay")
     x = _batches(subject.features)[0]
@@ -406,54 +406,54 @@ def _review_decay(target: Target, subject: Subject, network: Network, into: Find
         variable.assign(w.astype("float32"))
         gained, doubled = here - without, twice - without
         if gained != 0.0 and abs(doubled - 4.0 * gained) > 1e-3 * abs(gained):
-            shown = evidence("weights twice as large", 4.0 * gained, doubled)
-            into.add(finding("SAE218", shown))
+            proof = evidence("weights twice as large", 4.0 * gained, doubled)
+            findings.add(finding("SAE218", proof))
             return
         coefficients.append(gained / float(np.sum(w**2)))
     used = {k for k, _ in network.kernels}
     tied = len(network.kernels) > len(used)
     biases = [i for i, w in enumerate(weights) if w.ndim == 1]
     if any(c > 1e-9 for c in coefficients):
-        into.checks.append("weight decay")
+        findings.checks.append("weight decay")
     decayed = [i for i in biases if coefficients[i] > 1e-9]
     if decayed:
-        shown = Evidence("the biases", "no decay", f"{coefficients[decayed[0]]:.4g} Σb²")
-        into.add(finding("SAE213", shown))
+        proof = Evidence("the biases", "no decay", f"{coefficients[decayed[0]]:.4g} Σb²")
+        findings.add(finding("SAE213", proof))
     of_kernels = {k: coefficients[k] for k in sorted(used)}
     largest = max(of_kernels.values(), default=0.0)
     bare = [k for k, c in of_kernels.items() if c <= 1e-9]
     if largest > 1e-9 and bare:
-        shown = Evidence(
+        proof = Evidence(
             f"kernel {list(of_kernels).index(bare[0])}", f"{largest:.4g} ΣW²", "no decay"
         )
-        into.add(finding("SAE214", shown))
+        findings.add(finding("SAE214", proof))
     if decay is None:
         if largest > 1e-9:
-            into.notes.append(f"weight decay is {largest:.6g} ΣW²: λ = {2.0 * largest:.6g}")
+            findings.notes.append(f"weight decay is {largest:.6g} ΣW²: λ = {2.0 * largest:.6g}")
         return
     if largest <= 1e-9:
         if decay > 0.0:
-            shown = Evidence(f"λ = {decay:g}", f"{decay / 2.0:.4g} ΣW²", "no decay")
-            into.add(finding("SAE214", shown))
+            proof = Evidence(f"λ = {decay:g}", f"{decay / 2.0:.4g} ΣW²", "no decay")
+            findings.add(finding("SAE214", proof))
         return
     ratio = largest / (decay / 2.0)
-    shown = evidence(f"the factor of ΣW², λ = {decay:g}", decay / 2.0, largest)
+    proof = evidence(f"the factor of ΣW², λ = {decay:g}", decay / 2.0, largest)
     if abs(ratio - 1.0) <= 1e-3:
         if tied and not source.documents(target.words, "SAE216"):
-            into.add(finding("SAE216", evidence("Σ over both uses", decay, largest)))
+            findings.add(finding("SAE216", evidence("Σ over both uses", decay, largest)))
     elif abs(ratio - 2.0) <= 1e-3:
         if tied and source.documents(target.words, "SAE215"):
-            into.notes.append("a tied kernel counts twice in the weight decay, as documented")
+            findings.notes.append("a tied kernel counts twice in the weight decay, as documented")
         elif tied:
-            into.add(finding("SAE215", shown, "", ("SAE211 (λ in place of λ/2)",)))
+            findings.add(finding("SAE215", proof, "", ("SAE211 (λ in place of λ/2)",)))
         elif source.documents(target.words, "SAE211"):
-            into.notes.append("SAE211 is documented as its scaling")
+            findings.notes.append("SAE211 is documented as its scaling")
         else:
-            into.add(finding("SAE211", shown))
+            findings.add(finding("SAE211", proof))
     elif source.documents(target.words, "SAE212"):
-        into.notes.append("SAE212 is documented as its scaling")
+        findings.notes.append("SAE212 is documented as its scaling")
     else:
-        into.add(finding("SAE212", shown))
+        findings.add(finding("SAE212", proof))
 
 
 def _review_sparsity(
@@ -462,17 +462,17 @@ def _review_sparsity(
     network: Network,
     items: list[int],
     hyper: dict[str, float],
-    into: Findings,
+    findings: Findings,
 ) -> None:
     """Hold the losses that depend on the input to βΣKL of the hidden layers."""
     if not items:
         if target.values.get("beta"):
-            shown = Evidence(f"β = {target.values['beta']:g}", "βΣKL in the losses", "nothing")
-            into.add(finding("SAE113", shown))
+            proof = Evidence(f"β = {target.values['beta']:g}", "βΣKL in the losses", "nothing")
+            findings.add(finding("SAE113", proof))
         else:
-            into.notes.append("it has no sparsity term")
+            findings.notes.append("it has no sparsity term")
         return
-    into.checks.append("sparsity")
+    findings.checks.append("sparsity")
     inner = [name for name in network.activations[:-1] if name in ("relu", "tanh", "linear")]
     rho, beta = target.values.get("rho"), target.values.get("beta")
     nested = _nested_regularizers(subject.model)
@@ -524,12 +524,12 @@ def _review_sparsity(
     if inner and context.input == "activations" and broken:
         means = np.concatenate([np.mean(o.x, axis=0) for o in broken])
         worst = means[np.argmax(np.abs(means - 0.5))]
-        shown = Evidence(
+        proof = Evidence(
             f"hidden units with {inner[0]}, mean activation {worst:.3g}",
             "a finite penalty",
             f"{broken[0].value}",
         )
-        into.add(finding("SAE403", shown, f"(The hidden activation is {inner[0]}.)"))
+        findings.add(finding("SAE403", proof, f"(The hidden activation is {inner[0]}.)"))
     if not usable:
         return
     best = candidates.explain(usable, context)
@@ -541,18 +541,18 @@ def _review_sparsity(
         ]
         if len(decided) >= 4:
             o = decided[0]
-            shown = evidence(
+            proof = evidence(
                 _given(o),
                 candidates.right_value(o.x, o.rho, o.beta, context.input),
                 o.value,
             )
-            into.add(finding("SAE199", shown))
+            findings.add(finding("SAE199", proof))
         else:
-            into.notes.append("hidden activations leave [0, 1]: the KL is not defined there")
+            findings.notes.append("hidden activations leave [0, 1]: the KL is not defined there")
         return
     explanation = best[0]
     o = usable[0]
-    shown = evidence(
+    proof = evidence(
         _given(o),
         candidates.right_value(o.x, o.rho, o.beta, context.input),
         o.value,
@@ -560,9 +560,9 @@ def _review_sparsity(
     alternatives = tuple(" and ".join(e.mistakes) + f" ({e.words})" for e in best[1:])
     for identifier in dict.fromkeys(explanation.mistakes):
         if source.documents(target.words, identifier):
-            into.notes.append(f"{identifier} is documented as its scaling")
+            findings.notes.append(f"{identifier} is documented as its scaling")
         else:
-            into.add(finding(identifier, shown, "", alternatives))
+            findings.add(finding(identifier, proof, "", alternatives))
 
 
 def _given(o: Observation) -> str:
@@ -585,7 +585,7 @@ def _outside(
     return broken
 
 
-def _review_regularizers(target: Target, subject: Subject, into: Findings) -> None:
+def _review_regularizers(target: Target, subject: Subject, findings: Findings) -> None:
     """Review the activity regularizers inside by themselves; their formula is known by now."""
     for layer in subject.model._flatten_layers(include_self=False):
         thing = getattr(layer, "activity_regularizer", None)
@@ -599,10 +599,10 @@ def _review_regularizers(target: Target, subject: Subject, into: Findings) -> No
             review_saving(inner, collected)
         except CouldNotReviewError:
             continue
-        into.checks.append(f"the regularizer {inner.name} by itself")
+        findings.checks.append(f"the regularizer {inner.name} by itself")
         for found in collected.found:
             if not found.identifier.startswith("SAE1"):
-                into.add(found)
+                findings.add(found)
 
 
 def _has_activity_regularizer(model: Any) -> bool:

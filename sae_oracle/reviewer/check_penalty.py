@@ -185,7 +185,7 @@ def expected_input(target: Target) -> str:
     return "activations"
 
 
-def probes(taken: str) -> list[Any]:
+def probes(input_kind: str) -> list[Any]:
     """Return inputs with structure: every sample and every unit is another."""
     generator = np.random.default_rng(7)
     inputs = []
@@ -193,16 +193,16 @@ def probes(taken: str) -> list[Any]:
         units = generator.uniform(0.3, 1.0, size=n)
         inputs.append(generator.uniform(0.02, 0.11, size=(m, n)) * units + 0.005)
     inputs += [generator.uniform(0.08, 0.92, size=shape) for shape in _WIDE]
-    if taken == "logits":
+    if input_kind == "logits":
         inputs += [generator.normal(size=shape) * 2.0 - 1.0 for shape in _WIDE]
-    if taken == "symmetric":
+    if input_kind == "symmetric":
         inputs += [generator.uniform(-0.9, 0.8, size=shape) for shape in _WIDE]
     return [x.astype("float32").astype("float64") for x in inputs]
 
 
 def review_penalty(
     target: Target,
-    into: Findings,
+    findings: Findings,
     *,
     called_directly: bool = False,
     activation: str | None = None,
@@ -211,7 +211,7 @@ def review_penalty(
 
     Args:
         target: A regularizer or layer with a ρ.
-        into: Where findings go.
+        findings: Where they go.
         called_directly: Whether a regularizer is called by hand or under `add_loss`.
         activation: The activation of the layer that it is used on, if known.
 
@@ -234,45 +234,45 @@ def review_penalty(
         target.guesses.append("no β was found: it is taken to be 1")
     with source.ported(target.thing) as removed:
         if removed:
-            add_removed(removed, into)
-        return _review_formula_and_more(penalty, into, rho, beta, beta_is_known, activation)
+            add_removed(removed, findings)
+        return _review_formula_and_more(penalty, findings, rho, beta, beta_is_known, activation)
 
 
-def add_removed(removed: Sequence[str], into: Findings) -> None:
+def add_removed(removed: Sequence[str], findings: Findings) -> None:
     """Add the finding of calls that no longer exist."""
     names = ", ".join(f"`{call}`" for call in sorted(removed))
     detail = f"({names}. The rest is reviewed with keras.ops in their place.)"
-    into.add(finding("SAE603", Evidence("source", "keras.ops", names), detail))
+    findings.add(finding("SAE603", Evidence("source", "keras.ops", names), detail))
 
 
 def _review_formula_and_more(
     penalty: Penalty,
-    into: Findings,
+    findings: Findings,
     rho: float,
     beta: float,
     beta_is_known: bool,
     activation: str | None,
 ) -> Explanation | None:
     target = penalty.target
-    taken = expected_input(target)
-    if taken != "activations":
-        into.notes.append(f"it says that it takes {_said(taken)}")
+    input_kind = expected_input(target)
+    if input_kind != "activations":
+        findings.notes.append(f"it says that it takes {_in_words(input_kind)}")
     try:
-        observations, stateful = _observe(penalty, rho, beta, taken)
+        observations, stateful = _observe(penalty, rho, beta, input_kind)
     except CouldNotReviewError:
         raise
     except ShapeError as error:
-        into.add(finding("SAE127", Evidence("activations (4, 3)", "shape ()", str(error))))
+        findings.add(finding("SAE127", Evidence("activations (4, 3)", "shape ()", str(error))))
         return None
     except Exception as error:
         held = [] if penalty.is_layer else _variables(_instance(penalty, rho, beta))
         if held:  # state of one width, most likely
-            shown = Evidence("a second width", "a number", described(error))
-            into.add(finding("SAE604", shown, f"(It holds {', '.join(held)}.)"))
+            proof = Evidence("a second width", "a number", described(error))
+            findings.add(finding("SAE604", proof, f"(It holds {', '.join(held)}.)"))
         else:
-            _raised(target, error, into)
+            _raised(target, error, findings)
         return None
-    into.checks.append(f"value on {len(observations)} inputs")
+    findings.checks.append(f"value on {len(observations)} inputs")
     if penalty.is_layer and all(o.value == 0.0 for o in observations):
         raise CouldNotReviewError("the layer adds nothing to the losses")
     is_regularizer = not penalty.is_layer
@@ -280,7 +280,7 @@ def _review_formula_and_more(
         is_regularizer and _variables(penalty.make(rho, beta)) != []
     ):
         change = stateful or "it holds " + ", ".join(_variables(penalty.make(rho, beta)))
-        into.add(finding("SAE604", Evidence("the same input again", "the same value", change)))
+        findings.add(finding("SAE604", Evidence("the same input again", "the same value", change)))
     context = Context(
         divided=penalty.divided
         or (
@@ -288,55 +288,55 @@ def _review_formula_and_more(
             and getattr(penalty.make(rho, beta), "activity_regularizer", None) is not None
             and keras_divides_activity_by_batch()
         ),
-        input=taken,
+        input=input_kind,
         beta_is_known=beta_is_known,
     )
-    best = _explain(penalty, observations, context, into, stateful)
+    best = _explain(penalty, observations, context, findings, stateful)
     explanation = best[0] if best else None
-    _report_formula(penalty, observations, best, context, into)
+    _report_formula(penalty, observations, best, context, findings)
     exact = explanation if explanation is None or not explanation.words.startswith("ε") else None
     if has_gradients():
         with quietly():
-            _check_gradient(penalty, exact, rho, beta, context, into)
+            _check_gradient(penalty, exact, rho, beta, context, findings)
     with quietly():
-        _check_edges(penalty, explanation, rho, beta, taken, activation, into)
-        _check_half_precision(penalty, rho, beta, into)
-        _check_compiled(penalty, rho, beta, into)
+        _check_edges(penalty, explanation, rho, beta, input_kind, activation, findings)
+        _check_half_precision(penalty, rho, beta, findings)
+        _check_compiled(penalty, rho, beta, findings)
         if penalty.is_layer and explanation is not None:
-            _check_masks(penalty, explanation, rho, beta, into)
-    check_backends(target, into)
+            _check_masks(penalty, explanation, rho, beta, findings)
+    check_backends(target, findings)
     return explanation
 
 
-def _said(taken: str) -> str:
-    return {"logits": "logits", "symmetric": "activations in [−1, 1]"}[taken]
+def _in_words(input_kind: str) -> str:
+    return {"logits": "logits", "symmetric": "activations in [−1, 1]"}[input_kind]
 
 
 class ShapeError(Exception):
     """What was returned is not one number."""
 
 
-def _raised(target: Target, error: BaseException, into: Findings) -> None:
+def _raised(target: Target, error: BaseException, findings: Findings) -> None:
     if is_our_own(error):
         raise error
-    shown = Evidence("a call on float32 activations", "a number", described(error))
+    proof = Evidence("a call on float32 activations", "a number", described(error))
     foreign = [c for c in source.calls(target.thing) if c.package in source.BACKEND_PACKAGES]
     foreign = [c for c in foreign if c.package != keras.config.backend()]
     if foreign:
         names = ", ".join(f"`{call.name}`" for call in foreign)
-        into.add(finding("SAE602", shown, f"({names}; this is {keras.config.backend()})"))
+        findings.add(finding("SAE602", proof, f"({names}; this is {keras.config.backend()})"))
     else:
-        into.add(finding("SAE601", shown))
+        findings.add(finding("SAE601", proof))
 
 
 def _observe(
-    penalty: Penalty, rho: float, beta: float, taken: str
+    penalty: Penalty, rho: float, beta: float, input_kind: str
 ) -> tuple[list[Observation], str]:
     """Return what reaches the loss on every probe, and how a second call differs if it does."""
     observations: list[Observation] = []
     target = penalty.target
     _check_scalar(penalty, rho, beta)
-    for k, x in enumerate(probes(taken)):
+    for k, x in enumerate(probes(input_kind)):
         chosen_rho = ((rho, *_RHOS)[k % 4]) if "rho" in target.parameter else rho
         chosen_beta = ((beta, *_BETAS)[k % 5]) if "beta" in target.parameter else beta
         try:
@@ -384,7 +384,7 @@ def _explain(
     penalty: Penalty,
     observations: Sequence[Observation],
     context: Context,
-    into: Findings,
+    findings: Findings,
     stateful: str,
 ) -> list[Explanation]:
     best = explain(observations, context)
@@ -408,7 +408,7 @@ def _explain(
                 ]
                 found = explain(moved, context, most_mistakes=1)
                 if found and not found[0].mistakes:
-                    into.notes.append(f"{RUNNING} (`{name}`)")
+                    findings.notes.append(f"{RUNNING} (`{name}`)")
                     return found
     return []
 
@@ -418,27 +418,27 @@ def _report_formula(
     observations: Sequence[Observation],
     best: list[Explanation],
     context: Context,
-    into: Findings,
+    findings: Findings,
 ) -> None:
     target = penalty.target
     if not best:
-        if any(found.identifier == "SAE604" for found in into.found):
+        if any(found.identifier == "SAE604" for found in findings.found):
             return
         constant = _fixed_rho(penalty, observations, context)
         if constant is not None:
             first = observations[0]
-            shown = Evidence(
+            proof = Evidence(
                 f"ρ = {', '.join(number(r) for r in sorted({o.rho for o in observations}))}",
                 "another penalty for each",
                 f"always that of ρ = {constant:g}, such as {number(first.value)}",
             )
-            into.add(finding("SAE116", shown))
+            findings.add(finding("SAE116", proof))
             return
         worst = max(observations, key=lambda o: _misfit(o, context))
-        shown = evidence(
+        proof = evidence(
             _given(worst), right_value(worst.x, worst.rho, worst.beta, context.input), worst.value
         )
-        into.add(finding("SAE199", shown))
+        findings.add(finding("SAE199", proof))
         return
     explanation = best[0]
     if not explanation.mistakes:
@@ -449,7 +449,7 @@ def _report_formula(
         if set(other.mistakes) != set(explanation.mistakes)
     ]
     telling = max(observations, key=lambda o: _misfit(o, context))
-    shown = evidence(
+    proof = evidence(
         _given(telling),
         right_value(telling.x, telling.rho, telling.beta, context.input),
         telling.value,
@@ -457,7 +457,9 @@ def _report_formula(
     counted = list(dict.fromkeys(explanation.mistakes))
     for identifier in counted:
         if source.documents(target.words, identifier):
-            into.notes.append(f"{identifier} is documented as its scaling ({explanation.words})")
+            findings.notes.append(
+                f"{identifier} is documented as its scaling ({explanation.words})"
+            )
             continue
         detail = ""
         if identifier in ("SAE101", "SAE102"):
@@ -467,7 +469,7 @@ def _report_formula(
         elif identifier in ("SAE112", "SAE115", "SAE119", "SAE126", "SAE114"):
             words = explanation.divergence.name if identifier == "SAE119" else explanation.words
             detail = f"({words})"
-        into.add(finding(identifier, shown, detail, tuple(alternatives)))
+        findings.add(finding(identifier, proof, detail, tuple(alternatives)))
 
 
 def _misfit(o: Observation, context: Context) -> float:
@@ -507,7 +509,7 @@ def _check_gradient(
     rho: float,
     beta: float,
     context: Context,
-    into: Findings,
+    findings: Findings,
 ) -> None:
     x = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
     if explanation is not None and "SAE104" in explanation.mistakes:
@@ -517,7 +519,7 @@ def _check_gradient(
         fed = prepared_input(layer, x)
         if fed is not x:
             x, explanation = fed, None
-    into.checks.append("gradient")
+    findings.checks.append("gradient")
     target = penalty.target
     written = source.cuts(target.thing)
     detail = f"(In the source: {', '.join(f'`{cut}`' for cut in written)}.)" if written else ""
@@ -525,44 +527,46 @@ def _check_gradient(
     try:
         actual = gradient_of(penalty.function(x, rho, beta), x)
     except Exception as error:
-        into.add(finding("SAE302", Evidence(given, "a gradient", described(error)), detail))
+        findings.add(finding("SAE302", Evidence(given, "a gradient", described(error)), detail))
         return
     largest = float(np.max(np.abs(actual))) if actual.size else 0.0
-    if penalty.is_layer and RUNNING in " ".join(into.notes):
+    if penalty.is_layer and RUNNING in " ".join(findings.notes):
         if largest == 0.0:
-            into.add(finding("SAE301", Evidence(given, "a gradient", "0"), detail))
+            findings.add(finding("SAE301", Evidence(given, "a gradient", "0"), detail))
         return  # its value changes with every call
     scale = float(x.shape[0]) if context.divided else 1.0
     if explanation is None:
         numerical, uncertainty = _numerical_slope(penalty, x, rho, beta)
         along = float(np.sum(actual))
         if largest == 0.0 and abs(numerical) > 10.0 * uncertainty:
-            shown = evidence(f"{given}, all raised together", numerical, along)
-            into.add(finding("SAE301", shown, detail))
+            proof = evidence(f"{given}, all raised together", numerical, along)
+            findings.add(finding("SAE301", proof, detail))
         elif abs(along - numerical) > 10.0 * uncertainty + 0.05 * abs(numerical):
-            shown = evidence(f"{given}, all raised together", numerical, along)
-            into.add(finding("SAE304", shown, detail))
+            proof = evidence(f"{given}, all raised together", numerical, along)
+            findings.add(finding("SAE304", proof, detail))
         return
     expected = scale * explanation.gradient(x, rho, beta)
     allowed = _gradient_bound(explanation, x, rho, beta, scale)
     if np.all(np.abs(actual - expected) <= allowed):
         return
     worst = np.unravel_index(int(np.argmax(np.abs(actual - expected) / allowed)), x.shape)
-    shown = evidence(f"{given}, by the activation {worst}".replace("np.int64", ""), 0.0, 0.0)
-    shown = evidence(
+    proof = evidence(f"{given}, by the activation {worst}".replace("np.int64", ""), 0.0, 0.0)
+    proof = evidence(
         f"{given}, by activation {tuple(int(i) for i in worst)}",
         float(expected[worst]),
         float(actual[worst]),
     )
     if largest == 0.0:
-        into.add(finding("SAE301", shown, detail))
+        findings.add(finding("SAE301", proof, detail))
         return
     ratios = actual / expected
     constant = float(ratios.flat[int(np.argmax(np.abs(expected)))])
     if np.all(np.abs(actual - constant * expected) <= 2.0 * abs(constant) * allowed):
-        into.add(finding("SAE303", shown, f"(The constant is {constant:.4g}.)"))
+        findings.add(finding("SAE303", proof, f"(The constant is {constant:.4g}.)"))
         return
-    into.add(finding("SAE304", shown, _part(explanation, x, rho, beta, scale, actual) or detail))
+    findings.add(
+        finding("SAE304", proof, _part(explanation, x, rho, beta, scale, actual) or detail)
+    )
 
 
 def _gradient_bound(explanation: Explanation, x: Any, rho: float, beta: float, scale: float) -> Any:
@@ -619,18 +623,18 @@ def _check_edges(
     explanation: Explanation | None,
     rho: float,
     beta: float,
-    taken: str,
+    input_kind: str,
     activation: str | None,
-    into: Findings,
+    findings: Findings,
 ) -> None:
-    into.checks.append("dead, saturated and out-of-range units")
+    findings.checks.append("dead, saturated and out-of-range units")
     if explanation is not None:
-        taken = explanation.input
+        input_kind = explanation.input
         if {"SAE119", "SAE122"} & set(explanation.mistakes):
             return
     base = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
     sums = explanation is not None and "SAE104" in explanation.mistakes
-    whole = explanation is not None and bool(
+    is_global = explanation is not None and bool(
         {"SAE105", "SAE106", "SAE107"} & set(explanation.mistakes)
     )
     target = penalty.target
@@ -638,9 +642,9 @@ def _check_edges(
     activation = activation or (name if penalty.is_layer else None)
     bounded_layer = penalty.is_layer and activation in ("sigmoid", "softmax", "hard_sigmoid")
     edges: dict[str, tuple[float, ...]]
-    if taken == "logits":
+    if input_kind == "logits":
         edges = {"dead": (-200.0,), "saturated": (200.0,), "outside": ()}
-    elif taken == "symmetric":
+    elif input_kind == "symmetric":
         edges = {"dead": (-1.0,), "saturated": (1.0,), "outside": (-1.5, 1.5)}
     else:
         edges = {"dead": (0.0,), "saturated": (1.0,), "outside": (-0.5, 1.5)}
@@ -653,7 +657,7 @@ def _check_edges(
             x = _at_edge(base, column / divisor)
             if sums:
                 x[:, 1:] = x[:, 1:] / divisor
-            if whole:
+            if is_global:
                 x[:] = column
             if bounded_layer and place == "outside":
                 continue
@@ -661,31 +665,31 @@ def _check_edges(
             if state is None:
                 continue
             value, gradient = state
-            shown_input = {
-                "dead": f"a dead unit (ρ̂ = {0 if taken != 'logits' else 'σ(−200)'})",
-                "saturated": f"a saturated unit (ρ̂ = {1 if taken != 'logits' else 'σ(200)'})",
+            input_words = {
+                "dead": f"a dead unit (ρ̂ = {0 if input_kind != 'logits' else 'σ(−200)'})",
+                "saturated": f"a saturated unit (ρ̂ = {1 if input_kind != 'logits' else 'σ(200)'})",
                 "outside": f"a unit with mean activation {column:g}",
             }[place]
             broken = not np.isfinite(value)
             gradient_broken = gradient is not None and not np.all(np.isfinite(gradient))
             if broken or gradient_broken:
                 got = number(value) if broken else "a gradient of NaN or infinity"
-                shown = Evidence(f"{shown_input}, ρ = {rho:g}", "a finite penalty", got)
+                proof = Evidence(f"{input_words}, ρ = {rho:g}", "a finite penalty", got)
                 if place != "outside":
-                    into.add(finding("SAE401", shown))
+                    findings.add(finding("SAE401", proof))
                 elif _is_for_sigmoid(target, activation):
-                    into.notes.append("it is documented for sigmoid activations, inside [0, 1]")
+                    findings.notes.append("it is documented for sigmoid activations, inside [0, 1]")
                 else:
-                    into.add(finding("SAE403", shown, _where(activation)))
+                    findings.add(finding("SAE403", proof, _where(activation)))
             elif gradient is not None:
-                pushed = gradient if whole else gradient[:, 0]
+                pushed = gradient if is_global else gradient[:, 0]
                 inside = gradient_of(penalty.function(base, rho, beta), base)
                 if np.max(np.abs(inside)) > 0.0 and np.max(np.abs(pushed)) == 0.0:
-                    flat.append(shown_input)
+                    flat.append(input_words)
     if flat:
-        threshold = "" if taken == "logits" else _threshold(penalty, base, rho, beta)
-        shown = Evidence(", ".join(dict.fromkeys(flat)), "a gradient towards ρ", "0")
-        into.add(finding("SAE402", shown, threshold))
+        threshold = "" if input_kind == "logits" else _threshold(penalty, base, rho, beta)
+        proof = Evidence(", ".join(dict.fromkeys(flat)), "a gradient towards ρ", "0")
+        findings.add(finding("SAE402", proof, threshold))
 
 
 def _instance(penalty: Penalty, rho: float, beta: float) -> Any:
@@ -742,10 +746,10 @@ def _threshold(penalty: Penalty, base: Any, rho: float, beta: float) -> str:
 # --- precision, compiled calls, masks, backends
 
 
-def _check_half_precision(penalty: Penalty, rho: float, beta: float, into: Findings) -> None:
+def _check_half_precision(penalty: Penalty, rho: float, beta: float, findings: Findings) -> None:
     if penalty.is_layer or keras.config.backend() == "openvino":
         return
-    into.checks.append("float16 and bfloat16 input")
+    findings.checks.append("float16 and bfloat16 input")
     base = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
     many = np.tile(base, (1024, 8))
     for dtype in ("float16", "bfloat16"):
@@ -755,11 +759,13 @@ def _check_half_precision(penalty: Penalty, rho: float, beta: float, into: Findi
             returned = dtype_of(value)
             plain = as_number(value)
         except Exception as error:
-            into.add(finding("SAE503", Evidence(f"{dtype} input", "a number", described(error))))
+            findings.add(
+                finding("SAE503", Evidence(f"{dtype} input", "a number", described(error)))
+            )
             continue
         if returned in ("float16", "bfloat16"):
-            shown = Evidence(f"{dtype} input", "a float32 penalty", f"{returned}: {number(plain)}")
-            into.add(finding("SAE501", shown))
+            proof = Evidence(f"{dtype} input", "a float32 penalty", f"{returned}: {number(plain)}")
+            findings.add(finding("SAE501", proof))
         for words, x in (
             (f"{many.shape[0]} × {many.shape[1]} activations", many),
             ("a dead unit", _at_edge(base, 0.0)),
@@ -776,11 +782,11 @@ def _check_half_precision(penalty: Penalty, rho: float, beta: float, into: Findi
             except Exception:
                 continue
             if np.isfinite(in_single) and not np.isfinite(in_half):
-                shown = evidence(f"{words} in {dtype}", in_single, in_half)
-                into.add(finding("SAE502", shown))
+                proof = evidence(f"{words} in {dtype}", in_single, in_half)
+                findings.add(finding("SAE502", proof))
             elif _overflows(slope, slope_single, dtype):
-                shown = Evidence(f"{words} in {dtype}", "a finite gradient", "NaN or infinity")
-                into.add(finding("SAE502", shown))
+                proof = Evidence(f"{words} in {dtype}", "a finite gradient", "NaN or infinity")
+                findings.add(finding("SAE502", proof))
 
 
 def _overflows(slope: Any, in_single: Any, dtype: str) -> bool:
@@ -790,10 +796,10 @@ def _overflows(slope: Any, in_single: Any, dtype: str) -> bool:
     return bool(fits and not np.all(np.isfinite(slope)))
 
 
-def _check_compiled(penalty: Penalty, rho: float, beta: float, into: Findings) -> None:
-    if {"SAE301", "SAE302", "SAE604"} & {found.identifier for found in into.found}:
+def _check_compiled(penalty: Penalty, rho: float, beta: float, findings: Findings) -> None:
+    if {"SAE301", "SAE302", "SAE604"} & {found.identifier for found in findings.found}:
         return
-    into.checks.append("compiled and symbolic calls")
+    findings.checks.append("compiled and symbolic calls")
     x = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
     try:
         function = penalty.function(x, rho, beta)
@@ -810,12 +816,12 @@ def _check_compiled(penalty: Penalty, rho: float, beta: float, into: Findings) -
         inputs = keras.Input((x.shape[-1],))
         keras.Model(inputs, last(inputs))
     except Exception as error:
-        shown = Evidence("a batch of unknown size", "a number", described(error))
-        into.add(finding("SAE605", shown))
+        proof = Evidence("a batch of unknown size", "a number", described(error))
+        findings.add(finding("SAE605", proof))
 
 
 def _check_masks(
-    penalty: Penalty, explanation: Explanation, rho: float, beta: float, into: Findings
+    penalty: Penalty, explanation: Explanation, rho: float, beta: float, findings: Findings
 ) -> None:
     """Whether padded steps count, for a layer that takes sequences."""
     if explanation.mistakes and set(explanation.mistakes) - {"SAE101", "SAE103", "SAE111"}:
@@ -836,7 +842,7 @@ def _check_masks(
         got = as_number(sum(model.losses))
     except Exception:
         return
-    into.checks.append("masked sequences")
+    findings.checks.append("masked sequences")
     flat = x.reshape(-1, 3)
     rows = {"valid": flat[valid.ravel()], "all": flat}
     near = {}
@@ -846,12 +852,12 @@ def _check_masks(
         scale = abs(explanation.factor(a.shape[0], 3, beta))
         near[which] = abs(got - expected) <= scale * bound + 64 * _FLOAT32 * abs(expected)
     if near["all"] and not near["valid"]:
-        shown = evidence(
+        proof = evidence(
             "4 sequences of 5, 2, 3 and 1 valid steps",
             float(np.real(explanation.value(rows["valid"], rho, beta))),
             got,
         )
-        into.add(finding("SAE128", shown))
+        findings.add(finding("SAE128", proof))
 
 
 def _weights(layer: Any, x: Any) -> list[Any]:
@@ -871,7 +877,7 @@ def _is_penalty_layer(layer: Any, x: Any) -> bool:
     return output.shape == x.shape and bool(np.array_equal(output, x))
 
 
-def check_backends(target: Target, into: Findings) -> None:
+def check_backends(target: Target, findings: Findings) -> None:
     """Whether the source is bound to one backend."""
     if source.is_kerass_own(target.thing) or source.chooses_by_backend(target.thing):
         return
@@ -883,5 +889,5 @@ def check_backends(target: Target, into: Findings) -> None:
     if foreign:
         packages = " and ".join(dict.fromkeys(call.package for call in foreign))
         names = ", ".join(f"`{call.name}`" for call in foreign)
-        shown = Evidence("source", "keras.ops", names)
-        into.add(finding("SAE602", shown, f"({packages}: {names})"))
+        proof = Evidence("source", "keras.ops", names)
+        findings.add(finding("SAE602", proof, f"({packages}: {names})"))

@@ -38,7 +38,7 @@ def prepare_replicas() -> bool:
 
 
 def review_replicas(
-    penalty: Penalty, explanation: Explanation, rho: float, beta: float, into: Findings
+    penalty: Penalty, explanation: Explanation, rho: float, beta: float, findings: Findings
 ) -> None:
     """Compare the penalty of a batch on two replicas with that of the whole batch.
 
@@ -47,10 +47,10 @@ def review_replicas(
         explanation: What it computes in one process.
         rho: ρ.
         beta: β.
-        into: Where findings go.
+        findings: Where they go.
     """
     if not prepare_replicas():
-        into.notes.append(
+        findings.notes.append(
             "replicas are tried on TensorFlow alone, before it has computed anything "
             "(sae-oracle review --replicas --backend tensorflow)"
         )
@@ -63,7 +63,7 @@ def review_replicas(
         [f"CPU:{number}" for number in range(REPLICAS)],
         cross_device_ops=tf.distribute.HierarchicalCopyAllReduce(),
     )
-    into.checks.append(f"{REPLICAS} replicas")
+    findings.checks.append(f"{REPLICAS} replicas")
     try:
         with strategy.scope():
             made = penalty.make(rho, beta, x.shape[-1])
@@ -84,13 +84,13 @@ def review_replicas(
         values = strategy.experimental_local_results(strategy.run(step, args=(parts,)))
         got = float(np.mean([as_number(value) for value in values]))
     except Exception as error:
-        shown = Evidence(f"{REPLICAS} replicas", "a number", described(error))
-        into.add(finding("SAE605", shown, "(Under tf.distribute.)"))
+        proof = Evidence(f"{REPLICAS} replicas", "a number", described(error))
+        findings.add(finding("SAE605", proof, "(Under tf.distribute.)"))
         return
-    whole = float(np.real(explanation.value(x, rho, beta)))
+    of_batch = float(np.real(explanation.value(x, rho, beta)))
     of_parts = float(np.mean([np.real(explanation.value(r, rho, beta)) for r in rows]))
     _, bound = bounded_sum(explanation.input, explanation.mean, explanation.divergence, x, rho)
     allowed = 2.0 * abs(explanation.factor(x.shape[0], x.shape[1], beta)) * bound
-    if abs(got - of_parts) <= allowed < abs(got - whole):
-        shown = evidence(f"6 × 5 activations on {REPLICAS} replicas", whole, got)
-        into.add(finding("SAE125", shown, "(Each replica takes the mean of its own rows.)"))
+    if abs(got - of_parts) <= allowed < abs(got - of_batch):
+        proof = evidence(f"6 × 5 activations on {REPLICAS} replicas", of_batch, got)
+        findings.add(finding("SAE125", proof, "(Each replica takes the mean of its own rows.)"))

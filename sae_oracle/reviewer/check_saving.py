@@ -17,25 +17,25 @@ from sae_oracle.reviewer.target import Target, described
 
 
 def review_saving(
-    target: Target, into: Findings, evaluate: Callable[[Any], float] | None = None
+    target: Target, findings: Findings, evaluate: Callable[[Any], float] | None = None
 ) -> None:
     """Review get_config, from_config and registration.
 
     Args:
         target: What is reviewed.
-        into: Where findings go.
+        findings: Where they go.
         evaluate: Returns a number of an instance, by which two are compared.
     """
     subject = source.subject_of(target.thing)
-    into.checks.append("configuration, registration and reloading")
+    findings.checks.append("configuration, registration and reloading")
     with quietly():
         if inspect.isclass(subject):
-            _review_config(target, subject, into, evaluate)
+            _review_config(target, subject, findings, evaluate)
         if not source.is_kerass_own(subject) and not _is_registered(subject):
             name = getattr(subject, "__name__", str(subject))
             if not (target.kind == "model" and inspect.isfunction(subject)):
-                shown = Evidence("keras.saving", "a registered name", f"{name!r}")
-                into.add(finding("SAE702", shown))
+                proof = Evidence("keras.saving", "a registered name", f"{name!r}")
+                findings.add(finding("SAE702", proof))
 
 
 def _is_registered(subject: Any) -> bool:
@@ -50,14 +50,14 @@ def _other(value: Any) -> Any:
 
 
 def _review_config(
-    target: Target, subject: Any, into: Findings, evaluate: Callable[[Any], float] | None
+    target: Target, subject: Any, findings: Findings, evaluate: Callable[[Any], float] | None
 ) -> None:
     parameters = {
         name: p
         for name, p in inspect.signature(subject.__init__).parameters.items()
         if name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
-    shown_input = "get_config()"
+    input_words = "get_config()"
     try:
         changed = {
             name: _other(target.arguments[name])
@@ -73,12 +73,12 @@ def _review_config(
         config = instance.get_config()
     except NotImplementedError:
         names = ", ".join(f"`{name}`" for name in parameters)
-        shown = Evidence(shown_input, names or "a dictionary", "there is none")
-        into.add(finding("SAE701", shown, f"(There is no get_config; {names} lost.)"))
+        proof = Evidence(input_words, names or "a dictionary", "there is none")
+        findings.add(finding("SAE701", proof, f"(There is no get_config; {names} lost.)"))
         return
     except Exception as error:
-        if all(found.identifier != "SAE601" for found in into.found):
-            into.add(finding("SAE703", Evidence(shown_input, "a dictionary", described(error))))
+        if all(found.identifier != "SAE601" for found in findings.found):
+            findings.add(finding("SAE703", Evidence(input_words, "a dictionary", described(error))))
         return
     missing = [name for name in parameters if name not in config]
     if target.kind in ("layer", "model", "loss"):
@@ -87,12 +87,12 @@ def _review_config(
         missing = [name for name in missing if name not in base]
     if missing:
         names = ", ".join(f"`{name}`" for name in missing)
-        shown = Evidence(
-            shown_input,
+        proof = Evidence(
+            input_words,
             ", ".join(f"`{name}`" for name in parameters),
             ", ".join(f"`{name}`" for name in config) or "nothing",
         )
-        into.add(finding("SAE701", shown, f"({names} lost.)"))
+        findings.add(finding("SAE701", proof, f"({names} lost.)"))
         return
     with keras.saving.custom_object_scope({subject.__name__: subject}):
         try:
@@ -102,8 +102,8 @@ def _review_config(
                 return
             before, after = evaluate(instance), evaluate(again)
         except Exception as error:
-            into.add(finding("SAE703", Evidence("reload", "the same object", described(error))))
+            findings.add(finding("SAE703", Evidence("reload", "the same object", described(error))))
             return
     if before != after and not (before != before and after != after):
-        shown = Evidence("its value after a reload", f"{before:.6g}", f"{after:.6g}")
-        into.add(finding("SAE701", shown))
+        proof = Evidence("its value after a reload", f"{before:.6g}", f"{after:.6g}")
+        findings.add(finding("SAE701", proof))

@@ -95,7 +95,7 @@ def _close(actual: Any, expected: Any) -> bool:
     return bool(np.max(np.abs(actual - expected)) <= 64.0 * 2.0**-24 * 8.0)
 
 
-def review_tied(target: Target, into: Findings) -> None:
+def review_tied(target: Target, findings: Findings) -> None:
     """Review a layer that takes another layer's kernel.
 
     Raises:
@@ -110,28 +110,28 @@ def review_tied(target: Target, into: Findings) -> None:
             raise CouldNotReviewError(
                 f"making it after a Dense encoder raised {described(error)}"
             ) from error
-        into.checks.append("output, gradient, counts, cloning and saving of a 4-2-4 model")
-        shares = _check_sharing(pair, x, into)
-        _check_counts(pair, into)
+        findings.checks.append("output, gradient, counts, cloning and saving of a 4-2-4 model")
+        shares = _check_sharing(pair, x, findings)
+        _check_counts(pair, findings)
         if shares:
             if has_gradients():
-                _check_gradient(pair, x, into)
-            _check_decay(target, x, into)
-            _check_clone(pair, x, into)
-            _check_saving(pair, x, target, into)
+                _check_gradient(pair, x, findings)
+            _check_decay(target, x, findings)
+            _check_clone(pair, x, findings)
+            _check_saving(pair, x, target, findings)
         try:
             pair.decoder.get_config()
         except Exception as error:
-            shown = Evidence("get_config()", "a dictionary", described(error))
-            into.add(finding("SAE701", shown))
+            proof = Evidence("get_config()", "a dictionary", described(error))
+            findings.add(finding("SAE701", proof))
     subject = source.subject_of(target.thing)
     if keras.saving.get_registered_name(subject) == subject.__name__:
-        shown = Evidence("keras.saving", "a registered name", f"{subject.__name__!r}")
-        into.add(finding("SAE702", shown))
-    check_backends(target, into)
+        proof = Evidence("keras.saving", "a registered name", f"{subject.__name__!r}")
+        findings.add(finding("SAE702", proof))
+    check_backends(target, findings)
 
 
-def _check_sharing(pair: Pair, x: Any, into: Findings) -> bool:
+def _check_sharing(pair: Pair, x: Any, findings: Findings) -> bool:
     own = [w for w in pair.decoder.weights if len(w.shape) == 2 and w is not pair.encoder.kernel]
     trained = [w for w in own if any(w is v for v in pair.decoder.trainable_weights)]
     summary = Evidence(
@@ -145,20 +145,20 @@ def _check_sharing(pair: Pair, x: Any, into: Findings) -> bool:
     if _close(got, pair.expected(pair.model, x)):
         # It may still hold a kernel that it does not use.
         if trained:
-            into.add(finding("SAE801", summary, "(Its own kernel is not used.)"))
+            findings.add(finding("SAE801", summary, "(Its own kernel is not used.)"))
         return True
     if trained:
-        into.add(finding("SAE801", summary))
+        findings.add(finding("SAE801", summary))
         return False
     old = np.random.default_rng(2).normal(size=(FEATURES, CODE)).astype("float32")
     frozen = own or _close(got, pair.expected(pair.model, x, second=old.astype("float64")))
     if frozen or _is_constant_in_kernel(pair, x):
-        into.add(finding("SAE802", summary))
+        findings.add(finding("SAE802", summary))
     else:
         worst = np.unravel_index(
             int(np.argmax(np.abs(got - pair.expected(pair.model, x)))), got.shape
         )
-        into.add(
+        findings.add(
             finding(
                 "SAE807",
                 evidence(
@@ -183,15 +183,15 @@ def _count(variables: Any) -> int:
     return sum(int(np.prod(v.shape)) for v in {id(v): v for v in variables}.values())
 
 
-def _check_counts(pair: Pair, into: Findings) -> None:
+def _check_counts(pair: Pair, findings: Findings) -> None:
     listed = [id(v) for v in pair.model.weights]
     counted = int(pair.model.count_params())
     if len(listed) != len(set(listed)) or counted > _count(pair.model.weights):
-        shown = Evidence("model.count_params()", str(_count(pair.model.weights)), str(counted))
-        into.add(finding("SAE806", shown))
+        proof = Evidence("model.count_params()", str(_count(pair.model.weights)), str(counted))
+        findings.add(finding("SAE806", proof))
 
 
-def _check_gradient(pair: Pair, x: Any, into: Findings) -> None:
+def _check_gradient(pair: Pair, x: Any, findings: Findings) -> None:
     """The gradient of Σ h(x)² by the kernel, against both uses and against the first alone."""
     model = pair.model
     position = [i for i, v in enumerate(model.trainable_variables) if v is pair.encoder.kernel]
@@ -212,9 +212,9 @@ def _check_gradient(pair: Pair, x: Any, into: Findings) -> None:
         moved = w.astype(complex)
         moved[index] += 1e-30j
         both = pair.expected(model, x, kernel=moved, second=moved)
-        one = pair.expected(model, x, kernel=moved, second=w)
+        first_alone = pair.expected(model, x, kernel=moved, second=w)
         expected[index] = np.imag(np.sum(both**2)) / 1e-30
-        first[index] = np.imag(np.sum(one**2)) / 1e-30
+        first[index] = np.imag(np.sum(first_alone**2)) / 1e-30
     allowed = 2.0**-24 * 512.0 * max(1.0, float(np.max(np.abs(expected))))
     if np.all(np.abs(actual - expected) <= allowed):
         return
@@ -222,18 +222,18 @@ def _check_gradient(pair: Pair, x: Any, into: Findings) -> None:
     detail = ""
     if np.all(np.abs(actual - first) <= allowed):
         detail = "(The gradient is that of the encoder's use alone.)"
-    shown = evidence("by one weight", float(expected[worst]), float(actual[worst]))
-    into.add(finding("SAE803", shown, detail))
+    proof = evidence("by one weight", float(expected[worst]), float(actual[worst]))
+    findings.add(finding("SAE803", proof, detail))
 
 
-def _check_decay(target: Target, x: Any, into: Findings) -> None:
+def _check_decay(target: Target, x: Any, findings: Findings) -> None:
     pair = Pair(target, regularized=True)
     pair.model(tensor(x))
     once = L2 * float(np.sum(as_array(pair.encoder.kernel.value) ** 2))
     total = as_number(sum(pair.model.losses)) if pair.model.losses else 0.0
     if abs(total - 2.0 * once) <= 1e-4 * once:
-        shown = evidence("kernel_regularizer=L2(0.5) on the encoder", once, total)
-        into.add(finding("SAE806", shown))
+        proof = evidence("kernel_regularizer=L2(0.5) on the encoder", once, total)
+        findings.add(finding("SAE806", proof))
     if "kernel_regularizer" not in _accepted(target):
         return
     try:
@@ -244,8 +244,8 @@ def _check_decay(target: Target, x: Any, into: Findings) -> None:
     once = L2 * float(np.sum(as_array(pair.encoder.kernel.value) ** 2))
     total = as_number(sum(pair.model.losses)) if pair.model.losses else 0.0
     if total == 0.0:
-        shown = evidence("kernel_regularizer=L2(0.5) on the tied layer", once, total)
-        into.add(finding("SAE808", shown))
+        proof = evidence("kernel_regularizer=L2(0.5) on the tied layer", once, total)
+        findings.add(finding("SAE808", proof))
 
 
 def _still_tied(pair: Pair, model: Any, x: Any) -> bool:
@@ -253,24 +253,24 @@ def _still_tied(pair: Pair, model: Any, x: Any) -> bool:
     return _close(as_array(model(tensor(x))), pair.expected(model, x))
 
 
-def _check_clone(pair: Pair, x: Any, into: Findings) -> None:
+def _check_clone(pair: Pair, x: Any, findings: Findings) -> None:
     try:
         clone = keras.models.clone_model(pair.model)
         tied = _still_tied(pair, clone, x)
     except Exception as error:
-        shown = Evidence("clone_model", "a tied model", described(error))
-        into.add(finding("SAE804", shown))
+        proof = Evidence("clone_model", "a tied model", described(error))
+        findings.add(finding("SAE804", proof))
         return
     if not tied:
-        shown = Evidence(
+        proof = Evidence(
             "clone_model, then a new encoder kernel",
             "a decoder that follows",
             f"one that does not; {_count(clone.weights)} parameters",
         )
-        into.add(finding("SAE804", shown))
+        findings.add(finding("SAE804", proof))
 
 
-def _check_saving(pair: Pair, x: Any, target: Target, into: Findings) -> None:
+def _check_saving(pair: Pair, x: Any, target: Target, findings: Findings) -> None:
     subject = source.subject_of(target.thing)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "model.keras"))
@@ -282,9 +282,9 @@ def _check_saving(pair: Pair, x: Any, target: Target, into: Findings) -> None:
             same = _close(after, before)
             tied = same and _still_tied(pair, loaded, x)
         except Exception as error:
-            shown = Evidence("save and load_model", "the same model", described(error))
-            into.add(finding("SAE805", shown))
+            proof = Evidence("save and load_model", "the same model", described(error))
+            findings.add(finding("SAE805", proof))
             return
     if not tied:
         got = "another output" if not same else "a decoder that no longer follows the encoder"
-        into.add(finding("SAE805", Evidence("save and load_model", "the same model", got)))
+        findings.add(finding("SAE805", Evidence("save and load_model", "the same model", got)))

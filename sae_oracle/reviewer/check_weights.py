@@ -33,7 +33,7 @@ def _inputs() -> Iterator[Any]:
         yield generator.normal(size=shape).astype("float32").astype("float64")
 
 
-def review_weight_regularizer(target: Target, into: Findings) -> None:
+def review_weight_regularizer(target: Target, findings: Findings) -> None:
     """Review a regularizer of weights by what its arguments promise.
 
     `l1` and `l2` are Keras's factors (l2·ΣW², no ½); `weight_decay`, `lambda` and the like are
@@ -44,7 +44,7 @@ def review_weight_regularizer(target: Target, into: Findings) -> None:
     """
     names = {name.replace("_", "").lower(): name for name in target.arguments}
     if "factor" in names and "mode" in names:
-        _review_orthogonal(target, into)
+        _review_orthogonal(target, findings)
         return
     l1 = names.get("l1") or names.get("l1factor")
     l2 = names.get("l2") or names.get("l2factor")
@@ -56,13 +56,13 @@ def review_weight_regularizer(target: Target, into: Findings) -> None:
             "no argument is ρ of a sparsity penalty (--rho NAME) nor a factor of a weight penalty "
             "(l1, l2, weight_decay; --weight-decay NAME)"
         )
-    into.checks.append(f"value on {len(_SHAPES)} kernels")
+    findings.checks.append(f"value on {len(_SHAPES)} kernels")
     if decay is not None or (l1 is None and l2 is None):
-        _review_decay(target, into)
+        _review_decay(target, findings)
     else:
         target.guesses[:] = [guess for guess in target.guesses if not guess.startswith("λ")]
-        _review_l1_l2(target, into, l1, l2)
-    check_backends(target, into)
+        _review_l1_l2(target, findings, l1, l2)
+    check_backends(target, findings)
 
 
 def _bound(expected: float, terms: int) -> float:
@@ -70,7 +70,7 @@ def _bound(expected: float, terms: int) -> float:
     return (terms + 8.0) * 2.0 * precision_named("float32").unit_roundoff * abs(expected)
 
 
-def _review_decay(target: Target, into: Findings) -> None:
+def _review_decay(target: Target, findings: Findings) -> None:
     """Compare with (λ/2)ΣW² and what people write in its place."""
     base = target.values.get("weight_decay", 1e-2)
     factors = (base, 3.0 * base, 0.3 * base) if "weight_decay" in target.parameter else (base,)
@@ -81,7 +81,7 @@ def _review_decay(target: Target, into: Findings) -> None:
             regularizer = target.build(weight_decay=decay)
             observed.append((w, decay, as_number(regularizer(tensor(w)))))
         except Exception as error:
-            into.add(finding("SAE601", Evidence("a kernel", "a number", described(error))))
+            findings.add(finding("SAE601", Evidence("a kernel", "a number", described(error))))
             return
     norms = {
         (): lambda w: np.sum(w**2),
@@ -99,26 +99,26 @@ def _review_decay(target: Target, into: Findings) -> None:
             explanations.append(tuple(dict.fromkeys(of_norm + of_scale)))
     explanations.sort(key=len)
     w, decay, got = observed[0]
-    shown = evidence(
+    proof = evidence(
         f"a {w.shape[0]} × {w.shape[1]} kernel, λ = {decay:g}",
         decay / 2.0 * float(np.sum(w**2)),
         got,
     )
     if not explanations:
-        into.add(finding("SAE219", shown))
+        findings.add(finding("SAE219", proof))
     elif explanations[0]:
         for identifier in explanations[0]:
             if source.documents(target.words, identifier):
-                into.notes.append(f"{identifier} is documented as its scaling")
+                findings.notes.append(f"{identifier} is documented as its scaling")
             else:
-                into.add(finding(identifier, shown))
+                findings.add(finding(identifier, proof))
     else:
         regularizer = target.build(weight_decay=decay)
-        _check_gradient(regularizer, decay * w, w, into)
-        _check_half(regularizer, w, into)
+        _check_gradient(regularizer, decay * w, w, findings)
+        _check_half(regularizer, w, findings)
 
 
-def _review_l1_l2(target: Target, into: Findings, l1: str | None, l2: str | None) -> None:
+def _review_l1_l2(target: Target, findings: Findings, l1: str | None, l2: str | None) -> None:
     """Compare with l1 Σ|w| + l2 Σ w², as Keras documents them."""
 
     def value_of(name: str | None, default: float) -> float:
@@ -142,11 +142,11 @@ def _review_l1_l2(target: Target, into: Findings, l1: str | None, l2: str | None
             regularizer = target.make(**(factors if chosen else {}))
             got = as_number(regularizer(tensor(w)))
         except Exception as error:
-            into.add(finding("SAE601", Evidence("a kernel", "a number", described(error))))
+            findings.add(finding("SAE601", Evidence("a kernel", "a number", described(error))))
             return
         if abs(got - expected) > _bound(float(expected), w.size):
             given = ", ".join(f"{name} = {value:g}" for name, value in factors.items())
-            shown = evidence(f"a {w.shape[0]} × {w.shape[1]} kernel, {given}", float(expected), got)
+            proof = evidence(f"a {w.shape[0]} × {w.shape[1]} kernel, {given}", float(expected), got)
             squares, absolutes = float(np.sum(w**2)), float(np.sum(np.abs(w)))
             named = {
                 "SAE212": 0.5 * second * squares + first * absolutes,
@@ -158,62 +158,62 @@ def _review_l1_l2(target: Target, into: Findings, l1: str | None, l2: str | None
                     if source.documents(target.words, identifier) or (
                         identifier == "SAE212" and source.documents(target.words, "SAE206")
                     ):
-                        into.notes.append(f"{identifier} is documented as its scaling")
+                        findings.notes.append(f"{identifier} is documented as its scaling")
                         return
-                    into.add(
+                    findings.add(
                         finding(
                             identifier,
-                            shown,
+                            proof,
                             "(Keras's factors have no ½.)" if identifier == "SAE212" else "",
                         )
                     )
                     return
-            into.add(finding("SAE219", shown))
+            findings.add(finding("SAE219", proof))
             return
     w = next(_inputs())
     first, second = value_of(l1, 0.01), value_of(l2, 0.01)
     gradient = reference.l1_l2_gradient(w, first, second)
-    _check_gradient(target.make(), gradient, w, into)
-    _check_half(target.make(), w, into)
+    _check_gradient(target.make(), gradient, w, findings)
+    _check_half(target.make(), w, findings)
 
 
-def _review_orthogonal(target: Target, into: Findings) -> None:
-    into.checks.append("value on kernels, rows and columns")
+def _review_orthogonal(target: Target, findings: Findings) -> None:
+    findings.checks.append("value on kernels, rows and columns")
     for mode in ("rows", "columns"):
         for w in list(_inputs())[:3]:
             expected = reference.orthogonal(w, 0.03, mode)
             try:
                 got = as_number(target.make(factor=0.03, mode=mode)(tensor(w)))
             except Exception as error:
-                into.add(
+                findings.add(
                     finding("SAE601", Evidence(f"a kernel, {mode}", "a number", described(error)))
                 )
                 return
             bound = reference.bounds.orthogonal_with_bounds(w, 0.03, mode, precision="float32")[0]
             if abs(got - expected) > float(bound.bound):
                 shape = f"{w.shape[0]} × {w.shape[1]}"
-                shown = evidence(f"a {shape} kernel, {mode}, factor = 0.03", float(expected), got)
-                into.add(finding("SAE219", shown))
+                proof = evidence(f"a {shape} kernel, {mode}, factor = 0.03", float(expected), got)
+                findings.add(finding("SAE219", proof))
                 return
 
 
-def _check_gradient(regularizer: Any, expected: Any, w: Any, into: Findings) -> None:
+def _check_gradient(regularizer: Any, expected: Any, w: Any, findings: Findings) -> None:
     if not has_gradients():
         return
-    into.checks.append("gradient")
+    findings.checks.append("gradient")
     try:
         actual = gradient_of(regularizer, w)
     except Exception as error:
-        into.add(finding("SAE302", Evidence("a kernel", "a gradient", described(error))))
+        findings.add(finding("SAE302", Evidence("a kernel", "a gradient", described(error))))
         return
     allowed = 32.0 * precision_named("float32").unit_roundoff * np.max(np.abs(expected))
     if np.all(np.abs(actual - expected) <= allowed):
         return
-    shown = evidence("by the first weight", float(expected.flat[0]), float(actual.flat[0]))
-    into.add(finding("SAE301" if not np.any(actual) else "SAE304", shown))
+    proof = evidence("by the first weight", float(expected.flat[0]), float(actual.flat[0]))
+    findings.add(finding("SAE301" if not np.any(actual) else "SAE304", proof))
 
 
-def _check_half(regularizer: Any, w: Any, into: Findings) -> None:
+def _check_half(regularizer: Any, w: Any, findings: Findings) -> None:
     """Keras's weights are float32 under a mixed policy: only what raises is a finding."""
     if keras.config.backend() == "openvino":
         return
@@ -221,8 +221,8 @@ def _check_half(regularizer: Any, w: Any, into: Findings) -> None:
         try:
             value = regularizer(tensor(w, "float16"))
         except Exception as error:
-            shown = Evidence("a float16 kernel", "a number", described(error))
-            into.add(finding("SAE503", shown))
+            proof = Evidence("a float16 kernel", "a number", described(error))
+            findings.add(finding("SAE503", proof))
             return
         if dtype_of(value) == "float16":
-            into.notes.append("it returns float16 for a float16 kernel")
+            findings.notes.append("it returns float16 for a float16 kernel")

@@ -117,10 +117,10 @@ class Review:
         for found in self.findings:
             lines.append(f"  {found.identifier} {found.severity}: {found.message}")
             if found.evidence is not None:
-                shown = found.evidence
-                ratio = f" (ratio {shown.ratio})" if shown.ratio else ""
+                evidence = found.evidence
+                ratio = f" (ratio {evidence.ratio})" if evidence.ratio else ""
                 lines.append(
-                    f"    {shown.input}: expected {shown.expected}, got {shown.got}{ratio}"
+                    f"    {evidence.input}: expected {evidence.expected}, got {evidence.got}{ratio}"
                 )
             lines += [f"    or: {other}" for other in found.alternatives]
             lines.append(f"    {found.source}")

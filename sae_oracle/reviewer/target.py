@@ -313,16 +313,16 @@ def _name_parameters(
     by_plain_name = {_plain(name): name for name in [*target.arguments, *parameters]}
     roles = list(NAMES)
     for role in roles:
-        said = given.get(role)
-        if isinstance(said, str):
-            if said not in by_plain_name.values():
+        chosen = given.get(role)
+        if isinstance(chosen, str):
+            if chosen not in by_plain_name.values():
                 raise CouldNotReviewError(
-                    f"{target.name} has no argument {said!r} to be {role}; "
+                    f"{target.name} has no argument {chosen!r} to be {role}; "
                     f"it has {', '.join(parameters) or 'none'}"
                 )
-            target.parameter[role] = said
-        elif isinstance(said, numbers.Real):
-            target.values[role] = float(said)
+            target.parameter[role] = chosen
+        elif isinstance(chosen, numbers.Real):
+            target.values[role] = float(chosen)
     for role in roles:
         if role in target.parameter:
             continue
@@ -336,10 +336,10 @@ def _name_parameters(
             continue
         if role == "beta" and target.kind == "regularizer" and "rho" not in target.parameter:
             continue
-        taken = set(target.parameter.values())
+        in_use = set(target.parameter.values())
         for candidate in NAMES[role]:
             found = by_plain_name.get(candidate)
-            if found is not None and found not in taken:
+            if found is not None and found not in in_use:
                 target.parameter[role] = found
                 if role in SYMBOLS:
                     target.guesses.append(f"{SYMBOLS[role]} is `{found}` (guessed from its name)")

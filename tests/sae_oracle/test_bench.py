@@ -228,11 +228,11 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
     assert picture.exists()
     rows = found["backends"]["jax"]["rows"]
     assert all(0.2 < r["ratio"]["median"] < 5.0 and r["pairs"] >= 5 for r in rows)
-    shown = {(r["part"], r["way"], r["variant"]) for r in rows}
-    assert ("step", "Keras, activations", "KLSparsity, moving average") in shown
-    assert ("step", "Keras, logits", "KLSparsityRegularizer, logits") in shown
-    assert ("step", "jax.jit", "KL") in shown
-    assert ("epoch", "Keras, fit", "KLSparsityRegularizer") in shown
+    variants = {(r["part"], r["way"], r["variant"]) for r in rows}
+    assert ("step", "Keras, activations", "KLSparsity, moving average") in variants
+    assert ("step", "Keras, logits", "KLSparsityRegularizer, logits") in variants
+    assert ("step", "jax.jit", "KL") in variants
+    assert ("epoch", "Keras, fit", "KLSparsityRegularizer") in variants
     assert found["backends"]["jax"]["versions"]["keras"]
 
 

@@ -156,10 +156,10 @@ def problem(*arguments: str) -> str | None:
 def test_bad_files_are_named(tmp_path: Path) -> None:
     out = f"--out={tmp_path / 'out'}"
     for name, message in bad_files(tmp_path).items():
-        said = problem(f"--data={tmp_path / name}", out)
-        assert said is not None, name
-        assert message in said, (name, said)
-        assert name in said, (name, said)
+        answer = problem(f"--data={tmp_path / name}", out)
+        assert answer is not None, name
+        assert message in answer, (name, answer)
+        assert name in answer, (name, answer)
     np.save(tmp_path / "outside.npy", np.full((4, 3), -2.0))
     assert problem(f"--data={tmp_path / 'outside.npy'}", "--output-activation=linear", out) is None
     np.save(tmp_path / "integers.npy", np.eye(3, dtype=int))
@@ -178,9 +178,9 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         ([f"--out={tmp_path / 'a' / 'b'}"], "No such folder"),
         ([f"--out={tmp_path / 'file'}"], "--out must be a folder"),
     ):
-        said = problem(*arguments)
-        assert said is not None, arguments
-        assert message in said, said
+        answer = problem(*arguments)
+        assert answer is not None, arguments
+        assert message in answer, answer
     assert problem(out) is None
 
 

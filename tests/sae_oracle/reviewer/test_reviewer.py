@@ -104,9 +104,9 @@ def test_identifiers_are_unique_and_the_documentation_is_that_of_the_code() -> N
 def test_the_printed_reviews_are_those_of_the_corpus(page: str, printed: str, name: str) -> None:
     text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
     block = text.split(f"<!-- {printed}: begin -->")[1].split(f"<!-- {printed}: end -->")[0]
-    said = tuple(dict.fromkeys(re.findall(r"SAE\d{3}", block)))
+    identifiers = tuple(dict.fromkeys(re.findall(r"SAE\d{3}", block)))
     (case,) = (case for case in CASES if case.name == name)
-    judgement = judged(case, said)
+    judgement = judged(case, identifiers)
     assert judgement.named, "python -m tests.sae_oracle.reviewer.report --write"
     assert not judgement.accused, "python -m tests.sae_oracle.reviewer.report --write"
 
@@ -139,13 +139,13 @@ def test_the_evidence_is_the_right_value_and_the_ratio() -> None:
     review = keras_impl.review(regularizers.MeanOverUnits, settings={"rho": 0.2, "beta": 2.0})
     (found,) = review.findings
     samples, units = (int(n) for n in found.evidence.input.split(" activations")[0].split(" × "))
-    shown = found.evidence
-    assert float(shown.ratio) == pytest.approx(1.0 / units, rel=1e-3)
-    assert float(shown.got) == pytest.approx(float(shown.expected) / units, rel=1e-5)
-    given = dict(part.split(" = ") for part in shown.input.split(", ")[1:])
+    evidence = found.evidence
+    assert float(evidence.ratio) == pytest.approx(1.0 / units, rel=1e-3)
+    assert float(evidence.got) == pytest.approx(float(evidence.expected) / units, rel=1e-5)
+    given = dict(part.split(" = ") for part in evidence.input.split(", ")[1:])
     (x,) = [p for p in check_penalty.probes("activations") if p.shape == (samples, units)][:1]
     right = candidates.right_value(x, float(given["ρ"]), float(given["β"]))
-    assert float(shown.expected) == pytest.approx(right, rel=1e-5)
+    assert float(evidence.expected) == pytest.approx(right, rel=1e-5)
 
 
 @pytest.mark.only_backends("torch")
@@ -167,8 +167,8 @@ def test_guesses_are_shown_and_what_is_said_is_not_guessed() -> None:
     guessed = keras_impl.review(regularizers.OtherNames)
     assert "ρ is `sparsity_level` (guessed from its name)" in guessed.guesses
     assert "β is `sparsity_weight` (guessed from its name)" in guessed.guesses
-    said = keras_impl.review(regularizers.OtherNames, rho="sparsity_level", beta="sparsity_weight")
-    assert said.guesses == ()
+    told = keras_impl.review(regularizers.OtherNames, rho="sparsity_level", beta="sparsity_weight")
+    assert told.guesses == ()
     exchanged = keras_impl.review(
         regularizers.OtherNames, rho="sparsity_weight", beta="sparsity_level"
     )

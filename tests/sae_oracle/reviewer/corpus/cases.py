@@ -280,7 +280,7 @@ class Judgement:
 
 
 def judged(case: Case, identifiers: tuple[str, ...]) -> Judgement:
-    said = frozenset(identifiers)
-    named = all(said & name for name in case.expected)
+    found = frozenset(identifiers)
+    named = all(found & name for name in case.expected)
     right = case.consequences.union(*case.expected) if case.expected else case.consequences
-    return Judgement(bool(said), named, said - right)
+    return Judgement(bool(found), named, found - right)

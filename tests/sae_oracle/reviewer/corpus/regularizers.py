@@ -96,8 +96,8 @@ class Guarded(Right):
     """ε is added to the arguments of the logarithms; for sigmoid activations."""
 
     def kl(self, r):
-        one, zero = r + 1e-7, 1.0 - r + 1e-7
-        return self.rho * ops.log(self.rho / one) + (1 - self.rho) * ops.log((1 - self.rho) / zero)
+        high, low = r + 1e-7, 1.0 - r + 1e-7
+        return self.rho * ops.log(self.rho / high) + (1 - self.rho) * ops.log((1 - self.rho) / low)
 
 
 @register
@@ -105,8 +105,8 @@ class GuardedMore(Right):
     """An ε of 1e-5 is added to the arguments of the logarithms; for sigmoid activations."""
 
     def kl(self, r):
-        one, zero = r + 1e-5, 1.0 - r + 1e-5
-        return self.rho * ops.log(self.rho / one) + (1 - self.rho) * ops.log((1 - self.rho) / zero)
+        high, low = r + 1e-5, 1.0 - r + 1e-5
+        return self.rho * ops.log(self.rho / high) + (1 - self.rho) * ops.log((1 - self.rho) / low)
 
 
 @register
@@ -516,8 +516,8 @@ class NothingOutside(Right):
     """The sparsity term."""
 
     def kl(self, r):
-        one, zero = r + 1e-7, 1.0 - r + 1e-7
-        return self.rho * ops.log(self.rho / one) + (1 - self.rho) * ops.log((1 - self.rho) / zero)
+        high, low = r + 1e-7, 1.0 - r + 1e-7
+        return self.rho * ops.log(self.rho / high) + (1 - self.rho) * ops.log((1 - self.rho) / low)
 
 
 # --- wrong: precision
