@@ -1,5 +1,5 @@
-# Two commands: `make verify` runs the main job, `make test` the whole test suite.
-# Both make .venv and install into it the first time, and reinstall nothing after that.
+# `make verify` runs the main job, `make test` the whole test suite; `make help` lists the others.
+# All make .venv and install into it the first time, and reinstall nothing after that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,14 +8,18 @@ STAMP := $(VENV)/.installed
 # Keras before it divided activity regularizers by the batch, beside the pinned one.
 EARLIER := $(VENV)/keras-3.13.2
 
-.PHONY: verify test lint coverage mutants bench clean
+.DEFAULT_GOAL := help
+.PHONY: help verify test lint coverage mutants bench clean
 
-verify: $(STAMP)
+help: ## say what each target does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+verify: $(STAMP) ## hold every backend to the oracle on real images; write report/index.html
 	$(BIN)/sae-oracle verify --report report
 
 # Its many processes share the bytecode, also where the shell says otherwise.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(STAMP) $(EARLIER)/.installed lint
+test: $(STAMP) $(EARLIER)/.installed lint ## lint, and every test on every backend
 	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras \
 	  --backends jax,tensorflow,torch tests/keras_impl
 	$(BIN)/python -m pytest
@@ -25,27 +29,27 @@ $(EARLIER)/.installed: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(EARLIER) keras==3.13.2
 	@touch $@
 
-lint: $(STAMP)
+lint: $(STAMP) ## ruff and mypy: what .pre-commit-config.yaml runs too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # What the tests never run, over all processes and backends.
-coverage: $(STAMP)
+coverage: $(STAMP) ## which lines the tests never run
 	$(BIN)/python -m coverage erase
 	HYPOTHESIS_PROFILE=ci $(BIN)/python -m coverage run -m pytest -q
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
 # mutmut 3.8 reads a private attribute of pytest that 9 no longer has: pytest 8 for it alone.
-mutants: $(STAMP)
+mutants: $(STAMP) ## plant mistakes and see the tests fail; write docs/mutants.md (an hour and more)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/pytest-8 pytest==8.4.2
 	$(BIN)/python -m pip install --quiet mutmut==3.8.0
 	HYPOTHESIS_PROFILE=mutants PYTHONPATH=$(VENV)/pytest-8 $(BIN)/python -m mutmut run || true
 	$(BIN)/python -m tests.mutants --mutmut . --backends jax,tensorflow,torch --write
 
 # For an idle machine: the page says how busy it was.
-bench: $(STAMP)
+bench: $(STAMP) ## time training steps on an idle machine; write docs/benchmarks.md
 	$(BIN)/sae-oracle bench --size all --json benchmarks/results/$$(date -u +%Y-%m-%d)-cpu.json
 	$(BIN)/python -m benchmarks.page
 
@@ -58,5 +62,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,test,bench]'
 	@touch $(STAMP)
 
-clean:
+clean: ## remove .venv and everything that a run leaves
 	rm -rf $(VENV) report *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
