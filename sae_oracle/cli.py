@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from sae_oracle import report
 from sae_oracle import review_command as reviewing
@@ -24,7 +24,9 @@ from sae_oracle.processes import (
     TRAINING_BACKENDS,
     console_for,
     installed,
+    moving,
     problem_with,
+    progress_on,
     run_backend,
     write_atomically,
 )
@@ -34,14 +36,17 @@ EXERCISE_TIME_LIMIT = 1800.0
 
 
 def verify_backend(
-    backend: str, device: str, on_step: Callable[[int, int], None], time_limit: float = TIME_LIMIT
+    backend: str,
+    device: str,
+    on_message: Callable[[dict[str, Any]], None],
+    time_limit: float = TIME_LIMIT,
 ) -> dict[str, Any]:
     """Hold one backend to the oracle in a process of its own.
 
     Args:
         backend: Its name.
         device: "cpu" hides every GPU from it; "gpu" fails if it sees none.
-        on_step: Called with the steps done and the steps in all.
+        on_message: Called with each message of the process.
         time_limit: Seconds before the process is killed.
 
     Returns:
@@ -49,11 +54,6 @@ def verify_backend(
     """
     if not installed(backend):
         return {"kind": "absent"}
-
-    def on_message(message: dict[str, Any]) -> None:
-        if message["kind"] == "step":
-            on_step(message["done"], message["of"])
-
     return run_backend("sae_oracle.workers.verify", [], backend, device, on_message, time_limit)
 
 
@@ -65,14 +65,8 @@ def verify(arguments: argparse.Namespace) -> int:
     if problem is not None:
         console.print(problem)
         return 2
-    columns = (
-        TextColumn("{task.description:>20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     with (
-        Progress(*columns, console=console, transient=True) as progress,
+        progress_on(console) as progress,
         ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
     ):
         futures = {}
@@ -81,11 +75,8 @@ def verify(arguments: argparse.Namespace) -> int:
             exercises = _submit_exercises(names, arguments.device, progress, pool)
         for name in names:
             task = progress.add_task(name, total=None if installed(name) else 0)
-
-            def on_step(done: int, of: int, task: Any = task) -> None:
-                progress.update(task, completed=done, total=of)
-
-            futures[name] = pool.submit(verify_backend, name, arguments.device, on_step)
+            on_message = moving(progress, task)
+            futures[name] = pool.submit(verify_backend, name, arguments.device, on_message)
         found = {name: future.result() for name, future in futures.items()}
         exercise = {name: future.result() for name, future in exercises.items()}
     results = report.collect(found, exercise)
@@ -126,18 +117,14 @@ def _submit_exercises(
     futures = {}
     for name in ("oracle", *chosen) if chosen else ():
         task = progress.add_task("the oracle" if name == "oracle" else f"{name}, exercise")
-
-        def on_message(message: dict[str, Any], task: Any = task) -> None:
-            if message["kind"] == "step":
-                progress.update(task, completed=message["done"], total=message["of"])
-
         futures[name] = pool.submit(
             run_backend,
             "sae_oracle.workers.exercise",
             ["--oracle"] if name == "oracle" else [],
-            "numpy" if name == "oracle" else name,
+            # Keras is imported there too, so it must be on something.
+            chosen[0] if name == "oracle" else name,
             "cpu" if name == "oracle" else device,
-            on_message,
+            moving(progress, task),
             EXERCISE_TIME_LIMIT,
         )
     return futures

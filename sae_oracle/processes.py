@@ -15,6 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 BACKENDS = ("jax", "tensorflow", "torch", "numpy", "openvino")
 
@@ -26,12 +35,14 @@ TIME_LIMIT = 600.0
 
 
 def installed(backend: str) -> bool:
-    """Return whether the backend's package can be imported, without importing it.
+    """Return whether what the backend needs can be imported, without importing it.
 
-    >>> installed("numpy")
-    True
+    Keras's NumPy backend needs JAX.
+
+    >>> installed("mxnet")
+    False
     """
-    return importlib.util.find_spec(backend) is not None
+    return importlib.util.find_spec("jax" if backend == "numpy" else backend) is not None
 
 
 def console_for(*, stderr: bool = False) -> Console:
@@ -39,6 +50,29 @@ def console_for(*, stderr: bool = False) -> Console:
     console = Console(stderr=stderr)
     # A log has no edge to wrap at.
     return console if console.is_terminal else Console(width=120, stderr=stderr)
+
+
+def progress_on(console: Console, *more: ProgressColumn) -> Progress:
+    """Return the bars that a command shows while it works, a task a process."""
+    return Progress(
+        TextColumn("{task.description:>20}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        *more,
+        console=console,
+        transient=True,
+    )
+
+
+def moving(progress: Progress, task: TaskID) -> Callable[[dict[str, Any]], None]:
+    """Return what moves a task's bar at each message of its process."""
+
+    def on_message(message: dict[str, Any]) -> None:
+        if message["kind"] == "step":
+            progress.update(task, completed=message["done"], total=message["of"])
+
+    return on_message
 
 
 def problem_with(files: Iterable[Path | None], backends: Sequence[str]) -> str | None:

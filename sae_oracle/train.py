@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
 from reference.validation import non_negative, target_activation
 from sae_oracle.pictures import feature_figure, write_png
+from sae_oracle.processes import progress_on
 
 BUILT_IN = ("patches", "digits")
 
@@ -117,13 +118,6 @@ def train(
         console.print(f"[bold red]Error:[/] {problem}", highlight=False, soft_wrap=True)
         return 2
     data = arguments.data if arguments.data in BUILT_IN else str(Path(arguments.data).resolve())
-    columns = (
-        TextColumn(backend),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[terms]}"),
-    )
     out = arguments.out.resolve()
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".sae-oracle-train-") as name:
         folder = Path(name)
@@ -138,8 +132,8 @@ def train(
             "--seed": arguments.seed,
             "--folder": folder,
         }
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("", total=arguments.iterations, terms="")
+        with progress_on(console, TextColumn("{task.fields[terms]}")) as progress:
+            task = progress.add_task(backend, total=arguments.iterations, terms="")
 
             def on_message(message: dict[str, Any]) -> None:
                 if message["kind"] == "step":

@@ -41,7 +41,8 @@ def environment(
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     if hidden is None:
         hidden = LOADED_IF_THERE + (TRAINING_BACKENDS if backend else ())
-    hidden = tuple(sorted({*hidden} - {backend}))
+    needed = {"jax", "numpy"} if backend == "numpy" else {backend}  # Keras's NumPy needs JAX
+    hidden = tuple(sorted({*hidden} - needed))
     return {
         **kept,
         **({"KERAS_BACKEND": backend} if backend else {}),

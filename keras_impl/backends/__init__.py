@@ -2,18 +2,19 @@
 
 from importlib.util import find_spec
 
-BACKENDS = ("jax", "tensorflow", "torch", "openvino", "numpy")
-"""Those of Keras; the last two have no gradients."""
+_PACKAGES = ("jax", "tensorflow", "torch", "openvino")
+"""What Keras computes with; its NumPy backend needs JAX too."""
 
 try:
     import keras  # noqa: F401
 except ModuleNotFoundError as error:
-    if error.name not in BACKENDS:
+    if error.name not in _PACKAGES:
         raise
-    installed = [name for name in BACKENDS if find_spec(name)]
+    found = [name for name in _PACKAGES if find_spec(name)]
+    remedy = f"`pip install 'sae-oracle[{error.name}]'`"
+    if found:
+        remedy += f", or before Python starts choose what is: `export KERAS_BACKEND={found[0]}`"
     raise ImportError(
-        f"Keras is to run on {error.name}, which is not installed. Installed: "
-        f"{', '.join(installed)}. Choose one before Python starts, as in "
-        f"`export KERAS_BACKEND={installed[0]}`, or install another: "
-        f"`pip install 'sae-oracle[{error.name}]'`."
+        f"Keras is to compute with {error.name}, which is not installed "
+        f"(installed: {', '.join(found) or 'nothing that it could'}). {remedy}."
     ) from None

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sae_oracle.bench import tables
 from sae_oracle.bench.sizes import NAMES
-from sae_oracle.processes import TRAINING_BACKENDS, installed, problem_with, write_atomically
+from sae_oracle.processes import (
+    TRAINING_BACKENDS,
+    installed,
+    moving,
+    problem_with,
+    progress_on,
+    write_atomically,
+)
 
 RunBackend = Callable[..., dict[str, Any]]
 
@@ -74,29 +80,18 @@ def bench(
             return 2
     sizes = NAMES if arguments.size == "all" else (arguments.size,)
     found = {}
-    columns = (
-        TextColumn("{task.description:>12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_on(console) as progress:
         for name in names:  # one at a time: they would disturb each other
             if not installed(name):
                 found[name] = {"kind": "absent"}
                 continue
             task = progress.add_task(name, total=None)
-
-            def on_message(message: dict[str, Any], task: Any = task) -> None:
-                if message["kind"] == "step":
-                    progress.update(task, completed=message["done"], total=message["of"])
-
             found[name] = run_backend(
                 "sae_oracle.bench.measure",
                 ["--sizes", ",".join(sizes), "--time-limit", str(arguments.time_limit)],
                 name,
                 arguments.device,
-                on_message,
+                moving(progress, task),
                 # Building and compiling come on top of the rounds.
                 900.0 + 5.0 * arguments.time_limit * len(sizes),
             )

@@ -167,8 +167,9 @@ def test_a_backend_that_is_not_installed_is_one_sentence(
     )
     assert run.returncode == 1
     last = run.stderr.splitlines()[-1]
-    assert last.startswith(f"ImportError: Keras is to run on {absent}, which is not installed.")
-    assert "Installed: " in last
-    assert "`export KERAS_BACKEND=" in last
+    assert last.startswith(f"ImportError: Keras is to compute with {absent}, which is not inst")
+    if installed("openvino"):  # nothing else is hidden
+        assert "(installed: openvino)" in last
+        assert "`export KERAS_BACKEND=openvino`" in last
     assert f"pip install 'sae-oracle[{absent}]'" in last
     assert "keras/src" not in run.stderr

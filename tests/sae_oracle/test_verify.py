@@ -308,11 +308,11 @@ def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyP
         return popen
 
     monkeypatch.setattr(processes.subprocess, "Popen", start("import os; os.abort()"))
-    crashed = cli.verify_backend("numpy", "cpu", lambda done, of: None)
+    crashed = cli.verify_backend("numpy", "cpu", lambda message: None)
     assert crashed["kind"] == "error"
     assert "exit status -6" in crashed["error"]
     monkeypatch.setattr(processes.subprocess, "Popen", start("import time; time.sleep(60)"))
-    hung = cli.verify_backend("numpy", "cpu", lambda done, of: None, time_limit=0.5)
+    hung = cli.verify_backend("numpy", "cpu", lambda message: None, time_limit=0.5)
     assert "no end within" in hung["error"]
 
 
@@ -342,6 +342,19 @@ def test_a_wrong_implementation_is_outside() -> None:
     )
     assert done.returncode == 1, done.stdout
     assert "OUTSIDE" in done.stdout
+
+
+def test_keras_on_numpy_needs_jax() -> None:
+    """Where torch alone is installed, verify holds torch alone: no failure of numpy."""
+    program = "from sae_oracle.processes import *; print(*filter(installed, BACKENDS))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(hidden=("jax", "tensorflow", "openvino")),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() in (["torch"], [])
 
 
 # The worker's part, with one object that raises.
