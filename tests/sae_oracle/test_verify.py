@@ -219,9 +219,9 @@ def test_a_wrong_implementation_is_outside(tmp_path: Path) -> None:
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'keras_impl.models':\n"
         "            sys.meta_path.remove(self)\n"
-        "            import keras_impl.regularizers as r, keras_impl.layers as layers\n"
-        "            right = layers.kl_sparsity\n"
-        "            layers.kl_sparsity = lambda *a, **k: 1.0001 * right(*a, **k)\n"
+        "            from keras_impl.term import SparsityTerm\n"
+        "            right = SparsityTerm.penalty\n"
+        "            SparsityTerm.penalty = lambda *a, **k: 1.0001 * right(*a, **k)\n"
         "sys.meta_path.insert(0, Hook())\n"
     )
     done = subprocess.run(
