@@ -82,7 +82,7 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
         self._term = SparsityTerm(
             rho, beta, from_logits, epsilon, symmetric, axis=axis, cross_replica=cross_replica
         )
-        if batch_scaling != "auto":
+        if not (isinstance(batch_scaling, str) and batch_scaling == "auto"):
             try:
                 batch_scaling = flag("batch_scaling", batch_scaling)
             except TypeError:
