@@ -114,6 +114,9 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: KLSparsity(momentum=0.5, from_logits=True), ValueError, "`momentum`"),
     (lambda: KLSparsity().build((3,)), ValueError, "KLSparsity takes the output"),
     (lambda: HalfSquaredError(axis=1), ValueError, "`axis` must be None or -1.*1"),
+    (lambda: HalfSquaredError(reduction="x"), ValueError, "`reduction` must be one of.*'x'"),
+    (lambda: HalfSquaredError(dtype="x"), ValueError, "`dtype` must be a float dtype.*'x'"),
+    (lambda: HalfSquaredError(dtype="int32"), ValueError, "`dtype` must be a float dtype.*'int32'"),
     (
         lambda: HalfSquaredError()(ops.ones((2, 3)), ops.ones((2, 1))),
         ValueError,
