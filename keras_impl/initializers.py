@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_impl.validation import integer
+
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
 class NgUniform(keras.initializers.Initializer):
@@ -17,13 +19,18 @@ class NgUniform(keras.initializers.Initializer):
     Source: Stanford CS294A programming assignment "Sparse autoencoder".
 
     Args:
-        seed: A Python integer, `None`, or a `keras.random.SeedGenerator`, as for Keras's own.
+        seed: An integer, `None`, or a `keras.random.SeedGenerator`, as for Keras's own.
+
+    Raises:
+        TypeError: If `seed` is none of these.
 
     >>> NgUniform(seed=0)((4, 2)).shape == (4, 2)
     True
     """
 
     def __init__(self, seed: Any = None) -> None:
+        if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
+            seed = integer("seed", seed)
         self.seed = seed
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:

@@ -13,17 +13,12 @@ from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 
 from keras_impl.backends.replicas import losses_of_this_replica
-from keras_impl.divergence import at_least_float32, kl_penalty, mean_activation
+from keras_impl.divergence import at_least_float32
+from keras_impl.means import valid_positions
 from keras_impl.recording import is_captured
-from keras_impl.regularizers import KLSparsityRegularizer, kl_sparsity
-from keras_impl.validation import (
-    extension_edge,
-    flag,
-    non_negative,
-    number_between,
-    sparsity_form,
-    sparsity_target,
-)
+from keras_impl.regularizers import KLSparsityRegularizer
+from keras_impl.term import ReadOnly, SparsityTerm, unit_axis
+from keras_impl.validation import number_between
 
 
 class PenaltyLayer(keras.layers.Layer):
@@ -51,7 +46,7 @@ class PenaltyLayer(keras.layers.Layer):
         Args:
             inputs: (samples, ..., units).
             training: Whether state, such as a running average, moves.
-            mask: The shape of `inputs` without its last axis; true where valid.
+            mask: Valid positions (see `means.valid_positions`).
         """
         loss = self.penalty(inputs, training=training, mask=mask)
         self.add_loss(loss)
@@ -99,15 +94,19 @@ class KLSparsity(PenaltyLayer):
             before the activation.
         momentum: μ in [0, 1), or `None`: ρ̂ of the batch alone. Not with `from_logits`.
         epsilon: Outside [ε, 1 − ε] the KL continues along its tangent (EQ-KL-EXTENSION); 0: the
-            exact KL. At most min(ρ, 1 − ρ).
+            exact KL. At most min(ρ, 1 − ρ). `None`: 10⁻⁶, or that minimum where it is smaller.
         symmetric: Whether activations lie in [−1, 1] (tanh): ρ̂ is then the mean of (1 + a)/2.
         cross_replica: Whether ρ̂ is that of the global batch under data parallelism, the running
             average too; False: each replica's own, which trains another function (see
             docs/replicas.md).
+        axis: The axis of the units: 1 for images in the order "channels_first". `None`: the last.
         **kwargs: Those of `keras.layers.Layer`.
+
+    What it was made with cannot be changed afterwards, since compiled steps would not notice.
 
     Raises:
         TypeError, ValueError: If an argument leaves its range.
+        AttributeError: If an argument is assigned to later.
 
     >>> layer = KLSparsity(rho=0.5, beta=3.0)
     >>> activations = layer(ops.convert_to_tensor([[0.25], [0.75]]))
@@ -115,23 +114,32 @@ class KLSparsity(PenaltyLayer):
     0.0
     """
 
+    term = ReadOnly("_term")
+    rho = ReadOnly("_term.rho")
+    beta = ReadOnly("_term.beta")
+    from_logits = ReadOnly("_term.from_logits")
+    epsilon = ReadOnly("_term.epsilon")
+    symmetric = ReadOnly("_term.symmetric")
+    axis = ReadOnly("_term.axis")
+    cross_replica = ReadOnly("_term.cross_replica")
+    momentum = ReadOnly("_momentum")
+
     def __init__(
         self,
         rho: float = 0.05,
         beta: float = 1.0,
         from_logits: bool = False,
         momentum: float | None = None,
-        epsilon: float = 1e-6,
+        epsilon: float | None = None,
         symmetric: bool = False,
         cross_replica: bool = True,
+        axis: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.cross_replica = flag("cross_replica", cross_replica)
-        self.rho = sparsity_target(rho)
-        self.beta = non_negative("beta", beta)
-        self.from_logits, self.symmetric = sparsity_form(from_logits, symmetric)
-        self.epsilon = extension_edge(epsilon, self.rho)
+        self._term = SparsityTerm(
+            rho, beta, from_logits, epsilon, symmetric, axis=axis, cross_replica=cross_replica
+        )
         if momentum is not None:
             momentum = number_between(
                 "momentum", momentum, 0.0, 1.0, low_open=False, high_open=True
@@ -141,18 +149,20 @@ class KLSparsity(PenaltyLayer):
                     "`momentum` averages mean activations, which `from_logits=True` never forms. "
                     f"Received: momentum={momentum!r}, from_logits=True"
                 )
-        self.momentum = momentum
+        self._momentum = momentum
 
     def build(self, input_shape: Any) -> None:
         """Create the state of the running average, if there is one.
 
         Raises:
-            ValueError: If the input has fewer than two axes, or its last is unknown.
+            ValueError: If the input has fewer than two axes, or an unknown number of units.
         """
-        if len(input_shape) < 2 or input_shape[-1] is None:
+        shape = tuple(input_shape)
+        units = shape[unit_axis(self.axis, shape)] if len(shape) > 1 else None
+        if units is None:
             raise ValueError(
                 "KLSparsity takes the output of a layer, of shape (samples, ..., units) with a "
-                f"known number of units. Received: input_shape={tuple(input_shape)}"
+                f"known number of units. Received: input_shape={shape}"
             )
         if self.momentum is not None:
             # Kept in float32 whatever the policy: in bfloat16 a step of 1 − μ would be lost.
@@ -163,7 +173,7 @@ class KLSparsity(PenaltyLayer):
                 "autocast": False,
                 "aggregation": "mean",
             }
-            self.rho_hat = self.add_weight(shape=(input_shape[-1],), name="rho_hat", **state)
+            self.rho_hat = self.add_weight(shape=(units,), name="rho_hat", **state)
             self.has_seen_a_batch = self.add_weight(shape=(), name="has_seen_a_batch", **state)
 
     def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -172,61 +182,40 @@ class KLSparsity(PenaltyLayer):
         Args:
             inputs: (samples, ..., units).
             training: Whether the running average moves.
-            mask: The shape of `inputs` without its last axis; true where valid. Where it leaves
-                nothing the term is 0, or that of the stored average.
+            mask: Valid positions (see `means.valid_positions`). Where none is left the term is
+                0, or that of the stored average, which does not move.
         """
-        if is_captured(self, inputs, mask):
+        x, mask = self._term.units_last(inputs, mask)
+        if is_captured(self, x, mask):
             return ops.zeros((), dtype="float32")
         if self.momentum is None:
-            return kl_sparsity(
-                inputs,
-                self.rho,
-                self.beta,
-                from_logits=self.from_logits,
-                epsilon=self.epsilon,
-                symmetric=self.symmetric,
-                mask=mask,
-                cross_replica=self.cross_replica,
-            )
-        rho_hat = self._running_average(inputs, self.momentum, training, mask)
-        return kl_penalty(self.rho, self.beta, rho_hat, self.epsilon)
+            return self._term.penalty(x, mask)
+        return self._term.penalty_of_mean(self._running_average(x, training, mask))
 
-    def _running_average(
-        self, inputs: Any, momentum: float, training: bool | None, mask: Any
-    ) -> Any:
+    def _running_average(self, x: Any, training: bool | None, mask: Any) -> Any:
         seen = ops.convert_to_tensor(self.has_seen_a_batch) > 0.0
         stored = ops.convert_to_tensor(self.rho_hat)
         if not training:
             return ops.where(seen, stored, self.rho * ops.ones_like(stored))
-        batch = mean_activation(
-            inputs,
-            mask,
-            symmetric=self.symmetric,
-            otherwise=ops.where(seen, stored, self.rho * ops.ones_like(stored)),
-            cross_replica=self.cross_replica,
-            moves_state=True,
-        )
+        batch, count = self._term.mean_that_moves_state(x, mask)
         batch = ops.cast(batch, stored.dtype)
-        moved = momentum * stored + (1.0 - momentum) * batch
-        new = ops.stop_gradient(ops.where(seen, moved, batch))
+        counts = ops.convert_to_tensor(count, dtype=stored.dtype) > 0.0
+        start = ops.where(seen, stored, self.rho * ops.ones_like(stored))
+        moved = self.momentum * stored + (1.0 - self.momentum) * batch
+        # A unit without a valid position stays where it is, to the last bit.
+        new = ops.stop_gradient(ops.where(counts, ops.where(seen, moved, batch), start))
+        sees = ops.any(counts)
         with losses_of_this_replica():
-            self.rho_hat.assign(new)
-            self.has_seen_a_batch.assign(ops.ones_like(seen, dtype=self.has_seen_a_batch.dtype))
+            self.rho_hat.assign(ops.where(sees, new, stored))
+            seen = ops.logical_or(seen, sees)
+            self.has_seen_a_batch.assign(ops.cast(seen, self.has_seen_a_batch.dtype))
         # The value of the new average with the gradient of the batch mean.
+        batch = ops.where(counts, batch, ops.zeros_like(batch))
         return new + (batch - ops.stop_gradient(batch))
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
-        return {
-            **super().get_config(),
-            "rho": self.rho,
-            "beta": self.beta,
-            "from_logits": self.from_logits,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "symmetric": self.symmetric,
-            "cross_replica": self.cross_replica,
-        }
+        return {**super().get_config(), **self._term.get_config(), "momentum": self.momentum}
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -275,14 +264,14 @@ class ActivityPenalty(PenaltyLayer):
         Args:
             inputs: (samples, ..., units).
             training: Not used.
-            mask: The shape of `inputs` without its last axis; true where valid.
+            mask: Valid positions (see `means.valid_positions`).
         """
         a = at_least_float32(inputs)
         if mask is None:
             return self.function(a)
         if "mask" in inspect.signature(self.function).parameters:
             return self.function(a, mask=mask)
-        return self.function(ops.where(ops.expand_dims(mask, -1), a, ops.zeros_like(a)))
+        return self.function(ops.where(valid_positions(mask, a), a, ops.zeros_like(a)))
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument; the penalty as Keras serializes it."""

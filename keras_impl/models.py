@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import numbers
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_impl.backends.custom_gradients import affine, sigmoid_in_place
@@ -16,9 +18,74 @@ from keras_impl.initializers import NgUniform
 from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
 from keras_impl.regularizers import WeightDecay
-from keras_impl.validation import flag, non_negative
+from keras_impl.term import ReadOnly, SparsityTerm
+from keras_impl.validation import flag, integer, non_negative, positive_integer
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
+
+
+@keras.saving.register_keras_serializable(package="sae_oracle")
+class AutoencoderLayer(keras.layers.Layer):
+    """One layer of a `SparseAutoencoder`, f(xW + b), as its encoder or its decoder holds it.
+
+    There it has the variables of the autoencoder. Loaded from a file it has its own.
+
+    Args:
+        units: Units of the output.
+        activation: "sigmoid", "tanh", "relu" or "linear".
+        transposed: Whether the kernel is (units, inputs), that of the mirrored layer of a tied
+            autoencoder, and is transposed when the layer is called.
+        **kwargs: Those of `keras.layers.Layer`.
+
+    >>> layer = AutoencoderLayer(2, "sigmoid")
+    >>> layer(ops.ones((3, 4))).shape == (3, 2)
+    True
+    """
+
+    def __init__(
+        self, units: int, activation: str, transposed: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = positive_integer("units", units)
+        self.activation = _activation("activation", activation)
+        self.transposed = flag("transposed", transposed)
+        self.kernel: Any = None
+        self.bias: Any = None
+
+    def share(self, kernel: Any, bias: Any) -> None:
+        """Have the variables of an autoencoder; before the layer is built."""
+        self.kernel, self.bias = kernel, bias
+
+    def build(self, input_shape: Any) -> None:
+        """Create a kernel (EQ-INIT) and a bias (zero), unless they are shared."""
+        if self.kernel is not None:
+            return
+        shape = (input_shape[-1], self.units)
+        self.kernel = self.add_weight(
+            shape=shape[::-1] if self.transposed else shape, initializer=NgUniform(), name="kernel"
+        )
+        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        """Return (samples, units)."""
+        a = ops.cast(inputs, self.compute_dtype)
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel), self.compute_dtype)
+        bias = ops.cast(ops.convert_to_tensor(self.bias), self.compute_dtype)
+        z = affine(a, ops.transpose(kernel) if self.transposed else kernel, bias)
+        return _activated(self.activation, z)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return (samples, units)."""
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return every argument, as plain Python values."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": self.activation,
+            "transposed": self.transposed,
+        }
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -32,7 +99,10 @@ class SparseAutoencoder(keras.Model):
     global one, and each of its samples counts once (docs/replicas.md).
 
     One model owns every kernel and bias, so a tied kernel is one variable through saving,
-    cloning and reloading.
+    cloning and reloading. `encoder` and `decoder` are Keras models of the same variables. Weight
+    decay counts the kernels that are trained: Keras drops the regularizer of a frozen variable.
+
+    What it was made with cannot be changed afterwards, since compiled steps would not notice.
 
     Source: CS294A lecture notes "Sparse autoencoder", §2 and §3.
 
@@ -58,6 +128,7 @@ class SparseAutoencoder(keras.Model):
 
     Raises:
         TypeError, ValueError: If an argument leaves its range.
+        AttributeError: If an argument is assigned to later.
 
     >>> model = SparseAutoencoder(25, rho=0.01, beta=3.0, weight_decay=1e-4)
     >>> model.compile("adam")
@@ -65,6 +136,20 @@ class SparseAutoencoder(keras.Model):
     >>> sorted(history.history)
     ['loss', 'reconstruction', 'sparsity', 'weight_decay']
     """
+
+    hidden_units = ReadOnly("_fixed.hidden_units")
+    rho = ReadOnly("_term.rho")
+    beta = ReadOnly("_term.beta")
+    weight_decay = ReadOnly("_fixed.weight_decay")
+    tied = ReadOnly("_fixed.tied")
+    activation = ReadOnly("_fixed.activation")
+    output_activation = ReadOnly("_fixed.output_activation")
+    from_logits = ReadOnly("_term.from_logits")
+    epsilon = ReadOnly("_term.epsilon")
+    symmetric = ReadOnly("_term.symmetric")
+    tied_decay = ReadOnly("_fixed.tied_decay")
+    seed = ReadOnly("_fixed.seed")
+    cross_replica = ReadOnly("_term.cross_replica")
 
     def __init__(
         self,
@@ -76,7 +161,7 @@ class SparseAutoencoder(keras.Model):
         activation: str = "sigmoid",
         output_activation: str | None = None,
         from_logits: bool = False,
-        epsilon: float = 1e-6,
+        epsilon: float | None = None,
         symmetric: bool = False,
         tied_decay: int = 1,
         seed: int | None = None,
@@ -84,48 +169,48 @@ class SparseAutoencoder(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.hidden_units = _units(hidden_units)
-        self.weight_decay = non_negative("weight_decay", weight_decay)
-        self.tied = flag("tied", tied)
-        self.cross_replica = flag("cross_replica", cross_replica)
-        self.activation = _activation("activation", activation)
-        self.output_activation = (
-            None
-            if output_activation is None
-            else _activation("output_activation", output_activation)
+        self._term = SparsityTerm(
+            rho, beta, from_logits, epsilon, symmetric, cross_replica=cross_replica
         )
-        if from_logits and activation != "sigmoid":
+        if output_activation is not None:
+            output_activation = _activation("output_activation", output_activation)
+        self._fixed = SimpleNamespace(
+            hidden_units=_hidden_units(hidden_units),
+            weight_decay=non_negative("weight_decay", weight_decay),
+            tied=flag("tied", tied),
+            activation=_activation("activation", activation),
+            output_activation=output_activation,
+            tied_decay=positive_integer("tied_decay", tied_decay),
+            seed=None if seed is None else integer("seed", seed),
+        )
+        if self.from_logits and self.activation != "sigmoid":
             raise ValueError(
                 "`from_logits=True` is for sigmoid hidden units. "
                 f"Received: activation={activation!r}"
             )
-        if tied_decay not in (1, 2):
+        if self.tied_decay > 2:
             raise ValueError(f"`tied_decay` must be 1 or 2. Received: tied_decay={tied_decay!r}")
-        self.tied_decay = int(tied_decay)
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer))):
-            raise TypeError(f"`seed` must be an integer or None. Received: seed={seed!r}")
-        self.seed = None if seed is None else int(seed)
-        hidden_layers = 2 * len(self.hidden_units) - 1
         self.penalties = [
             KLSparsity(
-                rho,
-                beta,
-                from_logits=from_logits,
-                epsilon=epsilon,
-                symmetric=symmetric,
-                cross_replica=cross_replica,
-                dtype=self.dtype_policy,
-                name=f"kl_sparsity_{layer}",
+                **self._term.get_config(), dtype=self.dtype_policy, name=f"kl_sparsity_{layer}"
             )
-            for layer in range(hidden_layers)
+            for layer in range(2 * len(self.hidden_units) - 1)
         ]
         # Computed in the dtype of the model, in float32 at least.
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
         self.reconstruction_loss = HalfSquaredError(dtype=dtype)
         self.sum_of_half_squares = HalfSquaredError(reduction="sum", dtype=dtype)
+        # Not attributes that Keras tracks: the variables are this model's, and saved with it.
+        object.__setattr__(self, "_layers_by_depth", [])
+        object.__setattr__(self, "_halves", {})
         self.term_trackers = [
             keras.metrics.Mean(name=name) for name in ("reconstruction", "weight_decay", "sparsity")
         ]
+
+    def __dir__(self) -> list[str]:
+        # Keras saves what it finds here, and these hold what is saved already.
+        hidden = ("_layers_by_depth", "_halves", "layers", "encoder", "decoder")
+        return [name for name in super().__dir__() if name not in hidden]
 
     def build(self, input_shape: Any) -> None:
         """Create the kernels (EQ-INIT) and the biases (zero) for (m, n) input.
@@ -157,33 +242,96 @@ class SparseAutoencoder(keras.Model):
         ]
         for penalty, units in zip(self.penalties, sizes[1:-1], strict=True):
             penalty.build((input_shape[0], units))
+        for layer, units in enumerate(sizes[1:]):
+            mirrored = layer >= len(self.kernels)
+            shared = AutoencoderLayer(
+                units,
+                self._activation_of(layer),
+                transposed=mirrored,
+                dtype=self.dtype_policy,
+                name=f"layer_{layer}",
+            )
+            shared.share(
+                self.kernels[layers - 1 - layer if mirrored else layer], self.biases[layer]
+            )
+            shared.build((None, sizes[layer]))
+            self._layers_by_depth.append(shared)
+
+    @property
+    def layers(self) -> list[Any]:
+        """Every layer, in the order in which data passes, and the sparsity penalties between."""
+        found: list[Any] = []
+        for layer, shared in enumerate(self._layers_by_depth):
+            found += [shared, *self.penalties[layer : layer + 1]]
+        return found or list(self.penalties)
+
+    @property
+    def encoder(self) -> keras.Model:
+        """A Keras model of x to the innermost hidden layer, with the variables of this one.
+
+        It follows training, has no sparsity penalty, and saved or exported it stands alone.
+
+        Raises:
+            ValueError: If this model is not built.
+        """
+        return self._half("encoder", 0, len(self.hidden_units))
+
+    @property
+    def decoder(self) -> keras.Model:
+        """A Keras model of the innermost hidden layer to h(x); see `encoder`."""
+        return self._half("decoder", len(self.hidden_units), 2 * len(self.hidden_units))
+
+    def _half(self, name: str, first: int, end: int) -> keras.Model:
+        if not self._layers_by_depth:
+            raise ValueError(f"Call the model, `encode` or `build` before `{name}`.")
+        if name not in self._halves:
+            kernel = self._layers_by_depth[first].kernel
+            inputs = keras.Input((kernel.shape[int(self.tied and first > 0)],), dtype=kernel.dtype)
+            outputs = inputs
+            for layer in self._layers_by_depth[first:end]:
+                outputs = layer(outputs)
+            self._halves[name] = keras.Model(inputs, outputs, name=f"{self.name}_{name}")
+        return self._halves[name]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return h(x), (samples, features), and add the sparsity terms to the losses."""
+        if keras.tree.is_nested(inputs) or len(inputs.shape) != 2:
+            raise ValueError(
+                "SparseAutoencoder takes input of shape (samples, features). Received: "
+                f"inputs={inputs if keras.tree.is_nested(inputs) else tuple(inputs.shape)}"
+            )
+        inputs = ops.cast(inputs, self.compute_dtype)
         return self._propagate(inputs, 0, 2 * len(self.hidden_units), training)
 
     def encode(self, inputs: Any) -> Any:
-        """Return the activations of the innermost hidden layer.
+        """Return the activations of the innermost hidden layer; no penalty is added.
 
         Args:
-            inputs: (samples, features).
+            inputs: (samples, features); a `KerasTensor` becomes the input of `encoder` in a graph.
         """
-        inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
+        symbolic = isinstance(inputs, keras.KerasTensor)
+        if not symbolic:
+            inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         if not self.built:
             self.build(tuple(inputs.shape))
+        if symbolic:
+            return self.encoder(inputs)
         return self._propagate(inputs, 0, len(self.hidden_units))
 
     def decode(self, code: Any) -> Any:
         """Return the reconstruction from the innermost hidden layer's activations.
 
         Args:
-            code: (samples, the last of `hidden_units`).
+            code: (samples, the last of `hidden_units`); a `KerasTensor` becomes the input of
+                `decoder` in a graph.
 
         Raises:
             ValueError: If the model is not built: it does not know the number of features.
         """
         if not self.built:
             raise ValueError("Call the model, `encode` or `build` before `decode`.")
+        if isinstance(code, keras.KerasTensor):
+            return self.decoder(code)
         code = ops.convert_to_tensor(code, dtype=self.compute_dtype)
         half = len(self.hidden_units)
         return self._propagate(code, half, 2 * half)
@@ -194,8 +342,8 @@ class SparseAutoencoder(keras.Model):
         for layer in range(first, end):
             last = layer == 2 * len(self.hidden_units) - 1
             z = affine(a, self._kernel(layer), self._compute(self.biases[layer]))
-            name = self.output_activation or self.activation if last else self.activation
-            if name == "sigmoid" and not self.penalties[0].from_logits:
+            name = self._activation_of(layer)
+            if name == "sigmoid" and not self.from_logits:
                 a = sigmoid_in_place(z)
             else:
                 a = _activated(name, z)
@@ -203,8 +351,12 @@ class SparseAutoencoder(keras.Model):
                 # The model adds the term itself: see `PenaltyLayer` for what Keras may do to
                 # the losses of several layers.
                 penalty = self.penalties[layer]
-                self.add_loss(penalty.penalty(z if penalty.from_logits else a, training))
+                self.add_loss(penalty.penalty(self._term.choose(logits=z, activations=a), training))
         return a
+
+    def _activation_of(self, layer: int) -> str:
+        last = layer == 2 * len(self.hidden_units) - 1
+        return self.output_activation or self.activation if last else self.activation
 
     def _kernel(self, layer: int) -> Any:
         if layer < len(self.kernels):
@@ -249,6 +401,45 @@ class SparseAutoencoder(keras.Model):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x: Any = None, y: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Train; see `keras.Model.fit`. Without y the targets are x, for sample weights too.
+
+        Raises:
+            ValueError: If `class_weight` is given: targets are no classes.
+        """
+        return _called(super().fit, x, y, arguments, keywords)
+
+    def evaluate(self, x: Any = None, y: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Return the loss and its terms; see `keras.Model.evaluate`, and `fit` for y."""
+        return _called(super().evaluate, x, y, arguments, keywords)
+
+    def train_on_batch(self, x: Any, y: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Train on one batch; see `keras.Model.train_on_batch`, and `fit` for y.
+
+        Raises:
+            ValueError: If `class_weight` is given: targets are no classes.
+        """
+        return _called(super().train_on_batch, x, y, arguments, keywords)
+
+    def test_on_batch(self, x: Any, y: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Evaluate one batch; see `keras.Model.test_on_batch`, and `fit` for y."""
+        return _called(super().test_on_batch, x, y, arguments, keywords)
+
+    def quantize(self, *arguments: Any, **keywords: Any) -> None:
+        """Refuse: this model computes with its own kernels, which Keras does not quantize.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "SparseAutoencoder cannot be quantized. Copy the weights to layers that can: "
+            "keras.layers.Dense, and DenseTied for a tied decoder."
+        )
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return every metric, those given to `compile` too; called by `fit`."""
+        return super().compute_metrics(x, x if y is None else y, y_pred, sample_weight)
+
     def compute_loss(
         self,
         x: Any = None,
@@ -271,16 +462,20 @@ class SparseAutoencoder(keras.Model):
             gradients of R replicas, a 1/R-th of it.
         """
         # Read once and first: replicas share the list, and fill it anew while one of them waits.
-        # Keras lists activity losses first, weight regularization last, one for each kernel.
+        # Keras lists activity losses first, weight regularization last, one for each variable that
+        # has a regularizer and is trained.
         penalties = list(self.losses)
-        sparsity = sum(penalties[: -len(self.kernels)])
-        weight_decay = sum(penalties[-len(self.kernels) :])
+        decayed = sum(weight.regularizer is not None for weight in self.trainable_weights)
+        activity = len(penalties) - decayed
+        sparsity = sum(penalties[:activity])
+        weight_decay = sum(penalties[activity:], start=ops.zeros_like(sparsity))
         total = self.sum_of_half_squares(x if y is None else y, y_pred, sample_weight=sample_weight)
         samples = ops.shape(y_pred)[0]
         count = ops.cast(samples, total.dtype)
         if self.cross_replica:
             total, count = sum_over_replicas(total, count)
-        reconstruction = total / count
+        # Without samples there is nothing to divide.
+        reconstruction = total / ops.where(count > 0.0, count, ops.ones_like(count))
         for tracker, term in zip(
             self.term_trackers, (reconstruction, weight_decay, sparsity), strict=True
         ):
@@ -289,23 +484,10 @@ class SparseAutoencoder(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
-        penalty = self.penalties[0]
-        return {
-            **super().get_config(),
-            "hidden_units": list(self.hidden_units),
-            "rho": penalty.rho,
-            "beta": penalty.beta,
-            "weight_decay": self.weight_decay,
-            "tied": self.tied,
-            "activation": self.activation,
-            "output_activation": self.output_activation,
-            "from_logits": penalty.from_logits,
-            "epsilon": penalty.epsilon,
-            "symmetric": penalty.symmetric,
-            "tied_decay": self.tied_decay,
-            "seed": self.seed,
-            "cross_replica": self.cross_replica,
-        }
+        term = self._term.get_config()
+        del term["axis"]  # the last, of a matrix
+        fixed = {**vars(self._fixed), "hidden_units": list(self.hidden_units)}
+        return {**super().get_config(), **term, **fixed}
 
 
 def _activated(name: str, z: Any) -> Any:
@@ -316,27 +498,44 @@ def _activated(name: str, z: Any) -> Any:
     return keras.activations.get(name)(z)
 
 
-def _units(hidden_units: Any) -> tuple[int, ...]:
-    units = (hidden_units,) if isinstance(hidden_units, (int, np.integer)) else hidden_units
-    if (
-        not isinstance(units, Sequence)
-        or isinstance(units, str)
-        or not units
-        or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) for n in units)
-    ):
+def _called(method: Any, x: Any, y: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    """Call a method of `keras.Model` that takes data; where there are weights, y is x and not None.
+
+    Keras drops the weights of arrays without targets, and says nothing.
+    """
+    call = inspect.signature(method).bind(x, y, *arguments, **keywords)
+    given = call.arguments
+    if given.get("class_weight") is not None:
+        raise ValueError(
+            "`class_weight` weighs classes, and the targets of SparseAutoencoder are none: use "
+            f"`sample_weight`. Received: class_weight={given['class_weight']!r}"
+        )
+    # What is no array brings its own weights, and Keras refuses others.
+    if given.get("sample_weight") is not None and y is None and hasattr(x, "shape"):
+        given["y"] = x
+    validation = given.get("validation_data")
+    if isinstance(validation, (tuple, list)) and len(validation) == 3 and validation[1] is None:
+        given["validation_data"] = (validation[0], validation[0], validation[2])
+    return method(*call.args, **call.kwargs)
+
+
+def _hidden_units(hidden_units: Any) -> tuple[int, ...]:
+    if getattr(hidden_units, "shape", None) == () or isinstance(hidden_units, numbers.Number):
+        return (positive_integer("hidden_units", hidden_units),)
+    if isinstance(hidden_units, (str, bytes)) or not hasattr(hidden_units, "__len__"):
+        units = ()
+    else:
+        units = tuple(hidden_units)
+    if not units:
         raise TypeError(
             "`hidden_units` must be a positive integer or a sequence of them. "
             f"Received: hidden_units={hidden_units!r}"
         )
-    if any(n < 1 for n in units):
-        raise ValueError(
-            f"`hidden_units` must be positive. Received: hidden_units={hidden_units!r}"
-        )
-    return tuple(int(n) for n in units)
+    return tuple(positive_integer("hidden_units", n) for n in units)
 
 
 def _activation(argument: str, name: Any) -> str:
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
             f"`{argument}` must be one of {ACTIVATIONS}. Received: {argument}={name!r}"
         )

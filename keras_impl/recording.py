@@ -20,8 +20,8 @@ class PenalisedOutput:
 
     Args:
         penalty: The `KLSparsity` or `KLSparsityRegularizer`.
-        tensor: Activations or logits, (samples, ..., units).
-        mask: Valid positions, the shape of `tensor` without its last axis; or `None`.
+        tensor: Activations or logits, (samples, ..., units), whatever the `axis` of the penalty.
+        mask: Valid positions, as `means.valid_positions` takes them; or `None`.
     """
 
     penalty: Any

@@ -8,19 +8,10 @@ import keras
 from keras import ops
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
-from keras_impl.divergence import (
-    at_least_float32,
-    kl_penalty_from_activations,
-    kl_penalty_from_logits,
-)
+from keras_impl.divergence import at_least_float32
 from keras_impl.recording import is_captured
-from keras_impl.validation import (
-    extension_edge,
-    flag,
-    non_negative,
-    sparsity_form,
-    sparsity_target,
-)
+from keras_impl.term import ReadOnly, SparsityTerm
+from keras_impl.validation import flag, non_negative
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -44,16 +35,21 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
         from_logits: Whether the layer's output are logits of sigmoid units (EQ-KL-LOGITS): finite
             and right at any saturation. Put it on a layer without activation.
         epsilon: Outside [ε, 1 − ε] the KL continues along its tangent (EQ-KL-EXTENSION); 0: the
-            exact KL, infinite at ρ̂ = 0 and 1. At most min(ρ, 1 − ρ). Unused with `from_logits`.
+            exact KL, infinite at ρ̂ = 0 and 1. At most min(ρ, 1 − ρ). `None`: 10⁻⁶, or that
+            minimum where it is smaller. Unused with `from_logits`.
         symmetric: Whether activations lie in [−1, 1] (tanh): ρ̂ is then the mean of (1 + a)/2.
         batch_scaling: "auto" multiplies by the number of rows exactly if this Keras divides by
             it; True and False say so by hand. For a direct call, or under `add_loss`, which
             Keras never divides, use False.
         cross_replica: Whether ρ̂ is that of the global batch under data parallelism; False: each
             replica's own, which trains another function (see docs/replicas.md).
+        axis: The axis of the units: 1 for images in the order "channels_first". `None`: the last.
+
+    What it was made with cannot be changed afterwards, since compiled steps would not notice.
 
     Raises:
         TypeError, ValueError: If an argument leaves its range.
+        AttributeError: If an argument is assigned to later.
 
     >>> layer = keras.layers.Dense(
     ...     25, activation="sigmoid", activity_regularizer=KLSparsityRegularizer(0.05, 3.0))
@@ -62,27 +58,39 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
     0.0
     """
 
+    term = ReadOnly("_term")
+    rho = ReadOnly("_term.rho")
+    beta = ReadOnly("_term.beta")
+    from_logits = ReadOnly("_term.from_logits")
+    epsilon = ReadOnly("_term.epsilon")
+    symmetric = ReadOnly("_term.symmetric")
+    axis = ReadOnly("_term.axis")
+    cross_replica = ReadOnly("_term.cross_replica")
+    batch_scaling = ReadOnly("_batch_scaling")
+
     def __init__(
         self,
         rho: float = 0.05,
         beta: float = 1.0,
         from_logits: bool = False,
-        epsilon: float = 1e-6,
+        epsilon: float | None = None,
         symmetric: bool = False,
         batch_scaling: str | bool = "auto",
         cross_replica: bool = True,
+        axis: int | None = None,
     ) -> None:
-        self.rho = sparsity_target(rho)
-        self.beta = non_negative("beta", beta)
-        self.from_logits, self.symmetric = sparsity_form(from_logits, symmetric)
-        self.epsilon = extension_edge(epsilon, self.rho)
-        if not isinstance(batch_scaling, bool) and batch_scaling != "auto":
-            raise ValueError(
-                '`batch_scaling` must be "auto", True or False. '
-                f"Received: batch_scaling={batch_scaling!r}"
-            )
-        self.batch_scaling = batch_scaling
-        self.cross_replica = flag("cross_replica", cross_replica)
+        self._term = SparsityTerm(
+            rho, beta, from_logits, epsilon, symmetric, axis=axis, cross_replica=cross_replica
+        )
+        if not (isinstance(batch_scaling, str) and batch_scaling == "auto"):
+            try:
+                batch_scaling = flag("batch_scaling", batch_scaling)
+            except TypeError:
+                raise ValueError(
+                    '`batch_scaling` must be "auto", True or False. '
+                    f"Received: batch_scaling={batch_scaling!r}"
+                ) from None
+        self._batch_scaling = batch_scaling
         self._multiplies = (
             keras_divides_activity_by_batch() if batch_scaling == "auto" else batch_scaling
         )
@@ -99,56 +107,18 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
         Raises:
             ValueError: If `x` has fewer than two axes.
         """
-        if len(x.shape) < 2:
-            raise ValueError(
-                "KLSparsityRegularizer takes the output of a layer, of shape "
-                f"(samples, ..., units). Received shape {tuple(x.shape)}."
-            )
+        x, _ = self._term.units_last(x)
         if is_captured(self, x):
             return ops.zeros((), dtype="float32")
         rows = ops.shape(x)[0] if self._multiplies else 1
-        known = isinstance(rows, int)  # then one multiplication does for both
-        penalty = kl_sparsity(
-            x,
-            self.rho,
-            self.beta * rows if known else self.beta,
-            from_logits=self.from_logits,
-            epsilon=self.epsilon,
-            symmetric=self.symmetric,
-            cross_replica=self.cross_replica,
-        )
-        return penalty if known else penalty * ops.cast(rows, penalty.dtype)
+        if isinstance(rows, int):  # then one multiplication does for both
+            return self._term.penalty(x, times=rows)
+        penalty = self._term.penalty(x)
+        return penalty * ops.cast(rows, penalty.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
-        return {
-            "rho": self.rho,
-            "beta": self.beta,
-            "from_logits": self.from_logits,
-            "epsilon": self.epsilon,
-            "symmetric": self.symmetric,
-            "batch_scaling": self.batch_scaling,
-            "cross_replica": self.cross_replica,
-        }
-
-
-def kl_sparsity(
-    x: Any,
-    rho: float,
-    beta: float,
-    *,
-    from_logits: bool,
-    epsilon: float,
-    symmetric: bool,
-    mask: Any = None,
-    cross_replica: bool = False,
-) -> Any:
-    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of a layer's output, a scalar of at least float32."""
-    if from_logits:
-        return kl_penalty_from_logits(rho, beta, x, mask, cross_replica=cross_replica)
-    return kl_penalty_from_activations(
-        rho, beta, x, epsilon, mask, symmetric=symmetric, cross_replica=cross_replica
-    )
+        return {**self._term.get_config(), "batch_scaling": self.batch_scaling}
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -165,13 +135,16 @@ class WeightDecay(keras.regularizers.Regularizer):
 
     Raises:
         TypeError, ValueError: If `weight_decay` leaves its range.
+        AttributeError: If it is assigned to later.
 
     >>> float(WeightDecay(0.5)(ops.convert_to_tensor([[2.0, 1.0]])))
     1.25
     """
 
+    weight_decay = ReadOnly("_weight_decay")
+
     def __init__(self, weight_decay: float = 1e-4) -> None:
-        self.weight_decay = non_negative("weight_decay", weight_decay)
+        self._weight_decay = non_negative("weight_decay", weight_decay)
 
     def __call__(self, x: Any) -> Any:
         """Return (λ/2) Σ x², a scalar of at least float32."""

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_impl.validation import flag, positive_integer
+
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
 class DenseTied(keras.layers.Layer):
@@ -16,7 +18,9 @@ class DenseTied(keras.layers.Layer):
 
     W is read and transposed each time the layer is called: it is the encoder's variable itself,
     never a copy of it. The gradients of both uses add up in it, the encoder's `kernel_regularizer`
-    counts once, and `summary()` counts it once. The layer's own weights are its bias.
+    counts once, and `summary()` counts it once. The layer's own weights are its bias. After
+    `enable_lora` W is what the encoder multiplies by; of a `Dense` quantized to int8 or int4 it is
+    the integers with their scale.
 
     The configuration names the encoder. A reloaded or cloned layer looks for a layer of that name
     among those that lead to its input, and in the models that lead there, in functional and
@@ -41,7 +45,7 @@ class DenseTied(keras.layers.Layer):
     Raises:
         TypeError: If `tied_to` is not a layer, or `units` not an integer.
         ValueError: If `units` is not positive; later, if `tied_to` has no kernel or an unbuilt
-            one, or its shape does not fit the input or `units`.
+            one, its shape does not fit the input or `units`, or it is quantized in another way.
 
     >>> encoder = keras.layers.Dense(2, activation="sigmoid", name="encoder")
     >>> model = keras.Sequential([
@@ -63,14 +67,9 @@ class DenseTied(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if units is not None:
-            if isinstance(units, bool) or not isinstance(units, (int, np.integer)):
-                raise TypeError(f"`units` must be an integer or None. Received: units={units!r}")
-            if units < 1:
-                raise ValueError(f"`units` must be positive. Received: units={units!r}")
-        self.units = None if units is None else int(units)
+        self.units = None if units is None else positive_integer("units", units)
         self.activation = keras.activations.get(activation)
-        self.use_bias = use_bias
+        self.use_bias = flag("use_bias", use_bias)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.bias_constraint = keras.constraints.get(bias_constraint)
@@ -157,9 +156,9 @@ class DenseTied(keras.layers.Layer):
             )
             if self._encoder is None:
                 raise ValueError(self._not_found())
-        kernel = ops.convert_to_tensor(self._encoder.kernel)
+        kernel = ops.cast(_kernel_of(self._encoder), self.compute_dtype)
         # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
-        outputs = inputs @ ops.transpose(ops.cast(kernel, self.compute_dtype))
+        outputs = ops.cast(inputs, self.compute_dtype) @ ops.transpose(kernel)
         if self.bias is not None:
             outputs = outputs + ops.convert_to_tensor(self.bias)
         return self.activation(outputs)
@@ -209,16 +208,20 @@ class DenseTied(keras.layers.Layer):
             )
         return kernel
 
+    def quantize(self, mode: Any = None, **_: Any) -> None:
+        """Do nothing: this layer reads the kernel of its encoder, quantized or not."""
+
     def _with_kernel(self, own: list[Any]) -> list[Any]:
         """The kernel is state that a call reads: a model of this layer alone must know it.
 
         On JAX a variable that a model does not know is a constant of its compiled functions.
         """
-        kernel = None
-        if self._encoder is not None and self._encoder.built:
-            kernel = getattr(self._encoder, "_kernel", None)
-            kernel = self._encoder.kernel if kernel is None else kernel
-        return [*own, kernel] if isinstance(kernel, keras.Variable) else own
+        if self._encoder is None or not self._encoder.built:
+            return own
+        read = [getattr(self._encoder, name, None) for name in KERNEL_VARIABLES]
+        if not isinstance(read[0], keras.Variable):
+            read[0] = self._encoder.kernel
+        return own + [variable for variable in read if isinstance(variable, keras.Variable)]
 
     @property
     def variables(self) -> list[Any]:
@@ -251,6 +254,49 @@ class DenseTied(keras.layers.Layer):
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
             "activity_regularizer": keras.regularizers.serialize(self.activity_regularizer),
         }
+
+
+KERNEL_VARIABLES = (
+    "_kernel",
+    "lora_kernel_a",
+    "lora_kernel_b",
+    "kernel_scale",
+    "kernel_zero",
+    "g_idx",
+)
+"""Where a `keras.layers.Dense` keeps what its kernel is made of; other layers have a `kernel`."""
+
+
+def _kernel_of(layer: Any) -> Any:
+    """Return the kernel that a layer multiplies by, a tensor of (inputs, units)."""
+    mode = getattr(layer, "quantization_mode", None)
+    if mode in (None, "float8"):  # float8 rounds it when the layer is called
+        return ops.convert_to_tensor(layer.kernel)
+    has_lora = getattr(layer, "lora_enabled", False)
+    if type(layer) is not keras.layers.Dense or mode not in ("int8", "int4"):
+        raise ValueError(
+            "`tied_to` may be a keras.layers.Dense quantized to int8 or int4, or a layer that is "
+            f"not quantized. Received: tied_to={layer!r}, quantized to {mode}"
+        )
+    if has_lora and mode == "int4":
+        raise ValueError(
+            "`tied_to` may not have LoRA kernels and be quantized to int4: Keras adds them to the "
+            f"integers. Received: tied_to={layer!r}"
+        )
+    integers = layer._kernel if has_lora else layer.kernel
+    kernel = ops.cast(ops.convert_to_tensor(integers), layer.variable_dtype)
+    scale = ops.convert_to_tensor(layer.kernel_scale)
+    zero = getattr(layer, "kernel_zero", None)
+    if zero is None:
+        kernel = kernel / scale
+    else:  # a scale and a zero for each block of inputs
+        block = ops.cast(ops.convert_to_tensor(layer.g_idx), "int32")
+        zeros = ops.cast(ops.take(ops.convert_to_tensor(zero), block, axis=0), kernel.dtype)
+        kernel = (kernel - zeros) * ops.take(scale, block, axis=0)
+    if not has_lora:
+        return kernel
+    a, b = (ops.convert_to_tensor(v) for v in (layer.lora_kernel_a, layer.lora_kernel_b))
+    return kernel + layer.lora_alpha / layer.lora_rank * (a @ b)
 
 
 def _inputs_in_graph(layer: Any) -> list[Any]:

@@ -7,6 +7,26 @@ import numbers
 from typing import Any
 
 
+def plain(value: Any) -> Any:
+    """Return the Python number or bool that `value` holds, if it holds one; else `value` itself.
+
+    NumPy's scalars, arrays without axes, and tensors and variables without axes of any backend
+    hold one. What is only traced has no value yet, and stays what it is.
+
+    >>> import numpy as np
+    >>> plain(np.float32(0.5)), plain(np.array(True)), plain([0.5])
+    (0.5, True, [0.5])
+    """
+    if isinstance(value, (bool, int, float)) or getattr(value, "shape", None) != ():
+        return value
+    try:
+        if not hasattr(value, "item"):  # TensorFlow's tensors and Keras's variables
+            value = value.numpy()
+        return value.item()
+    except Exception:  # what a backend raises for a tensor without a value is its own
+        return value
+
+
 def number_between(
     name: str, value: Any, low: float, high: float, *, low_open: bool, high_open: bool
 ) -> float:
@@ -22,10 +42,11 @@ def number_between(
     >>> number_between("rho", 0.5, 0.0, 1.0, low_open=True, high_open=True)
     0.5
     """
+    number = plain(value)
     interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise TypeError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
-    number = float(value)
+    number = float(number)
     above = number > low if low_open else number >= low
     below = number < high if high_open else number <= high
     if not (above and below):
@@ -45,15 +66,32 @@ def non_negative(name: str, value: Any) -> float:
 
 def positive_integer(name: str, value: Any) -> int:
     """Return an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
         raise TypeError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    if value < 1:
+    if number < 1:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(value)
+    return int(number)
+
+
+def integer(name: str, value: Any) -> int:
+    """Return an integer of any sign."""
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}")
+    return int(number)
 
 
 def extension_edge(epsilon: Any, rho: float) -> float:
-    """Return ε, with 0 ≤ ε < ½ and ε ≤ min(ρ, 1 − ρ): the target lies where the KL is exact."""
+    """Return ε, with 0 ≤ ε < ½ and ε ≤ min(ρ, 1 − ρ): the target lies where the KL is exact.
+
+    `None` is the ε of everybody who does not ask: 10⁻⁶, or less where ρ is nearer to 0 or 1.
+
+    >>> extension_edge(None, 0.05), extension_edge(None, 1e-7)
+    (1e-06, 1e-07)
+    """
+    if epsilon is None:
+        return min(1e-6, rho, 1.0 - rho)
     epsilon = number_between("epsilon", epsilon, 0.0, 0.5, low_open=False, high_open=True)
     if epsilon > min(rho, 1.0 - rho):
         raise ValueError(
@@ -72,16 +110,16 @@ def flag(name: str, value: Any) -> bool:
     >>> flag("tied", True)
     True
     """
-    if not isinstance(value, bool):
+    answer = plain(value)
+    if not isinstance(answer, bool):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
-    return value
+    return answer
 
 
 def sparsity_form(from_logits: Any, symmetric: Any) -> tuple[bool, bool]:
     """Return the two flags; they exclude each other."""
-    for name, value in (("from_logits", from_logits), ("symmetric", symmetric)):
-        if not isinstance(value, bool):
-            raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    from_logits = flag("from_logits", from_logits)
+    symmetric = flag("symmetric", symmetric)
     if from_logits and symmetric:
         raise ValueError(
             "`symmetric=True` is for activations in [-1, 1] (tanh); `from_logits=True` takes the "

@@ -21,80 +21,105 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_impl.divergence import kl_divergence_and_slope
 
-def sigmoids_of_both_signs(z: Any) -> tuple[Any, Any]:
-    """Return σ(z) and σ(−z), each to a few roundoffs of itself, with derivative ±σ(z)σ(−z).
+
+def scaled_sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
+    """Return σ(z)·exp(−min(s, 0)) and σ(−z)·exp(max(s, 0)), each to a few roundoffs of itself.
+
+    With t = exp(−|z|), σ(z) and σ(−z) are 1/(1 + t) and t/(1 + t). The second is the one that
+    underflows, and the one that is scaled: t·exp(|s|) = exp(−|z − s|).
 
     Args:
-        z: Any shape, float32 or float64.
+        z: (samples, ..., units), float32 or float64.
+        shift: s, (units,), a constant: 0 where a unit has logits of both signs, the largest where
+            all are negative, the smallest where all are positive.
 
-    >>> [float(s) for s in sigmoids_of_both_signs(ops.convert_to_tensor(0.0))]
-    [0.5, 0.5]
+    Returns:
+        P and Q, of the shape of `z`; the derivatives are P·Q·exp(−max(s, 0)) and
+        −P·Q·exp(min(s, 0)).
+
+    >>> both = scaled_sigmoids(ops.convert_to_tensor([[-1e4]]), ops.convert_to_tensor([-1e4]))
+    >>> [float(s[0, 0]) for s in both]
+    [1.0, 1.0]
     """
     backend = keras.config.backend()
     if backend == "jax":
-        return _jax_sigmoids()(z)
+        return _jax_sigmoids()(z, shift)
     if backend == "tensorflow":
-        return _tensorflow_sigmoids()(z)
-    return _SIGMOIDS(z) if backend == "torch" else _sigmoids(z)
+        return _tensorflow_sigmoids()(z, shift)
+    if backend == "torch" and takes_custom_functions():
+        return _SIGMOIDS(z, shift)
+    return _sigmoids(z, shift)
 
 
-def with_derivative(value: Callable[[Any], Any], derivative: Callable[[Any], Any], x: Any) -> Any:
-    """Return `value(x)`, whose derivative is taken to be `derivative(x)`.
+def with_slope(value: Any, x: Any, slope: Any) -> Any:
+    """Return `value`, whose derivative by `x` is taken to be `slope`.
 
     XLA recomputes what is cheap for every element that it is broadcast to: the pieces that autodiff
     makes of a divergence's slope, one number a unit, are put together again for every activation.
 
     Args:
-        value: A function of `x` to a scalar.
-        derivative: Its derivative by each element of `x`; differentiated if asked for again.
+        value: A scalar; whatever derivative it has is not used.
         x: A tensor.
+        slope: The derivative of `value` by each element of `x`; differentiated itself if a second
+            derivative is asked for.
 
-    >>> float(with_derivative(ops.sum, ops.ones_like, ops.ones((3,))))
+    >>> float(with_slope(ops.sum(ops.ones((3,))), ops.ones((3,)), ops.ones((3,))))
     3.0
     """
-    if keras.config.backend() == "jax":
-        import jax
-
-        function = jax.custom_jvp(value)
-
-        @function.defjvp
-        def tangent(primals: Any, tangents: Any) -> Any:
-            return function(*primals), ops.sum(derivative(*primals) * tangents[0])
-
-        return function(x)
-    if keras.config.backend() == "tensorflow":
+    backend = keras.config.backend()
+    if backend == "jax":
+        return _jax_with_slope()(value, x, slope)
+    if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.custom_gradient(lambda x: (value(x), lambda by: by * derivative(x)))(x)
-    return value(x)
+        return tf.custom_gradient(lambda x: (tf.identity(value), lambda by: by * slope))(x)
+    return value
 
 
-def fused_kl_penalty(rho: float, beta: float, activations: Any, epsilon: float) -> Any | None:
-    """β Σⱼ KL(ρ‖ρ̂ⱼ) (EQ-SPARSITY) of activations in one piece; `None`: nothing is gained.
+def has_penalties_in_one_piece() -> bool:
+    """Whether the backend gains by `kl_penalty` and `kl_penalty_from_logits` of this module."""
+    return keras.config.backend() == "torch" and takes_custom_functions()
+
+
+def kl_penalty(activations: Any, rho: float, beta: float, epsilon: float) -> Any:
+    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of activations in one piece, on torch.
 
     Args:
-        rho: ρ, inside (0, 1).
-        beta: β ≥ 0.
         activations: (samples, ..., units), float32 or float64; means count as one sample.
-        epsilon: Where EQ-KL-EXTENSION begins; 0, the exact divergence, is not fused.
-    """
-    if keras.config.backend() == "torch" and epsilon > 0.0:
-        return _KL_PENALTY(activations, rho, beta, epsilon)
-    return None
-
-
-def fused_kl_penalty_from_logits(rho: float, beta: float, logits: Any) -> Any | None:
-    """β Σⱼ KL(ρ‖ρ̂ⱼ) from logits (EQ-SPARSITY-LOGITS) in one piece; `None`: nothing is gained.
-
-    Args:
         rho: ρ, inside (0, 1).
         beta: β ≥ 0.
-        logits: (samples, ..., units), float32 or float64.
+        epsilon: Where EQ-KL-EXTENSION begins; 0: the exact divergence.
     """
-    if keras.config.backend() == "torch":
-        return _KL_PENALTY_FROM_LOGITS(logits, rho, beta)
-    return None
+    return _KL_PENALTY(activations, rho, beta, epsilon)
+
+
+def kl_penalty_from_logits(logits: Any, rho: float, beta: float) -> Any:
+    """EQ-SPARSITY-LOGITS: β Σⱼ KL(ρ‖ρ̂ⱼ) from logits in one piece, on torch.
+
+    Args:
+        logits: (samples, ..., units), float32 or float64, at least one sample.
+        rho: ρ, inside (0, 1).
+        beta: β ≥ 0.
+    """
+    return _KL_PENALTY_FROM_LOGITS(logits, rho, beta)
+
+
+def takes_custom_functions() -> bool:
+    """Whether torch differentiates by `backward` alone here, so that our functions serve.
+
+    `torch.func` and forward-mode differentiation want more of a function than `backward`: they
+    get the plain operations, which they take apart by themselves. The functions could offer it
+    (`setup_context`), at a quarter of the time of a small penalty.
+    """
+    import torch
+
+    if torch.compiler.is_compiling():
+        return True
+    return not (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def affine(x: Any, kernel: Any, bias: Any) -> Any:
@@ -133,30 +158,44 @@ def half_sum_of_squares(x: Any) -> Any:
     >>> float(half_sum_of_squares(ops.convert_to_tensor([1.0, 2.0])))
     2.5
     """
-    if keras.config.backend() == "torch":
+    if keras.config.backend() == "torch" and takes_custom_functions():
         return _HALF_SUM_OF_SQUARES(x)
     return 0.5 * ops.sum(ops.square(x), axis=-1)
 
 
-# Beyond ±60 a sigmoid is an exponential to 1e-26, less than half a roundoff of float64, and in
-# float32 it is far from underflow.
-SATURATED = 60.0
-
-
-def _sigmoids(z: Any) -> tuple[Any, Any]:
-    """One exponential for both: exp(−|z|) is at most 1."""
-    t = ops.exp(-ops.abs(z))
-    nearer_one = 1.0 / (1.0 + t)
-    nearer_zero = t * nearer_one
+def _sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
+    """One exponential for both: exp(−|z − s|) is at most 1."""
     positive = z > 0.0
+    scaled = ops.exp(ops.where(positive, shift - z, z - shift))
+    nearer_one = 1.0 / (1.0 + scaled * ops.exp(-ops.abs(shift)))
+    nearer_zero = scaled * nearer_one
     return (
         ops.where(positive, nearer_one, nearer_zero),
         ops.where(positive, nearer_zero, nearer_one),
     )
 
 
+def _scales(shift: Any) -> tuple[Any, Any]:
+    """exp(−max(s, 0)) and exp(min(s, 0))."""
+    return ops.exp(-ops.relu(shift)), ops.exp(-ops.relu(-shift))
+
+
 @functools.cache
-def _jax_sigmoids() -> Callable[[Any], Any]:
+def _jax_with_slope() -> Callable[[Any, Any, Any], Any]:
+    import jax
+
+    function = jax.custom_jvp(lambda value, x, slope: value)
+
+    @function.defjvp
+    def tangent(primals: Any, tangents: Any) -> Any:
+        value, x, slope = primals
+        return function(value, x, slope), ops.sum(slope * tangents[1])
+
+    return function
+
+
+@functools.cache
+def _jax_sigmoids() -> Callable[[Any, Any], Any]:
     import jax
 
     # `custom_jvp` and not `custom_vjp`: forward differentiation keeps working.
@@ -164,43 +203,47 @@ def _jax_sigmoids() -> Callable[[Any], Any]:
 
     @function.defjvp
     def tangent(primals: Any, tangents: Any) -> Any:
-        p, q = function(primals[0])
+        z, shift = primals
+        p, q = function(z, shift)
         change = p * q * tangents[0]
-        return (p, q), (change, -change)
+        of_p, of_q = _scales(shift)
+        return (p, q), (change * of_p, -change * of_q)
 
     return function
 
 
 @functools.cache
-def _tensorflow_sigmoids() -> Callable[[Any], Any]:
+def _tensorflow_sigmoids() -> Callable[[Any, Any], Any]:
     import tensorflow as tf
 
     @tf.custom_gradient
-    def function(z: Any) -> Any:
-        p, q = tf.sigmoid(z), tf.sigmoid(-z)
+    def function(z: Any, shift: Any) -> Any:
+        p, q = _sigmoids(z, shift)
 
         def gradient(by_p: Any, by_q: Any) -> Any:
-            return p * q * (by_p - by_q)
+            of_p, of_q = _scales(shift)
+            return p * q * (by_p * of_p - by_q * of_q), None
 
         return (p, q), gradient
 
     return function
 
 
-def _torch_sigmoids() -> Callable[[Any], Any]:
+def _torch_sigmoids() -> Callable[[Any, Any], Any]:
     import torch
 
     class Sigmoids(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, z: Any) -> Any:
-            p, q = torch.sigmoid(z), torch.sigmoid(-z)
-            ctx.save_for_backward(p, q)
+        def forward(ctx: Any, z: Any, shift: Any) -> Any:
+            p, q = _sigmoids(z, shift)
+            ctx.save_for_backward(p, q, shift)
             return p, q
 
         @staticmethod
         def backward(ctx: Any, by_p: Any, by_q: Any) -> Any:
-            p, q = ctx.saved_tensors  # outputs: they can be differentiated again
-            return p * q * (by_p - by_q)
+            p, q, shift = ctx.saved_tensors  # p and q are outputs: they can be differentiated again
+            of_p, of_q = _scales(shift)
+            return p * q * (by_p * of_p - by_q * of_q), None
 
     return Sigmoids.apply
 
@@ -208,22 +251,13 @@ def _torch_sigmoids() -> Callable[[Any], Any]:
 def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
     import torch
 
-    def slope_at(r: Any, rho: float) -> Any:
-        """KL′(r) = (1 − ρ)/(1 − r) − ρ/r, over one denominator and as exact."""
-        rest = 1.0 - r
-        return (r * (1.0 - rho)).sub(rest, alpha=rho).div(r * rest)
-
     # `forward` with a context, not `setup_context`: a quarter of the time of the whole.
     class Penalty(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, activations: Any, rho: float, beta: float, epsilon: float) -> Any:
             a = activations.reshape(-1, activations.shape[-1])
             rho_hat = a.sum(0).div_(len(a))
-            r = rho_hat.clamp(epsilon, 1.0 - epsilon)
-            slope = slope_at(r, rho)
-            divergence = torch.log(r).sub_(math.log(rho)).mul_(-rho)
-            of_rest = torch.log1p(-r).sub_(math.log1p(-rho))
-            divergence.sub_(of_rest, alpha=1.0 - rho).addcmul_(slope, rho_hat.sub_(r))
+            divergence, slope = kl_divergence_and_slope(rho, rho_hat, epsilon, torch)
             ctx.save_for_backward(activations, slope)
             ctx.rho, ctx.beta, ctx.epsilon, ctx.rows = rho, beta, epsilon, len(a)
             return divergence.sum().mul_(beta)
@@ -234,44 +268,53 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
             if torch.is_grad_enabled():  # to be differentiated again
                 a = activations.reshape(-1, activations.shape[-1])
                 rho_hat = a.sum(0) / ctx.rows
-                slope = slope_at(rho_hat.clamp(ctx.epsilon, 1.0 - ctx.epsilon), ctx.rho)
+                _, slope = kl_divergence_and_slope(ctx.rho, rho_hat, ctx.epsilon, torch)
             row = slope * (by_penalty * (ctx.beta / ctx.rows))
             return row.expand(activations.shape), None, None, None
 
     return Penalty.apply
 
 
+# Between ±60 neither a sigmoid nor its product with the inverse of a sum underflows, and no unit
+# needs to be scaled.
+UNSCALED = 40.0
+
+
 def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
     import torch
 
-    def shifts(z: Any) -> tuple[Any, Any] | None:
-        """See `divergence.log_sums_of_sigmoids`; `None`: no unit is moved."""
+    def shift_of(z: Any) -> Any | None:
+        """See `scaled_sigmoids`; `None`: no unit needs one."""
         # On a CPU an answer costs no wait for a device: one pass instead of four.
-        if z.device.type == "cpu" and len(z) > 0 and not torch.compiler.is_compiling():
+        if z.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = torch.aminmax(z)
-            if low.item() >= -SATURATED and high.item() <= SATURATED:
+            if low.item() >= -UNSCALED and high.item() <= UNSCALED:
                 return None
-        return (
-            (-SATURATED - z.amax(0)).clamp_(min=0.0),
-            (z.amin(0) - SATURATED).clamp_(min=0.0),
-        )
+        return z.amax(0).clamp_(max=0.0).add_(z.amin(0).clamp_(min=0.0))
+
+    def sigmoids(z: Any, shift: Any | None) -> tuple[Any, Any]:
+        if shift is None:
+            return torch.sigmoid(z), torch.sigmoid(-z)
+        return _sigmoids(z, shift)
 
     class Penalty(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, logits: Any, rho: float, beta: float) -> Any:
             z = logits.reshape(-1, logits.shape[-1])
-            moved = shifts(z)
-            shifted = z if moved is None else z + (moved[0] - moved[1])
-            p, q = torch.sigmoid(shifted), torch.sigmoid(-shifted)
+            shift = shift_of(z)
+            p, q = sigmoids(z, shift)
             total, total_of_rest = p.sum(0), q.sum(0)
             ones = torch.log(total / len(z)).sub_(math.log(rho))
             zeros = torch.log(total_of_rest / len(z)).sub_(math.log1p(-rho))
-            if moved is not None:
-                ones.sub_(moved[0])
-                zeros.sub_(moved[1])
+            by_ones, by_zeros = rho * beta / total, (1.0 - rho) * beta / total_of_rest
+            if shift is not None:
+                ones.add_(shift.clamp(max=0.0))
+                zeros.sub_(shift.clamp(min=0.0))
+                of_ones, of_zeros = _scales(shift)
+                by_ones.mul_(of_ones)
+                by_zeros.mul_(of_zeros)
             ctx.rho, ctx.beta = rho, beta
-            by_sum = ((1.0 - rho) * beta / total_of_rest).sub_(rho * beta / total)
-            ctx.save_for_backward(logits, p.mul_(q), by_sum)
+            ctx.save_for_backward(logits, p.mul_(q), by_zeros.sub_(by_ones))
             return ones.mul_(-rho).sub_(zeros, alpha=1.0 - rho).sum().mul_(beta)
 
         @staticmethod
@@ -279,10 +322,13 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
             logits, slope, by_sum = ctx.saved_tensors
             if torch.is_grad_enabled():  # to be differentiated again
                 z = logits.reshape(-1, logits.shape[-1])
-                moved = shifts(z.detach())
-                p, q = _SIGMOIDS(z if moved is None else z + (moved[0] - moved[1]))
+                shift = shift_of(z.detach())
+                shift = torch.zeros_like(z[0]) if shift is None else shift
+                p, q = _SIGMOIDS(z, shift)
+                of_ones, of_zeros = _scales(shift)
                 slope = p * q
-                by_sum = ctx.beta * ((1.0 - ctx.rho) / q.sum(0) - ctx.rho / p.sum(0))
+                by_sum = (1.0 - ctx.rho) * of_zeros / q.sum(0) - ctx.rho * of_ones / p.sum(0)
+                by_sum = ctx.beta * by_sum
             return (slope * (by_penalty * by_sum)).reshape(logits.shape), None, None
 
     return Penalty.apply

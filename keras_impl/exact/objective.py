@@ -38,13 +38,18 @@ from keras_impl.divergence import (
     at_least_float32,
     kl_divergence,
     kl_divergence_and_slope,
-    kl_divergence_from_logits,
     kl_divergence_of_logarithms,
-    log_sums_of_sigmoids,
-    mean_activation,
 )
 from keras_impl.exact.chunks import Chunk, Chunks
 from keras_impl.losses import HalfSquaredError
+from keras_impl.means import (
+    count_of,
+    kl_divergence_from_logits,
+    log_sums_of_sigmoids,
+    mean_activation,
+    sum_over_samples,
+    valid_positions,
+)
 from keras_impl.models import SparseAutoencoder
 from keras_impl.recording import PenalisedOutput, penalised_outputs
 from keras_impl.validation import flag
@@ -409,19 +414,12 @@ def _penalty_sums(output: PenalisedOutput, valid: Any) -> list[Any]:
             "The first axis of a penalised output must count the samples. Received an output of "
             f"shape {tuple(a.shape)} for {valid.shape[0]} samples."
         )
-    positions = _like(valid, a[..., 0]) > 0.0
-    inner = 1.0
-    if output.mask is None:
-        for size in a.shape[1:-1]:
-            inner *= float(size)
-    else:
-        positions = ops.logical_and(positions, ops.cast(output.mask, "bool"))
-    count = inner * ops.sum(ops.cast(positions, a.dtype))
-    positions = ops.expand_dims(positions, -1)
+    positions = valid_positions(valid, a)
+    if output.mask is not None:
+        positions = ops.logical_and(positions, valid_positions(output.mask, a))
+    count = count_of(a, positions)
     if not output.penalty.from_logits:
-        axes = tuple(range(len(a.shape) - 1))
-        return [ops.sum(ops.where(positions, a, ops.zeros_like(a)), axis=axes), count]
-
+        return [sum_over_samples(a, positions), count]
     return [*log_sums_of_sigmoids(a, positions), count]
 
 

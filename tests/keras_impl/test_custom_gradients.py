@@ -12,12 +12,8 @@ from keras import ops
 
 import reference
 from keras_impl.backends.autodiff import value_and_gradients
-from keras_impl.backends.custom_gradients import sigmoids_of_both_signs
-from keras_impl.divergence import (
-    kl_penalty,
-    kl_penalty_from_activations,
-    kl_penalty_from_logits,
-)
+from keras_impl.backends.custom_gradients import scaled_sigmoids
+from keras_impl.term import SparsityTerm
 from tests.keras_impl.precision import as_numpy, computing_in
 
 
@@ -31,7 +27,7 @@ def test_both_sigmoids_keep_their_digits(precision: str) -> None:
     with computing_in(precision):
         for sign, actual in zip(
             (1.0, -1.0),
-            sigmoids_of_both_signs(ops.convert_to_tensor(z, dtype=precision)),
+            scaled_sigmoids(ops.convert_to_tensor(z, dtype=precision), ops.zeros((1,), precision)),
             strict=True,
         ):
             expected = reference.sigmoid(sign * z)
@@ -85,12 +81,12 @@ def test_second_derivatives(case: str) -> None:
         "saturated logits": generator.normal(size=(5, 3)) + np.array([-70.0, 80.0, 0.0]),
     }[case]
 
+    term = SparsityTerm(0.2, 3.0, from_logits="logits" in case, epsilon=1e-3)
+
     def function(t: Any) -> Any:
-        if "logits" in case:
-            return kl_penalty_from_logits(0.2, 3.0, t)
         if case == "means":
-            return kl_penalty(0.2, 3.0, ops.sum(t, axis=0) / 5.0, 1e-3)
-        return kl_penalty_from_activations(0.2, 3.0, t, 1e-3)
+            return term.penalty_of_mean(ops.sum(t, axis=0) / 5.0)
+        return term.penalty(t)
 
     with computing_in("float64"):
         actual = as_numpy(second_derivative(function, x))
@@ -107,13 +103,13 @@ def test_second_derivatives(case: str) -> None:
             assert np.max(np.abs(expected)) > 0.01, "a weak test: there is no curvature"
 
 
-@pytest.mark.parametrize("form", [kl_penalty_from_activations, kl_penalty_from_logits])
-def test_twice_a_penalty_has_twice_the_gradient(form: Any) -> None:
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_twice_a_penalty_has_twice_the_gradient(from_logits: bool) -> None:
     """To the last bit, since doubling rounds nothing."""
     x = ops.convert_to_tensor(np.random.default_rng(0).uniform(0.1, 0.9, size=(5, 3)))
-    arguments = (1e-3,) if form is kl_penalty_from_activations else ()
-    _, (once,) = value_and_gradients(lambda t: form(0.2, 3.0, t, *arguments), [x])
-    _, (twice,) = value_and_gradients(lambda t: 2.0 * form(0.2, 3.0, t, *arguments), [x])
+    term = SparsityTerm(0.2, 3.0, from_logits=from_logits, epsilon=1e-3)
+    _, (once,) = value_and_gradients(term.penalty, [x])
+    _, (twice,) = value_and_gradients(lambda t: 2.0 * term.penalty(t), [x])
     assert np.array_equal(as_numpy(twice), 2.0 * as_numpy(once))
 
 
@@ -130,7 +126,7 @@ def test_the_logit_form_is_seamless_where_units_are_moved(center: float) -> None
                 z_rounded, 0.1, 3.0, from_logits=True, precision=precision
             )
             actual, (by_logit,) = value_and_gradients(
-                lambda t: kl_penalty_from_logits(0.1, 3.0, t),
+                SparsityTerm(0.1, 3.0, from_logits=True).penalty,
                 [ops.convert_to_tensor(z_rounded, dtype=precision)],
             )
             assert reference.usage(as_numpy(actual), value).worst <= 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import reference
-from keras_impl import SparseAutoencoder
+from keras_impl import SparseAutoencoder, full_cost
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.backends.keras_internals import keras_loses_compiled_losses
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
@@ -259,20 +260,216 @@ def test_the_three_terms_add_up_over_uneven_batches() -> None:
     assert abs(found["loss"] - expected) <= bound + 8 * 2.0**-24 * expected
 
 
+X = rounded(np.random.default_rng(0).uniform(size=(6, 4)), "float32").astype("float32")
+# Their sum is twice their number: see `test_weights_without_targets_train_as_repeated_samples`.
+WEIGHTS = np.array([1.0, 0.0, 3.0, 2.0, 0.0, 6.0], dtype="float32")
+
+
+def still(hidden: Any = 3, **arguments: Any) -> SparseAutoencoder:
+    """A compiled model that `fit` leaves as it is."""
+    model = SparseAutoencoder(hidden, rho=0.1, weight_decay=0.01, seed=0)
+    model.build((None, 4))
+    model.compile(keras.optimizers.SGD(0.0), **arguments)
+    return model
+
+
+def batches(*parts: Any) -> Any:
+    """A source of one batch, of whatever parts."""
+
+    class OneBatch(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, i: int) -> Any:
+            return parts
+
+    return OneBatch()
+
+
 @pytest.mark.equation("EQ-RECONSTRUCTION")
-def test_sample_weights_scale_the_reconstruction_alone() -> None:
-    x = np.random.default_rng(0).uniform(size=(6, 4)).astype("float32")
-    weight = np.array([1.0, 0.0, 2.0, 1.0, 0.5, 4.0], dtype="float32")
-    model = SparseAutoencoder(3, rho=0.1, seed=0)
-    model.compile("sgd")
-    plain = model.evaluate(x, verbose=0, return_dict=True)
-    found = model.evaluate(x, x, sample_weight=weight, verbose=0, return_dict=True)
-    assert found["sparsity"] == plain["sparsity"]
-    assert found["weight_decay"] == plain["weight_decay"]
-    output = reference.forward(to_parameters(model), x).output
-    expected = float(np.mean(weight * np.sum((output - x) ** 2, axis=1)) / 2)
-    # 6·4 terms and the error of a float32 network of this size: 64 roundoffs.
-    assert abs(found["reconstruction"] - expected) <= 64 * 2.0**-24 * expected
+def test_sample_weights_count_in_every_call_and_form_of_data(backend: str) -> None:
+    """Keras drops the weights of arrays without targets, and says nothing."""
+    model = still(metrics=["mse"], weighted_metrics=["mae"])
+    step = reference.cost_and_gradient_with_bounds(
+        to_parameters(model), X, **oracle_arguments(model)
+    )
+    output = reference.forward(to_parameters(model), X).output
+    squares = np.sum((output - X) ** 2, axis=1) / 2.0
+    expected = {True: float(np.mean(WEIGHTS * squares)), False: float(np.mean(squares))}
+    absolute = np.mean(np.abs(output - X), axis=1)
+    mae = {True: float(np.average(absolute, weights=WEIGHTS)), False: float(np.mean(absolute))}
+
+    def check_logs(logs: Any, prefix: str = "", weighted: bool = True) -> None:
+        found = {name: float(np.ravel(value)[0]) for name, value in logs.items()}
+        # 6·4 terms and the error of a float32 network of this size: 64 roundoffs.
+        for name, value in (
+            ("reconstruction", expected[weighted]),
+            ("weight_decay", float(step.cost.weight_decay.value)),
+            ("sparsity", float(step.cost.sparsity.value)),
+            ("mse", expected[False] / 2.0),
+            ("mae", mae[weighted]),
+        ):
+            assert abs(found[prefix + name] - value) <= 64 * 2.0**-24 * value, (prefix, name)
+        terms = sum(found[prefix + name] for name in ("reconstruction", "weight_decay", "sparsity"))
+        assert abs(found[prefix + "loss"] - terms) <= 8 * 2.0**-24 * terms
+
+    quiet: dict[str, Any] = {"batch_size": 6, "verbose": 0}
+    validation = [(X, None, WEIGHTS), (X, X, WEIGHTS)]
+    for data in (validation[0], validation[1]):
+        logs = model.fit(X, sample_weight=WEIGHTS, validation_data=data, **quiet).history
+        check_logs(logs)
+        check_logs(logs, "val_")
+    logs = model.fit(X, validation_data=(X,), **quiet).history
+    check_logs(logs, weighted=False)
+    check_logs(logs, "val_", weighted=False)
+    by_position = [None, 6, 1, 0, None, 0.0, None, True, None, WEIGHTS]
+    check_logs(model.fit(X, *by_position).history)
+    twice = np.concatenate([X, X])
+    logs = model.fit(
+        twice,
+        sample_weight=np.concatenate([0.0 * WEIGHTS, WEIGHTS]),
+        validation_split=0.5,
+        **quiet,
+    ).history
+    check_logs(logs, "val_")
+    check_logs(model.evaluate(X, sample_weight=WEIGHTS, return_dict=True, **quiet))
+    check_logs(model.evaluate(X, None, 6, 0, WEIGHTS, return_dict=True))
+    check_logs(model.train_on_batch(X, sample_weight=WEIGHTS, return_dict=True))
+    check_logs(model.test_on_batch(X, None, WEIGHTS, return_dict=True))
+    check_logs(model.fit(batches(X, X, WEIGHTS), verbose=0).history)
+    check_logs(model.fit(batches(X), verbose=0).history, weighted=False)
+    if backend != "tensorflow":  # its data sets hold no None: Keras fails, and says so
+        check_logs(model.fit(batches(X, None, WEIGHTS), verbose=0).history)
+
+
+@pytest.mark.equation("EQ-RECONSTRUCTION", "EQ-BOUND-DESCENT")
+def test_weights_without_targets_train_as_repeated_samples() -> None:
+    """Without sparsity: (1/m) Σ wᵢLᵢ is twice the mean over the set in which i is wᵢ times."""
+    model = SparseAutoencoder(3, beta=0.0, weight_decay=0.01, seed=0)
+    model.build((None, 4))
+    start = to_parameters(model)
+    model.compile(keras.optimizers.SGD(0.25))
+    model.fit(X, sample_weight=WEIGHTS, batch_size=6, epochs=3, shuffle=False, verbose=0)
+    repeated = np.repeat(X, WEIGHTS.astype(int), axis=0)
+    arguments = {**oracle_arguments(model), "weight_decay": 0.01 / 2}
+    reached = reference.gradient_descent_with_bounds(
+        start, repeated, steps=3, learning_rate=2 * 0.25, **arguments
+    )
+    for variable, expected in zip(
+        [*model.kernels, *model.biases], [*reached.kernels, *reached.biases], strict=True
+    ):
+        check(variable.name, variable.value, expected)
+
+
+def test_what_would_not_count_is_refused(backend: str) -> None:
+    model = still()
+    for call in (
+        lambda: model.fit(X, class_weight={0: 1.0}),
+        lambda: model.fit(X, X, class_weight={0: 1.0}),
+        lambda: model.train_on_batch(X, class_weight={0: 1.0}),
+    ):
+        with pytest.raises(ValueError, match=r"`class_weight`.*use `sample_weight`.*\{0: 1.0\}"):
+            call()
+    with pytest.raises(ValueError, match="sample_weight"):
+        model.fit(batches(X), sample_weight=WEIGHTS)
+    with pytest.raises(ValueError, match=r"sample_weight must be that of the losses, \(6,\)"):
+        model.train_on_batch(X, sample_weight=np.ones((6, 4), "float32"))
+    for inputs in ([X], X[None]):
+        with pytest.raises(ValueError, match=r"takes input of shape \(samples, features\)"):
+            model(inputs)
+    with pytest.raises(NotImplementedError, match="SparseAutoencoder cannot be quantized"):
+        model.quantize("int8")
+
+
+def test_the_arguments_are_fixed() -> None:
+    """JAX and TensorFlow go on with what a step was compiled with; torch would not."""
+    model = still()
+    for name, value in model.get_config().items():
+        if name in ("name", "trainable", "dtype"):
+            continue
+        assert getattr(model, name) == (tuple(value) if isinstance(value, list) else value)
+        with pytest.raises(AttributeError, match=f"`{name}` of SparseAutoencoder cannot be"):
+            setattr(model, name, "another")
+
+
+FROZEN = {
+    "first": lambda model: [model.kernels[0]],
+    "last": lambda model: [model.kernels[-1]],
+    "kernels": lambda model: list(model.kernels),
+    "bias": lambda model: [model.biases[0]],
+    "encoder": lambda model: model.encoder.variables,
+}
+
+
+@pytest.mark.equation("EQ-COST", "EQ-DECAY", "EQ-BOUND-DESCENT")
+@pytest.mark.parametrize(
+    ("tied", "frozen"),
+    [*((False, frozen) for frozen in FROZEN), (True, "first"), (True, "kernels")],
+)
+def test_a_frozen_variable_stays_and_its_decay_is_not_counted(tied: bool, frozen: str) -> None:
+    model = SparseAutoencoder((3, 2), rho=0.1, weight_decay=0.1, tied=tied, seed=0)
+    model.build((None, 4))
+    for variable in FROZEN[frozen](model):
+        variable.trainable = False
+    start = to_parameters(model)
+    model.compile(keras.optimizers.SGD(0.25))
+    cost = full_cost(model, X)
+    found = model.fit(X, batch_size=6, verbose=0).history
+    arguments = oracle_arguments(model)
+    step = reference.cost_and_gradient_with_bounds(start, X, **arguments)
+    decay = 0.05 * sum(
+        float(np.sum(values**2))
+        for kernel, values in zip(model.kernels, start.kernels, strict=True)
+        if kernel.trainable
+    )
+    for name, value in (
+        ("reconstruction", float(step.cost.reconstruction.value)),
+        ("weight_decay", decay),
+        ("sparsity", float(step.cost.sparsity.value)),
+    ):
+        # As in `test_sample_weights_count_in_every_call_and_form_of_data`, twice as deep.
+        assert abs(found[name][0] - value) <= 128 * 2.0**-24 * value, name
+        assert abs(getattr(cost, name) - value) <= 128 * 2.0**-24 * value, name
+    reached = reference.gradient_descent_with_bounds(
+        start, X, steps=1, learning_rate=0.25, **arguments
+    )
+    for kind in ("kernels", "biases"):
+        for i, variable in enumerate(getattr(model, kind)):
+            if variable.trainable:
+                check(variable.name, variable.value, getattr(reached, kind)[i])
+            else:
+                assert np.array_equal(as_numpy(variable.value), getattr(start, kind)[i])
+
+
+def test_input_of_any_dtype_is_cast() -> None:
+    """x and the targets, as Keras's Dense casts them."""
+    model = still()
+    ones = X > 0.5
+    output, code = (as_numpy(way(ones.astype("float32"))) for way in (model, model.encode))
+    logs = model.train_on_batch(ones.astype("float32"), sample_weight=WEIGHTS)
+    for dtype in ("uint8", "int64", "bool", "float64"):
+        x = ones.astype(dtype)
+        assert np.array_equal(as_numpy(model(x)), output)
+        for found in (model.encode(x), model.encoder(x)):
+            assert np.array_equal(as_numpy(found), code)
+            assert keras.backend.standardize_dtype(found.dtype) == "float32"
+        assert model.train_on_batch(x, sample_weight=WEIGHTS) == logs
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_a_batch_without_samples_costs_its_weight_decay(from_logits: bool) -> None:
+    model = SparseAutoencoder(3, rho=0.1, from_logits=from_logits, seed=0)
+    nothing = np.zeros((0, 4), "float32")
+    assert tuple(model(nothing).shape) == (0, 4)
+    assert tuple(model.encode(nothing).shape) == (0, 3)
+    assert tuple(model.encoder(nothing).shape) == (0, 3)
+    sparsity, *decay = model.losses
+    assert float(sparsity) == 0.0
+    assert all(float(term) > 0.0 for term in decay)
+    model.compile(keras.optimizers.SGD(0.0))
+    for logs in (model.train_on_batch(nothing), model.test_on_batch(nothing)):
+        assert np.all(np.isfinite(logs))
+    assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
 
 
 @pytest.mark.inference
@@ -289,3 +486,81 @@ def test_encode_and_decode_are_the_two_halves() -> None:
         # Two layers of at most 4 terms in float32, values below 1: 2·(4 + 16 + 2) roundoffs.
         difference = np.abs(ops.convert_to_numpy(code) - passed.activations[2])
         assert np.max(difference) <= 44 * 2.0**-24
+
+
+@pytest.mark.equation("EQ-FORWARD")
+@pytest.mark.parametrize("tied", [False, True])
+def test_encoder_and_decoder_share_the_weights(tied: bool, tmp_path: Path) -> None:
+    """Also as the pieces of a graph; through training, freezing, saving and copying."""
+    model = SparseAutoencoder((3, 2), rho=0.1, tied=tied, output_activation="linear", seed=0)
+    with pytest.raises(ValueError, match=r"`build` before `encoder`"):
+        _ = model.encoder
+    x, code = keras.Input((4,)), keras.Input((2,))
+    encodes = {"graph": keras.Model(x, model.encode(x)), "encoder": model.encoder}
+    decodes = {"graph": keras.Model(code, model.decode(code)), "decoder": model.decoder}
+    assert model.encoder is model.encoder
+    assert model.encoder.count_params() == 4 * 3 + 3 + 3 * 2 + 2
+    assert model.decoder.count_params() == 2 * 3 + 3 + 3 * 4 + 4
+
+    def follows() -> None:
+        passed = reference.forward(to_parameters(model), X, output_activation="linear")
+        for encode in encodes.values():
+            found = encode.predict(X, verbose=0)
+            # As in `test_encode_and_decode_are_the_two_halves`.
+            for code in (found, ops.convert_to_numpy(model.encode(X))):
+                assert np.max(np.abs(code - passed.activations[2])) <= 44 * 2.0**-24
+            for decode in decodes.values():
+                whole = decode.predict(found, verbose=0)
+                # One product more of at most 3 terms a layer.
+                assert np.max(np.abs(whole - passed.output)) <= 2 * 88 * 2.0**-24
+
+    follows()
+    before = model.encoder.predict(X, verbose=0)
+    model.compile(keras.optimizers.SGD(0.5))
+    model.fit(X, batch_size=6, epochs=2, verbose=0)
+    assert np.max(np.abs(model.encoder.predict(X, verbose=0) - before)) > 1e-3
+    follows()
+    # No penalty but the weight decay of what it shares, and none in the autoencoder twice.
+    model(X)
+    losses = len(model.losses)
+    model.encode(X)
+    model.encoder(X)
+    assert len(model.encoder.losses) == 2
+    assert len(model.losses) == losses == 3 + len(model.kernels)
+
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    halves = [("decoder", model.decoder, before)]
+    if not tied:
+        halves += [("encoder", model.encoder, X), ("graph", encodes["graph"], X)]
+    for name, half, values in halves:
+        half.save(tmp_path / f"{name}.keras")
+        alone = keras.models.load_model(tmp_path / f"{name}.keras")
+        expected = half.predict(values, verbose=0)
+        assert np.array_equal(alone.predict(values, verbose=0), expected)
+        alone.set_weights([0.0 * weight for weight in alone.get_weights()])
+        assert np.array_equal(half.predict(values, verbose=0), expected)
+        if name != "graph":
+            assert np.array_equal(getattr(again, name).predict(values, verbose=0), expected)
+
+    # Training through the encoder moves the autoencoder; freezing the one freezes the other.
+    untouched = model.decoder.get_weights()[-1]
+    head = keras.Sequential([model.encoder, keras.layers.Dense(1)])
+    head.compile(keras.optimizers.SGD(0.5), loss="mse")
+    head.fit(X, X[:, :1], batch_size=6, verbose=0)
+    follows()
+    assert np.array_equal(model.decoder.get_weights()[-1], untouched)
+    model.encoder.trainable = False
+    assert len(model.trainable_weights) == (2 if tied else 4)
+
+
+def test_summary_lists_the_parameters_of_each_layer() -> None:
+    model = SparseAutoencoder((3, 2), seed=0)
+    model.build((None, 4))
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    counts = [layer.count_params() for layer in model.layers]
+    assert counts == [15, 0, 8, 0, 9, 0, 16]
+    for layer in model.layers:
+        assert layer.name in "\n".join(lines)
+    assert "Total params: 48" in "\n".join(lines)

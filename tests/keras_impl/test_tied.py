@@ -79,7 +79,8 @@ def reconstruct(model: Any, x: Any) -> Any:
     encoder, decoder = the_two(model)
     float32 = Arithmetic("float32")
     kernel, *biases = (
-        exact(as_numpy(w.value)) for w in (encoder.kernel, encoder.bias, decoder.bias)
+        exact(as_numpy(ops.convert_to_tensor(w)))
+        for w in (encoder.kernel, encoder.bias, decoder.bias)
     )
     a = exact(x)
     for weights, bias in zip((kernel, kernel.transposed), biases, strict=True):
@@ -273,6 +274,132 @@ def test_sixteen_bit_policies_read_the_kernel_in_the_compute_dtype(policy: str) 
     assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
 
 
+def with_lora(encoder: Any) -> None:
+    encoder.enable_lora(2)
+    values = np.random.default_rng(1).normal(size=tuple(encoder.lora_kernel_b.shape))
+    encoder.lora_kernel_b.assign(values.astype("float32"))
+
+
+def to_blocks_of_int4(encoder: Any) -> None:
+    encoder.quantize(config=keras.quantizers.Int4QuantizationConfig(block_size=4))
+
+
+CHANGES: dict[str, list[Any]] = {
+    "LoRA": [with_lora],
+    "int8": [lambda encoder: encoder.quantize("int8")],
+    "LoRA, int8": [with_lora, lambda encoder: encoder.quantize("int8")],
+    "int8, LoRA": [lambda encoder: encoder.quantize("int8"), with_lora],
+    "int4": [lambda encoder: encoder.quantize("int4")],
+    "int4 in blocks": [to_blocks_of_int4],
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_kernel_is_what_the_encoder_multiplies_by(name: str, tmp_path: Path) -> None:
+    """Seen from outside: a linear layer maps the identity to its kernel."""
+    if name == "int4 in blocks" and not hasattr(keras.quantizers, "Int4QuantizationConfig"):
+        pytest.skip("this Keras has no blocks")
+    encoder = keras.layers.Dense(5, name="encoder")
+    model = keras.Sequential([keras.Input((9,)), encoder, DenseTied(tied_to=encoder)])
+    kernel = as_numpy(encoder.kernel.value)
+    for change in CHANGES[name]:
+        change(encoder)
+
+    def kernels(model: Any) -> list[Any]:
+        first, last = model.layers
+        return [
+            as_numpy(first(np.eye(9, dtype="float32"))),
+            as_numpy(last(np.eye(5, dtype="float32"))).T,
+        ]
+
+    direct, transposed = kernels(model)
+    # Sums of which one term is not 0, but for two of LoRA; a scale, and its inverse.
+    assert np.max(np.abs(direct - transposed)) <= 16 * 2.0**-24 * np.max(np.abs(direct))
+    assert np.max(np.abs(direct - kernel)) > 1e-4, "nothing was changed"
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    direct, transposed = kernels(again)
+    assert np.max(np.abs(direct - transposed)) <= 16 * 2.0**-24 * np.max(np.abs(direct))
+    # Alone, on JAX, whatever it reads is a variable that it knows.
+    last = keras.Sequential([keras.Input((5,)), model.layers[-1]])
+    code = np.eye(5, dtype="float32")
+    before = last.predict(code, verbose=0)
+    for weight in last.weights:
+        if weight.name in ("kernel_scale", "lora_kernel_b"):
+            weight.assign(2.0 * ops.convert_to_tensor(weight))
+    after = last.predict(code, verbose=0)
+    assert np.max(np.abs(after - before)) > 1e-3
+    assert np.max(np.abs(after.T - kernels(model)[0])) <= 16 * 2.0**-24 * np.max(np.abs(after))
+
+
+def test_a_whole_model_is_quantized_around_it(recwarn: pytest.WarningsRecorder) -> None:
+    model = keras.Sequential([keras.Input((4,)), an_encoder(), keras.layers.Dense(2)])
+    encoder, middle = model.layers
+    model.add(DenseTied(tied_to=middle))
+    model.add(DenseTied(tied_to=encoder))
+    x = X.astype("float32")
+    before = model.predict(x, verbose=0)
+    model.quantize("int8")
+    assert not [warning for warning in recwarn if "DenseTied" in str(warning.message)]
+    after = model.predict(x, verbose=0)
+    # 8 bits: 2⁻⁸ of the largest of each kernel, four times.
+    assert 0.0 < np.max(np.abs(after - before)) <= 0.05 * np.max(np.abs(before))
+
+
+def test_what_it_cannot_read_is_refused() -> None:
+    encoder = built(keras.layers.EinsumDense("ab,bc->ac", output_shape=2), 4)
+    decoder = DenseTied(tied_to=encoder)
+    decoder(np.ones((1, 2), "float32"))
+    encoder.quantize("int8")
+    with pytest.raises(ValueError, match=r"quantized to int8 or int4.*quantized to int8"):
+        decoder(np.ones((1, 2), "float32"))
+    encoder = built(an_encoder(), 4)
+    with_lora(encoder)
+    encoder.quantize("int4")
+    with pytest.raises(ValueError, match="LoRA kernels and be quantized to int4"):
+        DenseTied(tied_to=encoder)(np.ones((1, 2), "float32"))
+
+
+def test_lora_trains_both_uses() -> None:
+    model = flat_sequential()
+    encoder, _ = the_two(model)
+    encoder.enable_lora(1)
+    before = as_numpy(model(X.astype("float32")))
+    train(model)
+    assert len(model.trainable_weights) == 2 + 2
+    assert np.max(np.abs(as_numpy(model(X.astype("float32"))) - before)) > 1e-4
+    used = reference.usage(model.predict(X.astype("float32"), verbose=0), reconstruct(model, X))
+    assert used.worst <= 1.0
+
+
+def test_arguments_of_the_bias_survive() -> None:
+    layer = DenseTied(
+        4,
+        tied_to=an_encoder(),
+        bias_initializer="ones",
+        bias_regularizer=keras.regularizers.L2(0.25),
+        bias_constraint=keras.constraints.MaxNorm(0.5),
+        activity_regularizer=keras.regularizers.L1(0.125),
+    )
+    again = DenseTied.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert isinstance(again.bias_constraint, keras.constraints.MaxNorm)
+    again.tie_to(built(an_encoder(), 4))
+    again(np.ones((1, 2), "float32"))
+    assert again.bias.constraint is again.bias_constraint
+    assert again.bias.regularizer is again.bias_regularizer
+    assert len(again.losses) == 2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool"])
+def test_integers_and_batches_without_samples(dtype: str) -> None:
+    decoder = DenseTied(tied_to=built(an_encoder(), 4))
+    code = np.array([[1, 0], [1, 1]])
+    found = as_numpy(decoder(code.astype(dtype)))
+    assert np.array_equal(found, as_numpy(decoder(code.astype("float32"))))
+    assert tuple(decoder(code[:0].astype(dtype)).shape) == (0, 4)
+
+
 def built(layer: Any, *shape: int) -> Any:
     layer.build((None, *shape))
     return layer
@@ -281,8 +408,17 @@ def built(layer: Any, *shape: int) -> Any:
 ERRORS: list[tuple[Any, type[Exception], str]] = [
     (lambda: DenseTied(4), TypeError, "`tied_to` must be a layer.*None"),
     (lambda: DenseTied(4, tied_to=3), TypeError, "`tied_to` must be a layer.*3"),
-    (lambda: DenseTied(2.5, tied_to=an_encoder()), TypeError, "`units` must be an integer.*2.5"),
-    (lambda: DenseTied(0, tied_to=an_encoder()), ValueError, "`units` must be positive.*0"),
+    (
+        lambda: DenseTied(2.5, tied_to=an_encoder()),
+        TypeError,
+        "`units` must be a positive integer.*2.5",
+    ),
+    (
+        lambda: DenseTied(0, tied_to=an_encoder()),
+        ValueError,
+        "`units` must be a positive integer.*0",
+    ),
+    (lambda: DenseTied(4, tied_to=an_encoder(), use_bias="x"), TypeError, "`use_bias`.*'x'"),
     (
         lambda: DenseTied(tied_to=built(keras.layers.Dropout(0.5), 4)),
         ValueError,

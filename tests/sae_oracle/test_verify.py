@@ -324,9 +324,9 @@ class Hook:
     def find_spec(self, name, path=None, target=None):
         if name == 'keras_impl.models':
             sys.meta_path.remove(self)
-            import keras_impl.layers as layers
-            right = layers.kl_sparsity
-            layers.kl_sparsity = lambda *a, **k: 1.0001 * right(*a, **k)
+            from keras_impl.term import SparsityTerm
+            right = SparsityTerm.penalty
+            SparsityTerm.penalty = lambda *a, **k: 1.0001 * right(*a, **k)
 
 sys.meta_path.insert(0, Hook())
 """
