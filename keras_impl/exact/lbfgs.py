@@ -15,7 +15,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_impl.exact.objective import Array, FullCost, FullDataObjective, host
+from keras_impl.backends.arrays import as_float64
+from keras_impl.exact.objective import FullCost, FullDataObjective
+from keras_impl.exact.sums import Array
 from keras_impl.validation import positive_integer
 
 __all__ = ["FullCost", "fit_lbfgs", "full_cost", "full_cost_and_gradient"]
@@ -291,7 +293,7 @@ class _Descent:
 
 
 def _packed(variables: Sequence[Any]) -> Array:
-    return np.concatenate([host(ops.convert_to_tensor(v)).ravel() for v in variables])
+    return np.concatenate([as_float64(v).ravel() for v in variables])
 
 
 def _unpack(theta: Array, variables: Sequence[Any]) -> None:
