@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import get_keras_mask, set_keras_mask
 
 
 @functools.cache
@@ -39,3 +41,22 @@ def keras_loses_compiled_losses() -> bool:
     import torch
 
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 12)
+
+
+def mask_of(tensor: Any) -> Any:
+    """Return the mask that Keras carries with a tensor, or `None`: an attribute where it can be.
+
+    >>> mask_of(ops.ones(2)) is None
+    True
+    """
+    return get_keras_mask(tensor)
+
+
+def masked(tensor: Any, mask: Any) -> Any:
+    """Make Keras carry a mask, or `None`, with a tensor; return the tensor.
+
+    >>> mask_of(masked(ops.ones(2), ops.ones(2, dtype="bool"))) is None
+    False
+    """
+    set_keras_mask(tensor, mask)
+    return tensor

@@ -6,15 +6,17 @@ row, which count for nothing. No more than a chunk is in memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import tree
 from numpy.typing import NDArray
 
+from keras_impl.backends.arrays import to_numpy
 from keras_impl.validation import positive_integer
 
 NUMBERS_PER_CHUNK = 2**22
@@ -63,35 +65,36 @@ class Chunks:
         if batch_size is not None:
             batch_size = positive_integer("batch_size", batch_size)
         self.samples: int | None = None
-        self._is_array = _is_structure_of_arrays(x)
-        if self._is_array:
-            self._data = (x, y, sample_weight)
+        if _is_structure_of_arrays(x):
             self.samples = _rows(x, "x")
-            for name, given in (("y", y), ("sample_weight", sample_weight)):
-                if given is not None and _rows(given, name) != self.samples:
-                    raise ValueError(
-                        f"`{name}` must have as many rows as `x`, {self.samples}. "
-                        f"Received {_rows(given, name)}."
-                    )
-            if self.samples == 0:
-                raise ValueError("`x` must hold at least one sample. Received none.")
+            self._batches: Any = lambda: ((x, y, sample_weight),)
             if batch_size is None:
-                numbers = sum(_size(leaf) for leaf in tree.flatten(x)) // self.samples
+                numbers = sum(math.prod(leaf.shape[1:]) for leaf in tree.flatten(x))
                 batch_size = max(1, NUMBERS_PER_CHUNK // max(1, numbers))
-            self.rows = min(batch_size, self.samples)
+            batch_size = min(batch_size, max(1, self.samples))
         else:
             if y is not None or sample_weight is not None:
                 raise ValueError(
                     "`y` and `sample_weight` go with an array `x`; a data set yields its own, as "
                     "(x, y) or (x, y, sample_weight)."
                 )
-            self._batches = _reiterable(x)
+            batches = _reiterable(x)
+            self._batches = lambda: map(_unpacked, batches())
             if batch_size is None:
-                first = next(iter(self._batches()), None)
-                if first is None:
-                    raise ValueError("`x` must hold at least one sample. Received no batch.")
-                batch_size = max(1, _rows(keras.utils.unpack_x_y_sample_weight(first)[0], "x"))
-            self.rows = batch_size
+                sizes = (_rows(batch[0], "x") for batch in self._batches())
+                batch_size = next((size for size in sizes if size), 1)
+        self.rows: int = batch_size
+
+    def first(self) -> Chunk:
+        """Return the first chunk.
+
+        Raises:
+            ValueError: If there is no sample.
+        """
+        chunk = next(iter(self), None)
+        if chunk is None:
+            raise ValueError("`x` must hold at least one sample. Received none.")
+        return chunk
 
     @property
     def is_one(self) -> bool:
@@ -99,16 +102,19 @@ class Chunks:
         return self.samples == self.rows
 
     def __iter__(self) -> Iterator[Chunk]:
-        if self._is_array:
-            yield from self._pieces(*self._data)
-            return
         for batch in self._batches():
-            yield from self._pieces(*keras.utils.unpack_x_y_sample_weight(batch))
+            yield from self._pieces(*batch)
 
     def _pieces(self, x: Any, y: Any, sample_weight: Any) -> Iterator[Chunk]:
         if y is None and len(tree.flatten(x)) != 1:
             raise ValueError("`y` must be given where `x` is not one array.")
         samples = _rows(x, "x")
+        for name, given in (("y", y), ("sample_weight", sample_weight)):
+            if given is not None and _rows(given, name) != samples:
+                raise ValueError(
+                    f"`{name}` must have as many rows as `x`, {samples}. "
+                    f"Received {_rows(given, name)}."
+                )
         for start in range(0, samples, self.rows):
             piece = slice(start, min(start + self.rows, samples))
             count = piece.stop - start
@@ -122,13 +128,18 @@ class Chunks:
             weight = valid
             if sample_weight is not None:
                 weight = self._filled(sample_weight[piece]).astype(self.dtype)
+                if not np.all(np.isfinite(weight)):
+                    raise ValueError(
+                        "`sample_weight` must be finite. Received one of "
+                        f"{weight[~np.isfinite(weight)][0]}."
+                    )
                 weight[count:] = 0.0
             yield Chunk(part, target, weight, valid, count)
 
     def _filled(self, array: Any) -> NDArray[Any]:
-        array = _as_numpy(array)
-        if np.issubdtype(array.dtype, np.floating):
-            array = np.asarray(array, dtype=self.dtype)
+        array = to_numpy(array)
+        if np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16":
+            array = array.astype(self.dtype, copy=False)
         missing = self.rows - len(array)
         if missing:
             filling = np.broadcast_to(array[:1], (missing, *array.shape[1:]))
@@ -136,39 +147,37 @@ class Chunks:
         return np.ascontiguousarray(array)
 
 
+def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
+    """Return x, y and sample_weight of a batch."""
+    if isinstance(batch, (tuple, list)) and len(batch) > 3:
+        raise ValueError(
+            "`x` must yield batches of x, (x, y) or (x, y, sample_weight). Received one of "
+            f"{len(batch)} parts."
+        )
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    return x, y, sample_weight
+
+
 def _is_structure_of_arrays(x: Any) -> bool:
     leaves = tree.flatten(x)
     return bool(leaves) and all(
-        hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves
+        hasattr(leaf, "shape") and hasattr(leaf, "__array__") for leaf in leaves
     )
 
 
 def _rows(x: Any, name: str) -> int:
-    rows = {int(leaf.shape[0]) if len(leaf.shape) else -1 for leaf in tree.flatten(x)}
+    leaves = tree.flatten(x)
+    if not all(hasattr(leaf, "shape") for leaf in leaves):
+        kinds = sorted({type(leaf).__name__ for leaf in leaves})
+        raise TypeError(f"`{name}` must consist of arrays. Received: {name} of {', '.join(kinds)}")
+    rows = {int(leaf.shape[0]) if len(leaf.shape) else -1 for leaf in leaves}
     if len(rows) != 1 or -1 in rows:
-        shapes = [tuple(leaf.shape) for leaf in tree.flatten(x)]
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves)
         raise ValueError(
             f"`{name}` must have samples on its first axis, as many in every array. "
-            f"Received: {name} of shape {', '.join(map(str, shapes))}"
+            f"Received: {name} of shape {shapes}"
         )
     return rows.pop()
-
-
-def _size(array: Any) -> int:
-    size = 1
-    for length in array.shape:
-        size *= int(length)
-    return size
-
-
-def _as_numpy(array: Any) -> NDArray[Any]:
-    if isinstance(array, np.ndarray):
-        return np.asarray(array)  # of a memory map too: this is where it is read
-    if ops.is_tensor(array):
-        return ops.convert_to_numpy(array)
-    if hasattr(array, "detach"):  # a torch tensor, under another backend
-        array = array.detach().cpu()
-    return np.asarray(array)
 
 
 def _reiterable(x: Any) -> Any:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_impl.exact.objective import Array, FullCost, FullDataObjective, host
+from keras_impl.backends.arrays import as_float64
+from keras_impl.exact.objective import FullCost, FullDataObjective
+from keras_impl.exact.sums import Array
 from keras_impl.validation import positive_integer
 
 __all__ = ["FullCost", "fit_lbfgs", "full_cost", "full_cost_and_gradient"]
@@ -35,8 +38,9 @@ def full_cost(
     The same numbers, up to rounding, for every chunk size and every order of the samples. Sums
     over chunks are in float64, sums inside one in the dtype of the model (float32 at least). One
     pass; the memory does not depend on the number of samples. The model runs as in inference
-    (no dropout), and a `KLSparsity` with `momentum` counts with the mean of the set in place of
-    its running average.
+    (no dropout; a `BatchNormalization` with the statistics that it has), and a `KLSparsity` with
+    `momentum` counts with the mean of the set in place of its running average. A NaN in x is a NaN
+    in the terms that it reaches.
 
     Source: CS294A lecture notes "Sparse autoencoder", §2, eq (8), and §3.
 
@@ -87,7 +91,9 @@ def full_cost_and_gradient(
 
     Two passes over x: the mean activations first, then the gradient with their slopes (see
     `keras_impl.exact.objective`). One, if the set is one chunk or no penalty has β > 0. Nothing is
-    compiled anew from chunk to chunk, nor from call to call as long as the model is the same.
+    compiled anew from chunk to chunk; from call to call only a `SparseAutoencoder` is known to be
+    the same. For many evaluations of another model (on JAX and TensorFlow each call compiles for
+    0.1 to 0.6 s) make one `keras_impl.exact.objective.FullDataObjective`.
 
     Source: CS294A lecture notes "Sparse autoencoder", §2.2 and §3.
 
@@ -131,14 +137,16 @@ def fit_lbfgs(
     sample_weight: Any = None,
     cross_replica: bool = True,
     verbose: bool = True,
-    callbacks: Sequence[Any] = (),
+    callbacks: Any = (),
     **options: Any,
 ) -> keras.callbacks.History:
     """Minimise EQ-COST over the whole training set by L-BFGS, as the notes' assignment does.
 
     SciPy's L-BFGS-B over `full_cost_and_gradient`; its vectors are float64, the model is evaluated
     in its own dtype. Where float32 rounding leaves the line search nothing to gain, it ends
-    early. The model is left with the best weights that were seen.
+    early. The model is left with the best weights that were seen, also where the data, a callback
+    or the cost raises an error. A constraint `NonNeg` of a weight becomes a bound of L-BFGS-B, and
+    a weight that starts below 0 starts at 0. The optimizer of `compile` is not used.
 
     Ctrl-C ends the fit with a warning, with the best weights in the model, and returns what there
     is.
@@ -156,8 +164,9 @@ def fit_lbfgs(
         sample_weight: As for `full_cost`.
         cross_replica: As for `full_cost`.
         verbose: Whether to show a progress bar with the terms of the cost.
-        callbacks: Keras callbacks; an iteration is an epoch to them. `model.stop_training = True`
-            ends the fit.
+        callbacks: Keras callbacks, as for Keras's `fit`; an iteration is an epoch to them.
+            `model.stop_training = True` ends the fit. What they change of the model, but for its
+            weights, does not count before the next fit.
         **options: Those of SciPy's L-BFGS-B: `maxcor`, `ftol`, `gtol`, `maxls`, `maxfun`.
 
     Returns:
@@ -165,10 +174,15 @@ def fit_lbfgs(
         in `params` the number of `evaluations` and why it ended (`message`).
 
     Raises:
-        TypeError, ValueError: As `full_cost`; or if SciPy does not know an option.
+        TypeError, ValueError: As `full_cost`; if a trainable weight has a constraint other than
+            `NonNeg`; or if SciPy does not know an option.
         FloatingPointError: If a term of the cost or a gradient is not finite. The error names it,
             and the model has the best weights seen.
         NotImplementedError: If the backend has no gradients.
+
+    Warns:
+        UserWarning: If a layer acts otherwise in training (`BatchNormalization`, `Dropout`): the
+            cost is that of inference. If Ctrl-C ended the fit.
 
     >>> from keras_impl import SparseAutoencoder
     >>> model = SparseAutoencoder(2, rho=0.1, seed=0)
@@ -178,8 +192,7 @@ def fit_lbfgs(
     (5, True)
     """
     # Not with the package: most who import it never call this.
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from scipy.optimize import minimize
+    from scipy.optimize import Bounds, minimize
 
     iterations = positive_integer("iterations", iterations)
     known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}
@@ -190,40 +203,32 @@ def fit_lbfgs(
     objective = FullDataObjective(
         model, x, batch_size, y=y, sample_weight=sample_weight, cross_replica=cross_replica
     )
-    descent = _Descent(objective)
-    history = keras.callbacks.History()
-    watchers = keras.callbacks.CallbackList(
-        [history, *callbacks], model=model, epochs=iterations, steps=1, verbose=0
-    )
-    columns = (
-        BarColumn(bar_width=10),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[terms]}"),
-    )
+    lowest = _lower_bounds(model.trainable_variables)
+    _warn_of_state(model, objective.state_that_training_moves())
     # SciPy allows 15000 evaluations by default, which more iterations than that would meet.
     options = {"maxfun": max(15_000, 4 * iterations), **options, "maxiter": iterations}
+    watchers = _Watchers(model, iterations, callbacks)
+    descent = _Descent(objective, watchers)
     model.stop_training = False
     interrupted = False
     message = "stopped by a callback"
-    watchers.on_train_begin()
-    with Progress(*columns, disable=not verbose) as progress:
-        task = progress.add_task("", total=iterations, terms="")
+    with _progress(iterations, verbose) as advance:
 
         def after_iteration(intermediate_result: Any) -> None:
             cost = descent.at(intermediate_result.x)
-            epoch = len(history.epoch)
-            watchers.on_epoch_begin(epoch)
-            watchers.on_epoch_end(epoch, _logs(cost))
-            progress.update(task, advance=1, terms=str(cost))
+            watchers.end_iteration(cost)
+            advance(str(cost))
             if model.stop_training:
                 raise StopIteration
 
         try:
+            watchers.callbacks.on_train_begin()
             result = minimize(
                 descent,
-                _packed(model.trainable_variables),
+                np.maximum(_packed(model.trainable_variables), lowest),
                 jac=True,
                 method="L-BFGS-B",
+                bounds=Bounds(lowest) if np.any(np.isfinite(lowest)) else None,
                 callback=after_iteration,
                 options=options,
             )
@@ -234,7 +239,8 @@ def fit_lbfgs(
             message = "interrupted"
         finally:
             descent.keep_best()
-    watchers.on_train_end()
+    history = watchers.history
+    watchers.end()
     history.params |= {"evaluations": descent.evaluations, "message": message}
     if interrupted:
         warnings.warn(
@@ -245,17 +251,114 @@ def fit_lbfgs(
     return history
 
 
+def _lower_bounds(variables: Sequence[Any]) -> Array:
+    """The least value of each weight that its constraint allows; −∞ without one."""
+    bounds = []
+    for variable in variables:
+        constraint = variable.constraint
+        if constraint is None or type(constraint) is keras.constraints.Constraint:
+            bound = -math.inf
+        elif type(constraint) is keras.constraints.NonNeg:  # a subclass may compute anything
+            bound = 0.0
+        else:
+            raise ValueError(
+                "L-BFGS-B keeps each weight above a bound, and knows no constraint of several "
+                "weights together: use `NonNeg`, or train with `fit`. Received: "
+                f"{variable.path} with the constraint {constraint!r}"
+            )
+        bounds.append(np.full(math.prod(variable.shape), bound))
+    return np.concatenate(bounds)
+
+
+def _warn_of_state(model: Any, moved: Sequence[Any]) -> None:
+    """Say which layers train otherwise than they are run here."""
+    if not moved:
+        return
+    owners = [
+        f"{layer.name} ({', '.join(sorted(variable.name for variable in own))})"
+        for layer in model._flatten_layers()
+        if (own := _own(layer, moved))
+    ]
+    warnings.warn(
+        "The cost is that of the model in inference. Layers that act otherwise in training, and "
+        f"the state that stays as it is here: {'; '.join(owners) or model.name}. Statistics, such "
+        "as those of a BatchNormalization, are best fitted before (by `fit`), then frozen "
+        "(`layer.trainable = False`); Dropout and other noise do nothing.",
+        stacklevel=3,
+    )
+
+
+def _own(layer: Any, variables: Sequence[Any]) -> list[Any]:
+    """Those of the variables that are the layer's own, and of no layer inside it."""
+    inside = {
+        id(variable)
+        for sublayer in layer._flatten_layers(include_self=False)
+        for variable in sublayer.variables
+    }
+    held = {id(variable) for variable in layer.variables} - inside
+    return [variable for variable in variables if id(variable) in held]
+
+
+@contextmanager
+def _progress(iterations: int, verbose: bool) -> Iterator[Callable[[str], None]]:
+    """A progress bar; yields what moves it on by an iteration and shows the terms."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[terms]}"),
+    )
+    with Progress(*columns, disable=not verbose) as progress:
+        task = progress.add_task("", total=iterations, terms="")
+        yield lambda terms: progress.update(task, advance=1, terms=terms)
+
+
+class _Watchers:
+    """Keras's callbacks, an iteration an epoch, in the order of events of `fit`."""
+
+    def __init__(self, model: Any, iterations: int, callbacks: Any) -> None:
+        self.history = keras.callbacks.History()
+        self.callbacks = keras.callbacks.CallbackList(
+            [self.history, *keras.tree.flatten(callbacks if callbacks is not None else ())],
+            model=model,
+            epochs=iterations,
+            steps=1,
+            verbose=0,
+        )
+        self._begun = 0
+        self._logs: dict[str, float] = {}
+
+    def begin_iteration(self) -> None:
+        """Tell of a new iteration, before its first evaluation."""
+        epoch = len(self.history.epoch)
+        if self._begun == epoch:
+            self._begun += 1
+            self.callbacks.on_epoch_begin(epoch)
+
+    def end_iteration(self, cost: FullCost) -> None:
+        """Tell of the cost that an iteration has reached."""
+        self._logs = _logs(cost)
+        self.callbacks.on_epoch_end(len(self.history.epoch), dict(self._logs))
+
+    def end(self) -> None:
+        """Tell that the fit has ended."""
+        self.callbacks.on_train_end(dict(self._logs))
+
+
 class _Descent:
     """The cost and the gradient of a packed vector of weights, for SciPy."""
 
-    def __init__(self, objective: FullDataObjective) -> None:
+    def __init__(self, objective: FullDataObjective, watchers: _Watchers) -> None:
         self.objective = objective
+        self.watchers = watchers
         self.evaluations = 0
         self.best_cost: FullCost | None = None
         self._best = _packed(objective.model.trainable_variables)
         self._last: tuple[Array, FullCost] | None = None
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
+        self.watchers.begin_iteration()
         model = self.objective.model
         _unpack(theta, model.trainable_variables)
         cost, gradient = self.objective.cost_and_gradient()
@@ -291,7 +394,7 @@ class _Descent:
 
 
 def _packed(variables: Sequence[Any]) -> Array:
-    return np.concatenate([host(ops.convert_to_tensor(v)).ravel() for v in variables])
+    return np.concatenate([as_float64(v).ravel() for v in variables])
 
 
 def _unpack(theta: Array, variables: Sequence[Any]) -> None:

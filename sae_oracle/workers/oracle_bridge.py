@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 import reference
+from keras_impl.backends.arrays import as_float64
 from keras_impl.models import SparseAutoencoder
 
 
@@ -23,8 +23,8 @@ def to_parameters(model: SparseAutoencoder) -> reference.Parameters:
     (4, 2, 4)
     """
     return reference.Parameters(
-        [_array(kernel) for kernel in model.kernels],
-        [_array(bias) for bias in model.biases],
+        [as_float64(kernel) for kernel in model.kernels],
+        [as_float64(bias) for bias in model.biases],
         tied=model.tied,
     )
 
@@ -62,11 +62,3 @@ def oracle_arguments(model: SparseAutoencoder) -> dict[str, Any]:
         "symmetric": penalty.symmetric,
         "tied_decay": model.tied_decay,
     }
-
-
-def _array(variable: Any) -> Any:
-    # NumPy has no bfloat16; float32 holds it exactly.
-    tensor = ops.convert_to_tensor(variable)
-    if variable.dtype == "bfloat16":
-        tensor = ops.cast(tensor, "float32")
-    return ops.convert_to_numpy(tensor).astype(np.float64)

@@ -10,8 +10,11 @@ import keras
 import ml_dtypes
 import numpy as np
 
+from keras_impl.backends.arrays import as_float64 as as_numpy
 from keras_impl.backends.autodiff import compiled
 from keras_impl.backends.process import use_dtype
+
+__all__ = ["as_numpy", "computing_in", "mostly_compiled", "rounded"]
 
 # Keras's policy for each precision: parameters in float32 and 16-bit arithmetic for the halves.
 POLICIES = {
@@ -41,13 +44,6 @@ def computing_in(precision: str) -> Iterator[str]:
 def rounded(values: Any, precision: str) -> Any:
     """Round to numbers of the precision, held in float64."""
     return np.asarray(values).astype(NUMPY_DTYPES[precision]).astype(np.float64)
-
-
-def as_numpy(tensor: Any) -> Any:
-    """A tensor in float64, exactly; NumPy has no bfloat16."""
-    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-        tensor = keras.ops.cast(tensor, "float32")
-    return keras.ops.convert_to_numpy(tensor).astype(np.float64)
 
 
 def mostly_compiled(seed: int) -> Callable[[Any], Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from keras import ops
@@ -19,14 +20,15 @@ from keras_impl import (
     KLSparsityRegularizer,
     SparseAutoencoder,
     WeightDecay,
-    fit_lbfgs,
     full_cost,
     full_cost_and_gradient,
 )
 from keras_impl.backends.autodiff import compiled, has_gradients, value_and_gradients
+from keras_impl.exact.sums import penalty_sums
+from keras_impl.recording import penalised_outputs
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
 from tests.fresh_process import ROOT, environment
-from tests.keras_impl.precision import computing_in, rounded
+from tests.keras_impl.precision import as_numpy, computing_in, rounded
 
 TERMS = ("reconstruction", "weight_decay", "sparsity")
 
@@ -427,6 +429,14 @@ class Repeated:
         return iter(self.make())
 
 
+class EmptyBatches(keras.utils.PyDataset):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> Any:
+        return np.ones((0, 6))
+
+
 def test_batches_of_a_data_set_may_have_any_sizes() -> None:
     x = np.random.default_rng(0).uniform(size=(10, 6)).astype("float32")
     model = made(NETWORKS["notes"], 6, 2, "float32")
@@ -577,173 +587,312 @@ def test_a_data_set_that_changes_between_the_passes_is_an_error() -> None:
         full_cost_and_gradient(made(NETWORKS["notes"], 6, 2, "float32"), changing, 4)
 
 
-# L-BFGS.
+# What is refused, and what a stranger may hand in.
 
 
-def learnable() -> Any:
-    """Samples on a curve, in float32."""
-    t = np.linspace(0.0, 1.0, 60)[:, None]
-    return (0.5 + 0.35 * np.sin(2.0 * np.pi * t * np.arange(1, 7) / 3.0)).astype("float32")
+def mean_of(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> float:
+    """What Keras computes of the whole set as one batch, eagerly: the loss and all penalties."""
+    y_pred = model(x, training=False)
+    penalties = [float(as_numpy(loss)) for loss in model.losses]
+    loss = model.loss if isinstance(model.loss, keras.losses.Loss) else keras.losses.get(model.loss)
+    if not isinstance(loss, keras.losses.Loss):
+        loss = keras.losses.MeanSquaredError()
+    data = loss(ops.convert_to_tensor(x if y is None else y), y_pred, sample_weight=sample_weight)
+    return float(as_numpy(data)) + sum(penalties)
 
 
-@pytest.mark.equation("EQ-COST")
-def test_lbfgs_takes_the_steps_of_the_oracle_under_scipy() -> None:
-    from sae_oracle.workers.exercise import by_oracle
-
-    x = learnable().astype("float64")
-    with computing_in("float64"):
-        model = SparseAutoencoder(3, rho=0.01, beta=3.0, weight_decay=1e-4, dtype="float64")
-        model.build((None, 6))
-        start = reference.initialise((6, 3, 6), seed=0)
-        set_parameters(model, start)
-        history = fit_lbfgs(model, x, 10, batch_size=25, verbose=False)
-        reached, evaluations = by_oracle(x, start, 10)
-        assert history.params["evaluations"] == evaluations
-        assert len(history.history["loss"]) == 10
-        # float64 against float64: each of ten line searches amplifies the rounding 1e-16 of the
-        # step before by less than ten (the exercise: 1e-13 after 25, see benchmarks/results).
-        expected = reference.sparse_autoencoder_cost(reached, x, **oracle_arguments(model))
-        assert abs(history.history["loss"][-1] - expected.total) <= 1e-9 * expected.total
-        for name in TERMS:
-            assert abs(history.history[name][-1] - getattr(expected, name)) <= 1e-8 * expected.total
+# Both sides in float32, sums of at most 13·25·6 terms and four layers, slopes below 100.
+SLACK = 4 * 100 * 10 * 2.0**-24
 
 
-@pytest.mark.equation("EQ-COST")
-def test_the_exercise_of_the_notes_begins_as_the_oracle_does() -> None:
-    """25 iterations on the 10,000 patches, float32 beside float64; all 400: `verify --report`."""
-    from sae_oracle.datasets import natural_patches
-    from sae_oracle.workers import exercise
-
-    x = natural_patches(exercise.PATCHES)
-    costs = []
-    for run in (exercise.by_keras, exercise.by_oracle):
-        parameters, evaluations = run(x, exercise.start(), 25)
-        costs.append(exercise.outcome(parameters, x, evaluations, 0.0)["total"])
-    # Measured: float32 runs have a standard deviation of 7e-8 here (benchmarks/results).
-    assert abs(costs[0] - costs[1]) <= 1e-6
-    assert 0.4 < costs[1] < 0.5
-
-
-def test_lbfgs_leaves_the_weights_of_the_cost_that_it_reports() -> None:
-    x = learnable()
-    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
-    before = full_cost(model, x).total
-    history = fit_lbfgs(model, x, 30, verbose=False)
-    losses = history.history["loss"]
-    assert isinstance(history, keras.callbacks.History)
-    assert history.model is model
-    assert history.epoch == list(range(len(losses)))
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < before / 2.0
-    assert full_cost_and_gradient(model, x)[0].total == losses[-1]
-    for name, last in (("loss", 1), ("reconstruction", 1), ("weight_decay", 1), ("sparsity", 1)):
-        assert len(history.history[name]) == len(losses) * last
-    total = sum(history.history[name][-1] for name in TERMS)
-    assert abs(total - losses[-1]) <= 4 * 2.0**-53 * total
+def hold_to_keras(model: Any, x: Any, sizes: Any = (None, 5), **named: Any) -> float:
+    """The cost is Keras's own of one batch, in chunks too, and its gradient finite and the same."""
+    expected = mean_of(model, x, **named)
+    gradients = []
+    for batch_size in sizes:
+        cost = full_cost(model, x, batch_size, **named)
+        assert abs(cost.total - expected) <= SLACK * max(1.0, abs(expected)), batch_size
+        cost, gradient = full_cost_and_gradient(model, x, batch_size, **named)
+        assert abs(cost.total - expected) <= SLACK * max(1.0, abs(expected)), batch_size
+        gradients.append(gradient)
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            assert np.max(np.abs(a - b)) <= SLACK * max(1.0, np.max(np.abs(a)))
+    return expected
 
 
-class Interrupting(keras.callbacks.Callback):
-    def __init__(self, after: int, weights: list[Any]) -> None:
-        super().__init__()
-        self.after, self.weights = after, weights
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.weights[:] = self.model.get_weights()
-        if epoch + 1 == self.after:
-            raise KeyboardInterrupt
+def small(*layers: Any, features: int = 6) -> Any:
+    return keras.Sequential([keras.Input((features,)), *layers])
 
 
-def test_ctrl_c_keeps_the_best_weights_and_says_so() -> None:
-    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
-    weights: list[Any] = []
-    with pytest.warns(UserWarning, match="Interrupted after 4 iterations: the model has the best"):
-        history = fit_lbfgs(
-            model, learnable(), 30, verbose=False, callbacks=[Interrupting(4, weights)]
+RATE = [1.0]
+
+
+def changing_activation() -> Any:
+    model = small(keras.layers.Dense(6, activation="sigmoid"))
+    return model, lambda: setattr(model.layers[0], "activation", keras.activations.tanh)
+
+
+def changing_slope() -> Any:
+    model = small(keras.layers.Dense(6), keras.layers.LeakyReLU(0.5))
+    return model, lambda: setattr(model.layers[1], "negative_slope", 0.1)
+
+
+def changing_closure() -> Any:
+    rate = [1.0]
+    model = small(keras.layers.Dense(6), keras.layers.Lambda(lambda a: rate[0] * a))
+    return model, lambda: rate.__setitem__(0, 3.0)
+
+
+def changing_global() -> Any:
+    RATE[0] = 1.0
+    model = small(keras.layers.Dense(6), keras.layers.Lambda(lambda a: RATE[0] * a))
+    return model, lambda: RATE.__setitem__(0, 3.0)
+
+
+def changing_regularizer() -> Any:
+    regularizer = keras.regularizers.L2(0.1)
+    model = small(keras.layers.Dense(6, kernel_regularizer=regularizer))
+    return model, lambda: setattr(regularizer, "l2", 0.5)
+
+
+def changing_layers() -> Any:
+    model = small(keras.layers.Dense(6), keras.layers.Activation("sigmoid"))
+    return model, model.pop
+
+
+def changing_loss() -> Any:
+    model = small(keras.layers.Dense(6))
+    return model, lambda: model.compile("sgd", keras.losses.MeanAbsoluteError())
+
+
+def changing_reduction() -> Any:
+    model = small(keras.layers.Dense(6))
+    return model, lambda: setattr(model.loss, "reduction", "sum")
+
+
+def changing_trainable() -> Any:
+    model = small(keras.layers.Dense(6, kernel_regularizer="l2"), keras.layers.Dense(6))
+    return model, lambda: setattr(model.layers[0], "trainable", False)
+
+
+@pytest.mark.parametrize(
+    "made_and_changed",
+    [
+        changing_activation,
+        changing_slope,
+        changing_closure,
+        changing_global,
+        changing_regularizer,
+        changing_layers,
+        changing_loss,
+        changing_reduction,
+        changing_trainable,
+    ],
+)
+def test_a_model_that_has_changed_is_computed_as_it_is(made_and_changed: Any) -> None:
+    x = np.random.default_rng(0).uniform(size=(7, 6)).astype("float32")
+    model, change = made_and_changed()
+    model.compile("sgd", keras.losses.MeanSquaredError())
+    before = mean_of(model, x)
+    assert full_cost(model, x).total == pytest.approx(before, rel=SLACK)
+    change()
+    after = mean_of(model, x)
+    assert abs(after - before) > 0.01 * before
+    assert full_cost(model, x).total == pytest.approx(after, rel=SLACK)
+
+
+@pytest.mark.equation("EQ-COST", "EQ-GRADIENT")
+def test_an_autoencoder_that_has_changed_is_computed_as_it_is() -> None:
+    x = np.random.default_rng(0).uniform(size=(7, 6)).astype("float32")
+    model = made(NETWORKS["notes"], 6, 2, "float32")
+
+    def linear_output() -> None:
+        model.output_activation = "linear"
+
+    def tanh() -> None:
+        model.activation = "tanh"
+
+    def another_kernel_decay() -> None:
+        model.weight_decay = 0.5
+        for kernel in model.kernels:
+            kernel.regularizer = WeightDecay(0.5)
+
+    for change in (lambda: None, linear_output, tanh, another_kernel_decay):
+        change()
+        step = reference.cost_and_gradient_with_bounds(
+            to_parameters(model), x, **oracle_arguments(model), precision="float32"
         )
-    assert history.params["message"] == "interrupted"
-    assert len(history.history["loss"]) == 4
-    for kept, seen in zip(model.get_weights(), weights, strict=True):
-        assert np.array_equal(kept, seen)
-    # In the middle of a line search too: the weights of no other evaluation stay.
-    best = history.history["loss"][-1]
-    assert full_cost_and_gradient(model, learnable())[0].total == best
+        hold(model, *full_cost_and_gradient(model, x), step)
 
 
-def test_a_callback_may_stop_it() -> None:
-    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
-    stop = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 2)
-    )
-    history = fit_lbfgs(model, learnable(), 30, verbose=False, callbacks=[stop])
-    assert history.epoch == [0, 1, 2]
-    assert history.params["message"] == "stopped by a callback"
+def masked_steps(from_logits: bool) -> Any:
+    """A mask of (B, T) for an output of (B, T, A, U), with T = A; and one for (B, T, U)."""
+    x = keras.Input((3, 4))
+    a = keras.layers.Masking(0.0)(x)
+    a = keras.layers.Dense(4, activation=None if from_logits else "sigmoid")(a)
+    a = KLSparsity(0.1, 2.0, from_logits=from_logits)(a)
+    a = keras.layers.TimeDistributed(keras.layers.Dense(6))(a)
+    a = keras.layers.TimeDistributed(keras.layers.Reshape((3, 2)))(a)
+    a = keras.layers.Activation("linear" if from_logits else "sigmoid")(a)
+    a = KLSparsity(0.3, 1.0, from_logits=from_logits)(a)
+    a = keras.layers.TimeDistributed(keras.layers.Flatten())(a)
+    return keras.Model(x, keras.layers.Dense(4)(a))
 
 
-class Exploding(keras.callbacks.Callback):
-    """Makes a term of the cost infinite from the third iteration on."""
-
-    def __init__(self, term: str) -> None:
-        super().__init__()
-        self.term = term
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.losses = [*getattr(self, "losses", []), logs["loss"]]
-        if epoch == 2:
-            self.broken()
-
-    def broken(self) -> None:
-        from keras_impl.exact import objective
-
-        real = objective.FullDataObjective.cost_and_gradient
-
-        def infinite(this: Any) -> Any:
-            cost, gradient = real(this)
-            values = {name: getattr(cost, name) for name in TERMS} | {self.term: float("inf")}
-            return objective.FullCost(**values), gradient
-
-        self.patch.setattr(objective.FullDataObjective, "cost_and_gradient", infinite)
-
-
-def test_a_cost_that_is_not_finite_names_its_term(monkeypatch: pytest.MonkeyPatch) -> None:
-    for term in TERMS:
-        model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
-        exploding = Exploding(term)
-        exploding.patch = monkeypatch
-        with pytest.raises(FloatingPointError, match=f"The {term} term is not finite"):
-            fit_lbfgs(model, learnable(), 30, verbose=False, callbacks=[exploding])
-        monkeypatch.undo()
-        assert full_cost_and_gradient(model, learnable())[0].total == exploding.losses[-1]
+@pytest.mark.equation("EQ-RHO-HAT", "EQ-SPARSITY", "EQ-SPARSITY-LOGITS")
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_a_mask_of_fewer_axes_and_the_gradient_of_sequences_in_chunks(from_logits: bool) -> None:
+    generator = np.random.default_rng(3)
+    x = generator.uniform(0.1, 1.0, size=(7, 3, 4)).astype("float32")
+    valid = np.arange(3) < generator.integers(0, 4, size=(7, 1))
+    valid[0], valid[1] = [False] * 3, [True] * 3
+    x[~valid] = 0.0
+    model = masked_steps(from_logits)
+    model.compile("sgd", HalfSquaredError(axis=-1))
+    penalised = [layer.output for layer in model.layers if isinstance(layer, KLSparsity)]
+    with penalised_outputs():  # nothing but the activations is asked for
+        outputs = keras.Model(model.input, penalised)(x)
+    sparsity = 0.0
+    for output, (rho, beta) in zip(outputs, ((0.1, 2.0), (0.3, 1.0)), strict=True):
+        a = as_numpy(output)[valid].reshape(-1, output.shape[-1])  # positions that are valid
+        term = reference.sparsity_cost_from_logits if from_logits else reference.sparsity_cost
+        sparsity += term(a, rho, beta)
+    gradients = []
+    for batch_size in (None, 3, 1):
+        cost, gradient = full_cost_and_gradient(model, x, batch_size)
+        assert abs(cost.sparsity - sparsity) <= SLACK * sparsity
+        assert abs(full_cost(model, x, batch_size).sparsity - sparsity) <= SLACK * sparsity
+        gradients.append(gradient)
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            assert np.max(np.abs(a - b)) <= SLACK * max(1.0, np.max(np.abs(a)))
 
 
-def test_data_that_are_not_finite_and_a_divergence_that_is_not() -> None:
-    x = learnable()
+def test_a_mask_that_does_not_fit_is_named() -> None:
+    for shape in ((2, 4), (3,), (2, 3, 4, 5), (2, 3, 4, 1)):
+        with pytest.raises(ValueError, match=r"[Mm]ask"):
+            penalty_sums(
+                KLSparsity(), ops.ones((2, 3, 4)), ops.ones(shape, dtype="bool"), ops.ones((2,))
+            )
+
+
+class Logarithm(keras.layers.Layer):
+    def call(self, inputs: Any) -> Any:
+        return ops.log(inputs)
+
+
+def test_rows_that_fill_up_a_chunk_do_no_harm() -> None:
+    """Zeros in their place would be −∞ here, and NaN in the gradient."""
+    x = np.random.default_rng(0).uniform(0.5, 1.0, size=(13, 6)).astype("float32")
+    dense = keras.layers.Dense(4, activation="sigmoid")
+    model = small(Logarithm(), dense, KLSparsity(), keras.layers.Dense(6))
+    model.compile("sgd", HalfSquaredError())
+    hold_to_keras(model, x, (None, 5, 12))
+
+
+def test_normalization_counts_with_the_statistics_that_it_has() -> None:
+    x = np.random.default_rng(0).uniform(0.5, 1.0, size=(13, 6)).astype("float32")
+    normalization = keras.layers.BatchNormalization()
+    model = small(keras.layers.Dense(6), normalization, keras.layers.Dropout(0.5))
+    model.compile("sgd", HalfSquaredError())
+    normalization.moving_mean.assign(np.linspace(-1.0, 1.0, 6))
+    normalization.moving_variance.assign(np.linspace(0.5, 2.0, 6))
+    hold_to_keras(model, x)
+
+
+WEIGHTS: dict[str, Any] = {
+    "zeros": np.zeros(7),
+    "one zero": np.array([0, 1, 2, 1, 1, 1, 1.0]),
+    "negative": np.array([-1, 1, 2, 1, 1, 1, 1.0]),
+    "column": np.arange(7.0)[:, None],
+    "of steps": np.arange(14.0).reshape(7, 2),
+    "integers": np.arange(7),
+}
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+def test_sample_weights_are_those_of_keras(reduction: str) -> None:
+    x = np.random.default_rng(0).uniform(size=(7, 2, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((2, 3)), keras.layers.Dense(3)])
+    for name, weights in WEIGHTS.items():
+        steps = name == "of steps"
+        model.compile("sgd", HalfSquaredError(axis=-1 if steps else None, reduction=reduction))
+        hold_to_keras(model, x, (None, 5) if steps else (5,), sample_weight=weights)
+    model.compile("sgd", HalfSquaredError(reduction=reduction))
+    for gradient in full_cost_and_gradient(model, x, sample_weight=np.zeros(7))[1]:
+        assert np.all(gradient == 0.0)
+
+
+def test_a_loss_that_leaves_out_a_class() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.uniform(size=(7, 5, 3)).astype("float32")
+    y = generator.integers(0, 4, size=(7, 5))
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.Dense(4, activation="softmax")])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(ignore_class=0))
+    hold_to_keras(model, x, y=y)
+
+
+def test_every_kind_of_number_may_be_data() -> None:
+    x = np.random.default_rng(0).integers(0, 2, size=(7, 6))
+    model = small(keras.layers.Dense(6, activation="sigmoid"), KLSparsity())
+    expected = full_cost(model, x.astype("float32"), 5).total
+    kinds = ("bool", "uint8", "int64", "float16", "float64", ml_dtypes.bfloat16)
+    for given in (*(x.astype(kind) for kind in kinds), ops.cast(x, "bfloat16")):
+        assert full_cost(model, given, 5, y=x.astype("float32")).total == expected
+    x = x.astype("float32")
     x[3, 2] = np.nan
-    with pytest.raises(FloatingPointError, match="The reconstruction term is not finite"):
-        fit_lbfgs(SparseAutoencoder(3), x, 3, verbose=False)
-    dead = SparseAutoencoder(3, rho=0.1, activation="relu", epsilon=0.0, seed=0)
-    dead.build((None, 6))
-    dead.biases[0].assign(np.full(3, -100.0))
-    for batch_size in (None, 25):
-        with pytest.raises(FloatingPointError, match=r"The sparsity term is not finite \(inf"):
-            fit_lbfgs(dead, learnable(), 3, batch_size, verbose=False)
+    assert np.isnan(full_cost(model, x, 5).reconstruction)
 
 
-def test_bad_options_of_lbfgs() -> None:
-    with pytest.raises(ValueError, match="`options` must be among"):
-        fit_lbfgs(SparseAutoencoder(3), learnable(), 3, learning_rate=0.1)
-    with pytest.raises(ValueError, match="`iterations` must be a positive integer"):
-        fit_lbfgs(SparseAutoencoder(3), learnable(), 0)
+def regularized_inside() -> Any:
+    inner = keras.layers.Dense(6, activity_regularizer=KLSparsityRegularizer(), name="inner")
+    x = keras.Input((2, 6))
+    return keras.Model(x, keras.Sequential([keras.layers.TimeDistributed(inner)])(x))
 
 
-def test_the_progress_bar_shows_the_terms(capsys: pytest.CaptureFixture[str]) -> None:
-    fit_lbfgs(SparseAutoencoder(3, seed=0), learnable(), 3)
-    shown = capsys.readouterr().out
-    assert "reconstruction" in shown
-    assert "3/3" in shown
+def weighted(weights: Any) -> Any:
+    return {"x": np.ones((4, 6), "float32"), "sample_weight": weights}
+
+
+class OwnAutoencoder(SparseAutoencoder):
+    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        return 0.0
+
+
+HALVES = [(np.ones((4, 6)), np.ones((2, 6)))]
+MORE_BAD_CALLS: list[Any] = [
+    (regularized_inside, {"x": np.ones((4, 2, 6))}, ValueError, "activity regularizer of .* inner"),
+    (lambda: OwnAutoencoder(2), {}, ValueError, "`compute_loss` of its own"),
+    (two_penalties, {"x": np.ones((0, 6)), "y": np.ones((0, 6))}, ValueError, "`x` must hold"),
+    (two_penalties, {"x": Batches(np.ones((0, 6)), 2), "batch_size": 3}, ValueError, "`x` must ho"),
+    (two_penalties, {"x": EmptyBatches()}, ValueError, "`x` must hold at least one sample"),
+    (two_penalties, {"y": np.ones((0, 6))}, ValueError, "`y` must have as many rows as `x`, 4"),
+    (two_penalties, {"x": Repeated(lambda: HALVES)}, ValueError, "`y` must have as many rows"),
+    (two_penalties, {"x": [[1.0] * 2] * 4}, TypeError, "`x` must consist of arrays"),
+    (two_penalties, {"x": [[[1.0] * 6] * 4]}, ValueError, "`x` must yield batches"),
+    (two_penalties, weighted(np.ones(3)), ValueError, "`sample_weight` must have as many rows"),
+    (two_penalties, weighted(np.array([1, np.nan, 1, 1])), ValueError, "`sample_weight` must be f"),
+    (two_penalties, weighted(np.ones((4, 2))), ValueError, "`sample_weight` must have the axes"),
+    (two_penalties, weighted(np.ones((4, 2, 1))), ValueError, "`sample_weight` must have the axes"),
+]
+
+
+def test_more_bad_arguments_are_named() -> None:
+    for model, named, error, message in MORE_BAD_CALLS:
+        with pytest.raises(error, match=message):
+            full_cost(model(), **{"x": np.ones((4, 6), "float32"), **named})
+
+
+def test_a_batch_without_rows_is_passed_over() -> None:
+    x = np.random.default_rng(0).uniform(size=(10, 6)).astype("float32")
+    model = made(NETWORKS["notes"], 6, 2, "float32")
+    batches = Repeated(lambda: [x[:0], x[:4], x[4:4], x[4:]])
+    assert full_cost(model, batches).total == full_cost(model, x, 4).total
 
 
 @pytest.mark.only_backends("numpy", "openvino")
 @pytest.mark.inference
 def test_no_gradients_without_a_training_backend() -> None:
     with pytest.raises(NotImplementedError, match="has no gradients"):
-        full_cost_and_gradient(SparseAutoencoder(3), learnable())
+        full_cost_and_gradient(SparseAutoencoder(3), np.ones((4, 6)))

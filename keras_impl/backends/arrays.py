@@ -1,0 +1,41 @@
+"""Tensors of any backend as NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_numpy(array: Any) -> NDArray[Any]:
+    """Return what holds numbers as a NumPy array of its own dtype, without a copy where it can.
+
+    Args:
+        array: A tensor of any backend (also one that requires a gradient, or lies on a GPU), a
+            Keras variable, a memory map, or anything else that NumPy reads. A bfloat16 tensor of
+            torch comes back in float32, exactly.
+
+    >>> to_numpy(keras.ops.ones((2,), dtype="int32")).tolist()
+    [1, 1]
+    """
+    if isinstance(array, keras.Variable):
+        array = array.value
+    if hasattr(array, "detach"):  # a torch tensor, maybe under another backend
+        array = array.detach().cpu()
+        if str(array.dtype) == "torch.bfloat16":
+            array = array.float()
+    return np.asarray(array)
+
+
+def as_float64(array: Any) -> NDArray[np.float64]:
+    """Return what holds numbers as a new NumPy array in float64, exactly.
+
+    Args:
+        array: As for `to_numpy`.
+
+    >>> as_float64(keras.ops.ones((), dtype="bfloat16"))
+    array(1.)
+    """
+    return to_numpy(array).astype(np.float64)

@@ -1,0 +1,138 @@
+"""The loss of a model, one number for each sample, so that samples can be counted over chunks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_impl.backends.keras_internals import mask_of, masked
+from keras_impl.exact.sums import LossSums
+from keras_impl.losses import HalfSquaredError
+from keras_impl.models import SparseAutoencoder
+
+
+class SampleLosses:
+    """The loss of a model, taken apart into samples.
+
+    Args:
+        model: Its loss is Ng's cost, or the one that it was compiled with; without one,
+            `HalfSquaredError`.
+
+    Raises:
+        ValueError: If the loss is no mean or sum over samples of one loss of one output.
+    """
+
+    def __init__(self, model: Any) -> None:
+        loss = _loss_of(model)
+        if isinstance(loss, keras.losses.Loss):
+            self.reduction: str = loss.reduction or "none"
+            self._loss = copy.copy(loss)
+            self._loss.reduction = "none"
+        else:
+            self.reduction = "sum_over_batch_size"
+            self._loss = _OfFunction(loss)
+        if self.reduction == "none":
+            raise ValueError("The loss of the model must be reduced to a number. Received: none.")
+        self._call = self._loss.call
+        self._loss.call = self._and_keep_mask
+        self._mask: Any = None
+
+    def _and_keep_mask(self, y_true: Any, y_pred: Any) -> Any:
+        losses = self._call(y_true, y_pred)
+        self._mask = mask_of(losses)  # a loss may leave out numbers itself: `ignore_class`
+        return losses
+
+    def sums(self, y: Any, y_pred: Any, sample_weight: Any, valid: Any) -> LossSums:
+        """Return Σ of the losses of a chunk, how many there are, and Σ of their weights.
+
+        Args:
+            y: The targets.
+            y_pred: The outputs.
+            sample_weight: (rows,) or (rows, ...), 0 for a row that only fills the chunk up.
+            valid: (rows,), 0 for a row that only fills the chunk up.
+
+        Raises:
+            ValueError: If the loss is not one number a sample (or a step), or the weights do not
+                fit.
+        """
+        losses = self._loss(y, y_pred)
+        mask, self._mask = self._mask, None
+        if tuple(losses.shape[:1]) != tuple(valid.shape):
+            raise ValueError(
+                "The loss of the model must return a number for each sample, so that samples can "
+                f"be counted. Received a loss of shape {tuple(losses.shape)} for "
+                f"{valid.shape[0]} samples."
+            )
+        counted = _Ones(losses, mask, self._loss.dtype)(y, y_pred)
+        weights = _multiplying(sample_weight, losses)
+        return LossSums(
+            ops.sum(losses * weights),
+            ops.sum(counted * _multiplying(valid, losses)),
+            ops.sum(counted * weights),
+        )
+
+
+def _loss_of(model: Any) -> Any:
+    computes = type(model).compute_loss
+    if computes is SparseAutoencoder.compute_loss:
+        return model.reconstruction_loss
+    if computes is not keras.Model.compute_loss:
+        raise ValueError(
+            f"The cost of {type(model).__name__} is computed by a `compute_loss` of its own, which "
+            "cannot be taken apart into samples. Only the loss given to `compile` can."
+        )
+    config = model.get_compile_config() if model.compiled else None
+    if config is not None and config.get("loss_weights") is not None:
+        raise ValueError("`loss_weights` of a compiled model are not supported.")
+    loss = getattr(model, "loss", None)
+    if loss is None:
+        dtype = "float64" if model.compute_dtype == "float64" else "float32"
+        return HalfSquaredError(dtype=dtype)
+    if isinstance(loss, (list, tuple, dict)):
+        raise ValueError(f"`model` must have one output and one loss. Received: loss={loss!r}")
+    return keras.losses.get(loss)
+
+
+def _multiplying(weights: Any, losses: Any) -> Any:
+    """Weights of samples, or of samples and steps, with the axes of the losses."""
+    shape, wanted = tuple(weights.shape), tuple(losses.shape)
+    if len(shape) == len(wanted) + 1 and shape[-1] == 1:  # a column, as Keras takes it too
+        shape = shape[:-1]
+    shape = (*shape, *(1,) * (len(wanted) - len(shape)))
+    if len(shape) != len(wanted) or any(
+        size not in (1, expected) for size, expected in zip(shape, wanted, strict=True)
+    ):
+        raise ValueError(
+            "`sample_weight` must have the axes of the losses, or the first of them. Received "
+            f"weights of shape {tuple(weights.shape)} for losses of shape {wanted}."
+        )
+    weights = ops.reshape(weights, shape)
+    return weights if weights.dtype == losses.dtype else ops.cast(weights, losses.dtype)
+
+
+class _Ones(keras.losses.Loss):
+    """1 for each number of a loss; Keras puts 0 where its masks leave the number out."""
+
+    def __init__(self, like: Any, mask: Any, dtype: Any) -> None:
+        super().__init__(name="counted", reduction="none", dtype=dtype)
+        self._like, self._mask = like, mask
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return masked(ops.ones(self._like.shape, dtype=self._like.dtype), self._mask)
+
+
+class _OfFunction(keras.losses.Loss):
+    """A loss function, such as the one called "mse", as a loss object."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__(name="of_function", reduction="none")
+        self._function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        if len(y_true.shape) == len(y_pred.shape) - 1 and y_pred.shape[-1] == 1:
+            y_true = ops.expand_dims(y_true, -1)
+        return self._function(y_true, y_pred)

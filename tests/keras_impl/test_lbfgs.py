@@ -1,0 +1,437 @@
+"""L-BFGS over the cost of the whole set: its steps, its bounds, its callbacks, how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import reference
+from keras_impl import (
+    HalfSquaredError,
+    KLSparsity,
+    SparseAutoencoder,
+    fit_lbfgs,
+    full_cost,
+    full_cost_and_gradient,
+)
+from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters
+from tests.keras_impl.precision import as_numpy, computing_in
+
+TERMS = ("reconstruction", "weight_decay", "sparsity")
+
+
+def learnable() -> Any:
+    """Samples on a curve, in float32."""
+    t = np.linspace(0.0, 1.0, 60)[:, None]
+    return (0.5 + 0.35 * np.sin(2.0 * np.pi * t * np.arange(1, 7) / 3.0)).astype("float32")
+
+
+@pytest.mark.equation("EQ-COST")
+def test_lbfgs_takes_the_steps_of_the_oracle_under_scipy() -> None:
+    from sae_oracle.workers.exercise import by_oracle
+
+    x = learnable().astype("float64")
+    with computing_in("float64"):
+        model = SparseAutoencoder(3, rho=0.01, beta=3.0, weight_decay=1e-4, dtype="float64")
+        model.build((None, 6))
+        start = reference.initialise((6, 3, 6), seed=0)
+        set_parameters(model, start)
+        history = fit_lbfgs(model, x, 10, batch_size=25, verbose=False)
+        reached, evaluations = by_oracle(x, start, 10)
+        assert history.params["evaluations"] == evaluations
+        assert len(history.history["loss"]) == 10
+        # float64 against float64: each of ten line searches amplifies the rounding 1e-16 of the
+        # step before by less than ten (the exercise: 1e-13 after 25, see benchmarks/results).
+        expected = reference.sparse_autoencoder_cost(reached, x, **oracle_arguments(model))
+        assert abs(history.history["loss"][-1] - expected.total) <= 1e-9 * expected.total
+        for name in TERMS:
+            assert abs(history.history[name][-1] - getattr(expected, name)) <= 1e-8 * expected.total
+
+
+@pytest.mark.equation("EQ-COST")
+def test_the_exercise_of_the_notes_begins_as_the_oracle_does() -> None:
+    """25 iterations on the 10,000 patches, float32 beside float64; all 400: `verify --report`."""
+    from sae_oracle.datasets import natural_patches
+    from sae_oracle.workers import exercise
+
+    x = natural_patches(exercise.PATCHES)
+    costs = []
+    for run in (exercise.by_keras, exercise.by_oracle):
+        parameters, evaluations = run(x, exercise.start(), 25)
+        costs.append(exercise.outcome(parameters, x, evaluations, 0.0)["total"])
+    # Measured: float32 runs have a standard deviation of 7e-8 here (benchmarks/results).
+    assert abs(costs[0] - costs[1]) <= 1e-6
+    assert 0.4 < costs[1] < 0.5
+
+
+def test_lbfgs_leaves_the_weights_of_the_cost_that_it_reports() -> None:
+    x = learnable()
+    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+    before = full_cost(model, x).total
+    history = fit_lbfgs(model, x, 30, verbose=False)
+    losses = history.history["loss"]
+    assert isinstance(history, keras.callbacks.History)
+    assert history.model is model
+    assert history.epoch == list(range(len(losses)))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < before / 2.0
+    assert full_cost_and_gradient(model, x)[0].total == losses[-1]
+    for name, last in (("loss", 1), ("reconstruction", 1), ("weight_decay", 1), ("sparsity", 1)):
+        assert len(history.history[name]) == len(losses) * last
+    total = sum(history.history[name][-1] for name in TERMS)
+    assert abs(total - losses[-1]) <= 4 * 2.0**-53 * total
+
+
+class Interrupting(keras.callbacks.Callback):
+    def __init__(self, after: int, weights: list[Any]) -> None:
+        super().__init__()
+        self.after, self.weights = after, weights
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.weights[:] = self.model.get_weights()
+        if epoch + 1 == self.after:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_best_weights_and_says_so() -> None:
+    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+    weights: list[Any] = []
+    with pytest.warns(UserWarning, match="Interrupted after 4 iterations: the model has the best"):
+        history = fit_lbfgs(
+            model, learnable(), 30, verbose=False, callbacks=[Interrupting(4, weights)]
+        )
+    assert history.params["message"] == "interrupted"
+    assert len(history.history["loss"]) == 4
+    for kept, seen in zip(model.get_weights(), weights, strict=True):
+        assert np.array_equal(kept, seen)
+    # In the middle of a line search too: the weights of no other evaluation stay.
+    best = history.history["loss"][-1]
+    assert full_cost_and_gradient(model, learnable())[0].total == best
+
+
+def test_a_callback_may_stop_it() -> None:
+    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 2)
+    )
+    history = fit_lbfgs(model, learnable(), 30, verbose=False, callbacks=[stop])
+    assert history.epoch == [0, 1, 2]
+    assert history.params["message"] == "stopped by a callback"
+
+
+class Exploding(keras.callbacks.Callback):
+    """Makes a term of the cost infinite from the third iteration on."""
+
+    def __init__(self, term: str) -> None:
+        super().__init__()
+        self.term = term
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.losses = [*getattr(self, "losses", []), logs["loss"]]
+        if epoch == 2:
+            self.broken()
+
+    def broken(self) -> None:
+        from keras_impl.exact import objective
+
+        real = objective.FullDataObjective.cost_and_gradient
+
+        def infinite(this: Any) -> Any:
+            cost, gradient = real(this)
+            values = {name: getattr(cost, name) for name in TERMS} | {self.term: float("inf")}
+            return objective.FullCost(**values), gradient
+
+        self.patch.setattr(objective.FullDataObjective, "cost_and_gradient", infinite)
+
+
+def test_a_cost_that_is_not_finite_names_its_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    for term in TERMS:
+        model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+        exploding = Exploding(term)
+        exploding.patch = monkeypatch
+        with pytest.raises(FloatingPointError, match=f"The {term} term is not finite"):
+            fit_lbfgs(model, learnable(), 30, verbose=False, callbacks=[exploding])
+        monkeypatch.undo()
+        assert full_cost_and_gradient(model, learnable())[0].total == exploding.losses[-1]
+
+
+def test_data_that_are_not_finite_and_a_divergence_that_is_not() -> None:
+    x = learnable()
+    x[3, 2] = np.nan
+    with pytest.raises(FloatingPointError, match="The reconstruction term is not finite"):
+        fit_lbfgs(SparseAutoencoder(3), x, 3, verbose=False)
+    dead = SparseAutoencoder(3, rho=0.1, activation="relu", epsilon=0.0, seed=0)
+    dead.build((None, 6))
+    dead.biases[0].assign(np.full(3, -100.0))
+    for batch_size in (None, 25):
+        with pytest.raises(FloatingPointError, match=r"The sparsity term is not finite \(inf"):
+            fit_lbfgs(dead, learnable(), 3, batch_size, verbose=False)
+
+
+def test_bad_options_of_lbfgs() -> None:
+    with pytest.raises(ValueError, match="`options` must be among"):
+        fit_lbfgs(SparseAutoencoder(3), learnable(), 3, learning_rate=0.1)
+    with pytest.raises(ValueError, match="`iterations` must be a positive integer"):
+        fit_lbfgs(SparseAutoencoder(3), learnable(), 0)
+
+
+def test_the_progress_bar_shows_the_terms(capsys: pytest.CaptureFixture[str]) -> None:
+    fit_lbfgs(SparseAutoencoder(3, seed=0), learnable(), 3)
+    shown = capsys.readouterr().out
+    assert "reconstruction" in shown
+    assert "3/3" in shown
+
+
+def test_scipy_gets_the_options_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    import scipy.optimize
+
+    real, seen = scipy.optimize.minimize, {}
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        seen.update(named["options"])
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(scipy.optimize, "minimize", watched)
+    model = SparseAutoencoder(3, seed=0)
+    given = {"maxcor": 3, "ftol": 1e-3, "gtol": 1e-4, "maxls": 7, "maxfun": 6}
+    history = fit_lbfgs(model, learnable(), np.int64(30), verbose=False, **given)
+    assert seen == {**given, "maxiter": 30}
+    # The limit is asked for after an iteration: its line search may go beyond.
+    assert history.params["evaluations"] <= 6 + 7
+    fit_lbfgs(model, learnable(), 5000, verbose=False, maxls=1, ftol=1.0)
+    assert seen["maxfun"] == 20_000
+
+
+# Constraints.
+
+
+def constrained(constraint: Any) -> Any:
+    """On a kernel, and on a bias."""
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(3, activation="sigmoid", kernel_constraint=constraint),
+            KLSparsity(0.1, 0.1),
+            keras.layers.Dense(6, bias_constraint=constraint),
+        ]
+    )
+
+
+def test_a_weight_that_may_not_be_negative_is_not() -> None:
+    free, bound = constrained(None), constrained(keras.constraints.NonNeg())
+    start = [np.random.default_rng(0).normal(size=w.shape) for w in free.get_weights()]
+    free.set_weights(start)
+    bound.set_weights(start)
+    fit_lbfgs(free, learnable(), 30, verbose=False)
+    history = fit_lbfgs(bound, learnable(), 30, verbose=False)
+    kernel, first_bias, _, last_bias = bound.get_weights()
+    assert min(free.get_weights()[0].min(), free.get_weights()[3].min()) < -0.1
+    assert kernel.min() == 0.0  # at the bound, and the others moved
+    assert last_bias.min() >= 0.0
+    assert first_bias.min() < 0.0
+    losses = history.history["loss"]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == full_cost_and_gradient(bound, learnable())[0].total
+    # No step that keeps to the bounds leads downhill: the gradient there points outwards.
+    gradient = full_cost_and_gradient(bound, learnable())[1][0]
+    assert np.all(gradient[kernel == 0.0] > -0.05)
+
+
+class Own(keras.constraints.NonNeg):
+    def __call__(self, w: Any) -> Any:
+        return ops.minimum(w, 0.0)
+
+
+def test_other_constraints_are_refused_by_name() -> None:
+    for constraint, name in [
+        (keras.constraints.MaxNorm(1.0), "MaxNorm"),
+        (keras.constraints.UnitNorm(), "UnitNorm"),
+        (keras.constraints.MinMaxNorm(0.5, 1.0), "MinMaxNorm"),
+        (Own(), "Own"),
+        (lambda w: ops.clip(w, -1.0, 1.0), "lambda"),
+    ]:
+        model = constrained(constraint)
+        before = model.get_weights()
+        with pytest.raises(ValueError, match=f"kernel with the constraint .*{name}"):
+            fit_lbfgs(model, learnable(), 3, verbose=False)
+        assert all(map(np.array_equal, before, model.get_weights()))
+        model.layers[0].trainable = False  # then its constraint is nobody's concern
+        model.layers[-1].bias.constraint = None
+        fit_lbfgs(model, learnable(), 2, verbose=False)
+    model = constrained(keras.constraints.Constraint())  # computes nothing
+    fit_lbfgs(model, learnable(), 2, verbose=False)
+
+
+# State that training moves.
+
+
+def with_layer(layer: Any) -> Any:
+    dense = keras.layers.Dense(3, activation="sigmoid")
+    return keras.Sequential([keras.Input((6,)), dense, layer, keras.layers.Dense(6)])
+
+
+def test_layers_that_act_otherwise_in_training_are_named() -> None:
+    for layer in (
+        keras.layers.BatchNormalization(name="acts"),
+        keras.layers.Dropout(0.5, name="acts"),
+        keras.layers.SpectralNormalization(keras.layers.Dense(3), name="acts"),
+        KLSparsity(momentum=0.9, name="acts"),
+    ):
+        model = with_layer(layer)
+        before = [as_numpy(v) for v in model.non_trainable_variables]
+        with pytest.warns(UserWarning, match="that of the model in inference.* acts"):
+            fit_lbfgs(model, learnable(), 2, verbose=False)
+        after = [as_numpy(v) for v in model.non_trainable_variables]
+        assert all(map(np.array_equal, before, after))
+
+
+@pytest.mark.filterwarnings("error:The cost is that")
+def test_frozen_statistics_are_meant() -> None:
+    layer = keras.layers.BatchNormalization()
+    layer.trainable = False
+    fit_lbfgs(with_layer(layer), learnable(), 2, verbose=False)
+    fit_lbfgs(with_layer(KLSparsity()), learnable(), 2, verbose=False)
+
+
+# Callbacks.
+
+
+class Events(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.seen.append("train")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.seen.append(("begin", epoch, self.model.get_weights()))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen.append(("end", epoch, logs["loss"]))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.seen.append(("trained", logs["loss"]))
+
+
+def test_callbacks_hear_what_they_hear_from_fit() -> None:
+    model = SparseAutoencoder(3, seed=0)
+    model.build((None, 6))
+    start = model.get_weights()
+    events = Events()
+    history = fit_lbfgs(model, learnable(), 3, verbose=False, callbacks=events)
+    names = [event if isinstance(event, str) else event[:2] for event in events.seen]
+    losses = history.history["loss"]
+    iterations = [(what, i) for i in range(3) for what in ("begin", "end")]
+    assert names == ["train", *iterations, ("trained", losses[-1])]
+    assert [event[2] for event in events.seen if event[0] == "end"] == losses
+    # An iteration begins before it does its work.
+    assert all(map(np.array_equal, events.seen[1][2], start))
+
+
+def test_callbacks_of_keras(tmp_path: Path) -> None:
+    model = SparseAutoencoder(3, seed=0)
+    called = []
+    history = fit_lbfgs(
+        model,
+        learnable(),
+        30,
+        verbose=False,
+        callbacks=[
+            keras.callbacks.EarlyStopping("loss", min_delta=10.0, patience=2),
+            keras.callbacks.ModelCheckpoint(
+                tmp_path / "best.weights.h5", "loss", save_best_only=True, save_weights_only=True
+            ),
+            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+            keras.callbacks.LambdaCallback(on_train_end=lambda logs: called.append(logs)),
+        ],
+    )
+    assert history.epoch == [0, 1, 2]
+    assert history.params["message"] == "stopped by a callback"
+    assert called[0]["loss"] == history.history["loss"][-1]
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
+    kept = model.get_weights()
+    model.load_weights(tmp_path / "best.weights.h5")
+    assert all(map(np.array_equal, kept, model.get_weights()))
+    fit_lbfgs(model, learnable(), 1, verbose=False, callbacks=None)
+
+
+# Models of all kinds.
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_bfloat16"])
+def test_weights_of_sixteen_bits(dtype: str) -> None:
+    model = SparseAutoencoder(3, rho=0.1, beta=0.1, seed=0, dtype=dtype)
+    before = full_cost_and_gradient(model, learnable())[0].total
+    history = fit_lbfgs(model, learnable(), 10, verbose=False)
+    after = full_cost_and_gradient(model, learnable())[0].total
+    assert after < before
+    # The weights are rounded to 16 bits; those of the least cost that was seen are kept.
+    assert after <= min(history.history["loss"])
+
+
+def test_float64_where_keras_computes_in_float32() -> None:
+    with computing_in("float64"):
+        keras.config.set_floatx("float32")
+        model = SparseAutoencoder(3, rho=0.1, seed=0, dtype="float64")
+        losses = fit_lbfgs(model, learnable().astype("float64"), 20, verbose=False).history["loss"]
+        assert losses == sorted(losses, reverse=True)
+        assert losses[-1] != float(np.float32(losses[-1]))
+
+
+def test_frozen_weights_stay_and_two_inputs_work() -> None:
+    first, second = keras.Input((6,)), keras.Input((2,))
+    frozen = keras.layers.Dense(3, activation="sigmoid", name="frozen")
+    joined = keras.layers.Concatenate()([frozen(first), second])
+    model = keras.Model([first, second], keras.layers.Dense(6)(KLSparsity()(joined)))
+    model.compile("sgd", HalfSquaredError())
+    frozen.trainable = False
+    x = learnable()
+    before = frozen.get_weights()
+    history = fit_lbfgs(model, [x, x[:, :2]], 20, 25, y=x, verbose=False)
+    assert all(map(np.array_equal, before, frozen.get_weights()))
+    assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+# Nothing half-written.
+
+
+class Breaking(keras.utils.PyDataset):
+    """Fails in the middle of the fifth time that it is run through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, i: int) -> Any:
+        self.asked += 1
+        if self.asked == 3 + 3 * 5 + 2:
+            raise OSError("the disk is gone")
+        return learnable()[20 * i : 20 * (i + 1)]
+
+
+def test_an_error_of_the_data_leaves_the_best_weights() -> None:
+    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+    lowest: list[Any] = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: lowest.append(logs["loss"])
+    )
+    with pytest.raises(OSError, match="the disk is gone"):
+        fit_lbfgs(model, Breaking(), 30, 20, verbose=False, callbacks=[note])
+    assert full_cost(model, learnable(), 20).total <= min(lowest) * (1.0 + 64 * 2.0**-24)
+    untouched = SparseAutoencoder(3, seed=0)
+    untouched.build((None, 6))
+    before = untouched.get_weights()
+    x = learnable()
+    x[0, 0] = np.inf
+    with pytest.raises(FloatingPointError, match="none was finite"):
+        fit_lbfgs(untouched, x, 3, verbose=False)
+    assert all(map(np.array_equal, before, untouched.get_weights()))
