@@ -156,6 +156,6 @@ def activation_named(name: str, argument: str = "activation") -> Activation:
     >>> activation_named("relu").function is relu
     True
     """
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"`{argument}` must be one of {sorted(ACTIVATIONS)}. Received {name!r}.")
     return ACTIVATIONS[name]

@@ -9,17 +9,33 @@ at least float32 (Keras's mixed policies).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from reference.cost import decay_multiplicity
-from reference.network import Parameters, layer_activations
+from reference.cost import decay_multiplicity, outputs_and_targets
+from reference.estimators import valid_samples
+from reference.network import Parameters, layer_activations, sample_rows
 from reference.regularizers import orthogonal, orthogonal_gradient, unit_rows
-from reference.rounding import Arithmetic, Bounded, Precision, exact, precision_named
-from reference.validation import edge, non_negative, real_array, real_number, target_activation
+from reference.rounding import (
+    Arithmetic,
+    Bounded,
+    at_least_float32,
+    exact,
+    precision_named,
+)
+from reference.validation import (
+    edge,
+    flag,
+    integer,
+    non_negative,
+    real_array,
+    real_number,
+    target_activation,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +70,6 @@ class BoundedStep:
     cost: BoundedCost
     gradient: BoundedParameters
     x: Bounded
-
-
-def at_least_float32(precision: Precision) -> Precision:
-    """Return the precision of penalties, reductions and stored parameters.
-
-    >>> at_least_float32(precision_named("bfloat16")).name
-    'float32'
-    """
-    halves = precision.unit_roundoff > 2.0**-24
-    return precision_named("float32") if halves else precision
 
 
 def without_bounds(parameters: Parameters) -> BoundedParameters:
@@ -127,11 +133,21 @@ def cost_and_gradient_with_bounds(
     beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
     epsilon = edge(epsilon, rho)
-    x = real_array("x", x, ndim=2, finite=True)
-    y = x if y is None else real_array("y", y, ndim=2, finite=True)
+    symmetric, from_logits = flag("symmetric", symmetric), flag("from_logits", from_logits)
+    if from_logits and activation != "sigmoid":
+        raise ValueError(
+            f'`activation` must be "sigmoid" where `from_logits`. Received {activation!r}.'
+        )
     multiplicity = decay_multiplicity(parameters.tied, tied_decay)
     if isinstance(parameters, Parameters):
         parameters = without_bounds(parameters)
+    shapes = [kernel.value.shape for kernel in parameters.layer_kernels]
+    x = sample_rows("x", x, shapes[0][0])
+    y = x if y is None else real_array("y", y, ndim=2, finite=True)
+    if y.shape != (len(x), shapes[-1][1]):
+        raise ValueError(
+            f"`y` must have the shape of the output, {(len(x), shapes[-1][1])}. Received {y.shape}."
+        )
     compute = Arithmetic(precision)
     wide = Arithmetic(at_least_float32(compute.precision))
     m = len(x)
@@ -148,7 +164,7 @@ def cost_and_gradient_with_bounds(
         activations.append(a)
         slopes.append(slope)
 
-    error = wide.subtract(activations[-1], exact(y))
+    error = wide.subtract(activations[-1], wide.cast(exact(y)))
     reconstruction = wide.divide_by_count(wide.sum_of_squares(error), 2.0 * m)
     decay_terms = [
         wide.multiply(wide.number(weight_decay / 2.0 * multiplicity), wide.sum_of_squares(kernel))
@@ -201,13 +217,11 @@ def cost_and_gradient_with_bounds(
 
 
 def _switched(beta: float, term: Bounded) -> Bounded:
-    # β = 0 leaves nothing of the term, not even where its divergence is infinite: 0 · ∞ is not
-    # formed by an implementation that bounds its divergence, and the oracle says 0.
+    # β = 0 leaves nothing of the term, exactly. Where its divergence may be infinite or NaN a
+    # right computation may form 0 · ∞: the oracle says 0, and that it is undecidable.
     if beta > 0.0:
         return term
-    return Bounded(
-        np.zeros_like(term.value), np.where(np.isfinite(term.bound), 0.0 * term.value, np.inf)
-    )
+    return Bounded(np.zeros_like(term.value), np.where(np.isinf(term.bound), np.inf, 0.0))
 
 
 def _sum_of_terms(
@@ -217,10 +231,7 @@ def _sum_of_terms(
     sparsity_terms: Sequence[Bounded],
 ) -> BoundedCost:
     def added(terms: Sequence[Bounded]) -> Bounded:
-        total = exact(0.0)
-        for term in terms:
-            total = wide.add(total, term)
-        return total
+        return functools.reduce(wide.add, terms) if terms else exact(0.0)
 
     weight_decay, sparsity = added(decay_terms), added(sparsity_terms)
     return BoundedCost(
@@ -258,6 +269,7 @@ def gradient_descent_with_bounds(
     Raises:
         TypeError, ValueError: If an argument leaves its range.
     """
+    steps = integer("steps", steps, low=0)
     learning_rate = non_negative("learning_rate", learning_rate)
     wide = Arithmetic(at_least_float32(precision_named(precision)))
     rate = wide.number(learning_rate)
@@ -317,11 +329,8 @@ def kl_sparsity_with_bounds(
     rho = target_activation(rho)
     beta = non_negative("beta", beta)
     epsilon = edge(epsilon, rho)
-    array = real_array("activations", activations, finite=True)
-    samples = array.reshape(-1, array.shape[-1])
-    valid = (
-        np.ones(len(samples), dtype=bool) if mask is None else np.asarray(mask, dtype=bool).ravel()
-    )
+    symmetric, from_logits = flag("symmetric", symmetric), flag("from_logits", from_logits)
+    samples, valid = valid_samples(activations, mask)
     compute = Arithmetic(precision)
     wide = Arithmetic(at_least_float32(compute.precision))
     a = exact(samples[valid])
@@ -342,9 +351,8 @@ def kl_sparsity_with_bounds(
     gradient_bound = np.zeros_like(samples)
     gradient[valid] = slope.value
     gradient_bound[valid] = slope.bound
-    return _switched(beta, value), Bounded(
-        gradient.reshape(array.shape), gradient_bound.reshape(array.shape)
-    )
+    shape = np.shape(activations)
+    return _switched(beta, value), Bounded(gradient.reshape(shape), gradient_bound.reshape(shape))
 
 
 def reconstruction_with_bounds(output: Any, y: Any, *, precision: str = "float32") -> Bounded:
@@ -356,6 +364,7 @@ def reconstruction_with_bounds(output: Any, y: Any, *, precision: str = "float32
     2.5
     """
     wide = Arithmetic(at_least_float32(precision_named(precision)))
+    output, y = outputs_and_targets(output, y)
     error = wide.subtract(exact(output), exact(y))
     return wide.divide_by_count(wide.sum_of_squares(error), 2.0 * len(error.value))
 
@@ -372,17 +381,18 @@ def l1_l2_with_bounds(
     (4.0, [1.5, -2.5])
     """
     arithmetic = Arithmetic(precision)
-    w = exact(weights)
+    w = exact(real_array("weights", weights, finite=True))
     l1_number = arithmetic.number(real_number("l1_factor", l1_factor))
     l2_number = arithmetic.number(real_number("l2_factor", l2_factor))
-    value = arithmetic.add(
-        arithmetic.multiply(l1_number, arithmetic.total(exact(np.abs(w.value)))),
-        arithmetic.multiply(l2_number, arithmetic.sum_of_squares(w)),
-    )
-    twice = Bounded(2.0 * l2_number.value, 2.0 * l2_number.bound)
-    gradient = arithmetic.add(
-        arithmetic.multiply(l1_number, exact(np.sign(w.value))), arithmetic.multiply(twice, w)
-    )
+    value, gradient = exact(0.0), exact(np.zeros_like(w.value))
+    if l1_number.value != 0.0:  # a factor of 0 leaves nothing, also of a sum that overflows
+        value = arithmetic.multiply(l1_number, arithmetic.total(exact(np.abs(w.value))))
+        gradient = arithmetic.multiply(l1_number, exact(np.sign(w.value)))
+    if l2_number.value != 0.0:
+        twice = Bounded(2.0 * l2_number.value, 2.0 * l2_number.bound)
+        squares = arithmetic.multiply(l2_number, arithmetic.sum_of_squares(w))
+        value = arithmetic.add(value, squares)
+        gradient = arithmetic.add(gradient, arithmetic.multiply(twice, w))
     return value, gradient
 
 
@@ -391,9 +401,9 @@ def orthogonal_with_bounds(
 ) -> tuple[Bounded, Bounded]:
     """EQ-BOUND-ORTHOGONAL: EQ-ORTHOGONAL and its gradient, each with its bound.
 
-    A normalised element is off by (n u_acc/2 + 8u) relative: half the error of the sum of n
-    squares, a reciprocal square root and a product. Where a cosine is within its bound of 0 its
-    sign, hence the gradient, may be off by 2.
+    A normalised element is off by (n u_acc/2 + 7u) relative, and stored: half the error of the sum
+    of n squares, a reciprocal square root and a product. Where a cosine is within its bound of 0
+    its sign, hence the gradient, may be off by 2.
 
     Source: EQ-ORTHOGONAL and EQ-ORTHOGONAL-GRADIENT in the rules of `reference.rounding`.
 
@@ -405,8 +415,8 @@ def orthogonal_with_bounds(
     value = orthogonal(weights, factor, mode)
     gradient = orthogonal_gradient(weights, factor, mode)
     unit_vectors, lengths = unit_rows(weights, mode)
-    relative = unit_vectors.shape[1] * arithmetic.u_accumulator / 2.0 + 8.0 * arithmetic.u
-    u = Bounded(unit_vectors, relative * np.abs(unit_vectors) + arithmetic.precision.underflow)
+    relative = unit_vectors.shape[1] * arithmetic.u_accumulator / 2.0 + 7.0 * arithmetic.u
+    u = arithmetic.store(unit_vectors, relative * np.abs(unit_vectors))
     cosines = arithmetic.matmul(u, u.transposed)
     different = 1.0 - np.eye(len(unit_vectors))
     off_diagonal = Bounded(np.abs(cosines.value) * different, cosines.bound * different)
@@ -423,7 +433,7 @@ def orthogonal_with_bounds(
     inside = arithmetic.total(arithmetic.multiply(pull, u), axis=1)
     inside = Bounded(inside.value[:, None], inside.bound[:, None])
     projected = arithmetic.subtract(pull, arithmetic.multiply(inside, u))
-    inverse = Bounded(1.0 / lengths, relative / lengths)
+    inverse = arithmetic.store(1.0 / lengths, relative / lengths)
     twice = Bounded(2.0 * scale.value, 2.0 * scale.bound)
     bound = arithmetic.multiply(twice, arithmetic.multiply(projected, inverse)).bound
     return Bounded(np.asarray(value), value_bound), Bounded(

@@ -10,7 +10,15 @@ import numpy as np
 from reference.divergence import extended_kl_divergence, kl_divergence_from_logits
 from reference.estimators import mean_activation
 from reference.network import Parameters, forward
-from reference.validation import Array, edge, non_negative, real_array, target_activation
+from reference.validation import (
+    Array,
+    edge,
+    flag,
+    integer,
+    non_negative,
+    real_array,
+    target_activation,
+)
 
 
 @dataclass(frozen=True)
@@ -47,19 +55,32 @@ def reconstruction_cost(output: Any, y: Any) -> float:
 
     Raises:
         TypeError: If an argument is not real.
-        ValueError: If the shapes differ, there is no sample, or a value is not finite.
+        ValueError: If the shapes differ, there is nothing in them, or a value is not finite.
 
     >>> reconstruction_cost([[1.0, 2.0]], [[0.0, 0.0]])
     2.5
     """
+    output, y = outputs_and_targets(output, y)
+    return float(np.sum((output - y) ** 2) / (2.0 * output.shape[0]))
+
+
+def outputs_and_targets(output: Any, y: Any) -> tuple[Array, Array]:
+    """Return both as float64 arrays of one shape, (m, ..., n).
+
+    Raises:
+        TypeError, ValueError: As `reconstruction_cost`.
+
+    >>> outputs_and_targets([[1]], [[2]])[1].tolist()
+    [[2.0]]
+    """
     output = real_array("output", output, finite=True)
     y = real_array("y", y, finite=True)
-    if output.shape != y.shape or output.ndim < 2 or output.shape[0] == 0:
+    if output.shape != y.shape or output.ndim < 2 or output.size == 0:
         raise ValueError(
-            f"`y` must have the shape of `output`, {output.shape}, with at least one sample. "
-            f"Received {y.shape}."
+            f"`y` must have the shape of `output`, {output.shape}, with at least one sample of "
+            f"one feature. Received {y.shape}."
         )
-    return float(np.sum((output - y) ** 2) / (2.0 * output.shape[0]))
+    return output, y
 
 
 def weight_decay_cost(parameters: Parameters, weight_decay: Any, *, tied_decay: int = 1) -> float:
@@ -89,9 +110,10 @@ def weight_decay_cost(parameters: Parameters, weight_decay: Any, *, tied_decay: 
 
 def decay_multiplicity(tied: bool, tied_decay: int) -> int:
     """Return how often each stored kernel counts in EQ-DECAY: once, or `tied_decay` if tied."""
-    if tied_decay not in (1, 2):
+    times = integer("tied_decay", tied_decay, low=1)
+    if times > 2:
         raise ValueError(f"`tied_decay` must be 1 or 2. Received {tied_decay!r}.")
-    return tied_decay if tied else 1
+    return times if tied else 1
 
 
 def sparsity_cost(
@@ -123,8 +145,9 @@ def sparsity_cost(
     """
     rho = target_activation(rho)
     beta = non_negative("beta", beta)
+    epsilon = edge(epsilon, rho)
     rho_hat = mean_activation(activations, mask, symmetric=symmetric)
-    return _weighted_sum(beta, extended_kl_divergence(rho, rho_hat, edge(epsilon, rho)))
+    return _weighted_sum(beta, extended_kl_divergence(rho, rho_hat, epsilon))
 
 
 def sparsity_cost_from_logits(logits: Any, rho: Any, beta: Any) -> float:
@@ -195,6 +218,7 @@ def sparse_autoencoder_cost(
     """
     rho = target_activation(rho)
     beta = non_negative("beta", beta)
+    epsilon, symmetric = edge(epsilon, rho), flag("symmetric", symmetric)
     propagated = forward(parameters, x, activation=activation, output_activation=output_activation)
     return Cost(
         reconstruction=reconstruction_cost(propagated.output, x if y is None else y),

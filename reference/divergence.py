@@ -98,7 +98,17 @@ def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Array:
     convex, finite for every finite ρ̂ when ε > 0, and never flat on the wrong side of ρ. With
     ε = 0 it is EQ-KL itself.
 
-    Source: this project (DESIGN, "The KL at the edge"); EQ-KL and EQ-KL-DERIVATIVE are those of
+    Why it is so: on [ε, 1 − ε] r = ρ̂, and the second term is 0. Beyond an edge r is constant, so
+    the derivative is KL′(ρ‖r), that of EQ-KL at the edge: both sides agree there in value and in
+    slope. KL′ increases (KL″ = ρ/ρ̂² + (1 − ρ)/(1 − ρ̂)² > 0) and the derivative here is KL′ of r,
+    which does not decrease with ρ̂: the function is convex. Because ε ≤ ρ ≤ 1 − ε, the slope is
+    not positive at the lower edge and not negative at the upper one: a unit beyond an edge is
+    never pushed away from ρ. Clipping ρ̂ instead has the slope 0 there. A tangent lies below a
+    convex function: the extension is at most EQ-KL wherever both are defined.
+
+    The upper edge is the float64 number nearest to 1 − ε that is below 1.
+
+    Source: the first-order Taylor polynomials, at ε and at 1 − ε, of EQ-KL, which is that of
     CS294A lecture notes "Sparse autoencoder", §3.
 
     Args:
@@ -124,8 +134,20 @@ def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Array:
     rho_hat = real_array("rho_hat", rho_hat)
     if epsilon == 0.0:
         return kl_divergence(rho, rho_hat)
-    r = np.clip(rho_hat, epsilon, 1.0 - epsilon)
-    return kl_divergence(rho, r) + kl_divergence_derivative(rho, r) * (rho_hat - r)
+    r = np.clip(rho_hat, epsilon, upper_edge(epsilon))
+    beyond = rho_hat - r
+    with np.errstate(over="ignore", invalid="ignore"):
+        tangent = kl_divergence_derivative(rho, r) * beyond
+    return kl_divergence(rho, r) + np.where(beyond == 0.0, 0.0, tangent)
+
+
+def upper_edge(epsilon: float) -> float:
+    """Return 1 − ε, or the largest float64 below 1 where that rounds to 1.
+
+    >>> upper_edge(0.25), upper_edge(1e-20)
+    (0.75, 0.9999999999999999)
+    """
+    return min(1.0 - epsilon, 1.0 - 2.0**-53)
 
 
 def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> Array:
@@ -153,7 +175,7 @@ def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> A
     rho_hat = real_array("rho_hat", rho_hat)
     if epsilon == 0.0:
         return kl_divergence_derivative(rho, rho_hat)
-    return kl_divergence_derivative(rho, np.clip(rho_hat, epsilon, 1.0 - epsilon))
+    return kl_divergence_derivative(rho, np.clip(rho_hat, epsilon, upper_edge(epsilon)))
 
 
 def log_mean_exp(values: Array) -> Array:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reference.divergence import samples_and_units
-from reference.validation import Array, real_array, real_number
+from reference.validation import Array, flag, real_array, real_number, truth_array
 
 
 def mean_activation(activations: Any, mask: Any = None, *, symmetric: bool = False) -> Array:
@@ -30,26 +31,41 @@ def mean_activation(activations: Any, mask: Any = None, *, symmetric: bool = Fal
         float64, (units,).
 
     Raises:
-        TypeError: If `activations` is not real.
-        ValueError: If it has no sample or is not finite, if the mask has another shape, or if
-            the mask leaves nothing.
+        TypeError: If an argument has another type.
+        ValueError: If `activations` has no sample or is not finite, if the mask has another
+            shape, or if the mask leaves nothing.
 
     >>> mean_activation([[0.0, 1.0], [0.5, 0.5]]).tolist()
     [0.25, 0.75]
     """
-    a = samples_and_units("activations", activations)
-    if mask is not None:
-        valid = np.asarray(mask, dtype=bool)
-        if valid.shape != np.shape(activations)[:-1]:
-            raise ValueError(
-                f"`mask` must have the shape of `activations` without its last axis, "
-                f"{np.shape(activations)[:-1]}. Received {valid.shape}."
-            )
-        a = a[valid.ravel()]
-        if len(a) == 0:
-            raise ValueError("`mask` must leave at least one position. Received all false.")
+    a, valid = valid_samples(activations, mask)
+    a = a[valid]
     rho_hat: Array = np.sum(a, axis=0) / len(a)
-    return (1.0 + rho_hat) / 2.0 if symmetric else rho_hat
+    return (1.0 + rho_hat) / 2.0 if flag("symmetric", symmetric) else rho_hat
+
+
+def valid_samples(activations: Any, mask: Any) -> tuple[Array, NDArray[np.bool_]]:
+    """Return (..., units) as (samples, units), and which samples the mask leaves.
+
+    Raises:
+        TypeError, ValueError: As `mean_activation`.
+
+    >>> valid_samples(np.zeros((1, 2, 3)), [[True, False]])[1].tolist()
+    [True, False]
+    """
+    samples = samples_and_units("activations", activations)
+    shape = np.shape(activations)[:-1]
+    if mask is None:
+        return samples, np.ones(len(samples), dtype=bool)
+    valid = truth_array("mask", mask)
+    if valid.shape != shape:
+        raise ValueError(
+            f"`mask` must have the shape of `activations` without its last axis, {shape}. "
+            f"Received {valid.shape}."
+        )
+    if not np.any(valid):
+        raise ValueError("`mask` must leave at least one position. Received all false.")
+    return samples, valid.ravel()
 
 
 def mean_activation_of_chunks(chunks: Iterable[Any]) -> Array:
@@ -115,6 +131,8 @@ def running_average(previous: Any | None, batch_mean: Any, momentum: Any) -> Arr
     """
     momentum = real_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
     batch_mean = real_array("batch_mean", batch_mean, ndim=1, finite=True)
+    if batch_mean.size == 0:
+        raise ValueError("`batch_mean` must hold at least one unit. Received none.")
     if previous is None:
         return batch_mean
     previous = real_array("previous", previous, ndim=1, finite=True)

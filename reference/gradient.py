@@ -13,7 +13,15 @@ from reference.cost import decay_multiplicity
 from reference.divergence import extended_kl_divergence_derivative
 from reference.estimators import mean_activation
 from reference.network import Parameters, forward, layer_activations
-from reference.validation import Array, edge, non_negative, real_array, target_activation
+from reference.validation import (
+    Array,
+    edge,
+    flag,
+    non_negative,
+    real_array,
+    real_number,
+    target_activation,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +112,8 @@ def backpropagate(
 
     Raises:
         TypeError, ValueError: As `sparse_autoencoder_cost`.
+        ValueError: If `epsilon` is 0 and a mean activation is 0 or 1, where ∂KL/∂ρ̂ is infinite,
+            or if the gradient is too large for float64.
 
     >>> parameters = Parameters([[[1.0]]], [[0.0]])
     >>> gradients = backpropagate(
@@ -116,6 +126,7 @@ def backpropagate(
     beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
     epsilon = edge(epsilon, rho)
+    symmetric = flag("symmetric", symmetric)
     propagated = forward(parameters, x, activation=activation, output_activation=output_activation)
     x = propagated.activations[0]
     y = x if y is None else real_array("y", y, ndim=2, finite=True)
@@ -136,6 +147,13 @@ def backpropagate(
     for layer in range(len(kernels) - 2, -1, -1):
         rho_hat = mean_activation(propagated.activations[layer + 1], symmetric=symmetric)
         slope = sparsity_slope(rho, beta, rho_hat, m, epsilon=epsilon, symmetric=symmetric)
+        if not np.all(np.isfinite(slope)):
+            unit = int(np.argmin(np.isfinite(slope)))
+            raise ValueError(
+                f"`epsilon` must be greater than 0 where a unit is dead or saturated: the "
+                f"derivative of the divergence is infinite there. Received {epsilon} with a mean "
+                f"activation of {rho_hat[unit]} in unit {unit} of layer {layer}."
+            )
         delta = hidden_delta(delta, kernels[layer + 1], derivatives[layer], slope)
         deltas.insert(0, delta)
 
@@ -143,12 +161,16 @@ def backpropagate(
     if parameters.tied:
         of_layers = tied_gradient(of_layers)
     decay = weight_decay * decay_multiplicity(parameters.tied, tied_decay)
+    by_kernels = [
+        g + decay * kernel for g, kernel in zip(of_layers, parameters.kernels, strict=True)
+    ]
+    by_biases = [np.sum(d, axis=0) for d in deltas]
+    if not all(np.all(np.isfinite(array)) for array in (*by_kernels, *by_biases)):
+        raise ValueError(
+            "`x` and `parameters` must be small enough: the gradient is not finite in float64."
+        )
     return Gradients(
-        parameters=Parameters(
-            [g + decay * kernel for g, kernel in zip(of_layers, parameters.kernels, strict=True)],
-            [np.sum(d, axis=0) for d in deltas],
-            tied=parameters.tied,
-        ),
+        parameters=Parameters(by_kernels, by_biases, tied=parameters.tied),
         x=deltas[0] @ kernels[0].T,
         deltas=tuple(deltas),
     )
@@ -219,11 +241,15 @@ def numerical_gradient(
     Args:
         function: J, from a vector to a number.
         theta: (p,), where to differentiate.
-        epsilon: The step.
+        epsilon: The step, greater than 0.
 
     Returns:
         float64, (p,). The error is ε²/6 times the third derivative, plus rounding of order
         2⁻⁵³·|J|/ε.
+
+    Raises:
+        TypeError: If an argument is not real.
+        ValueError: If `theta` is not a finite vector, or `epsilon` not positive.
 
     >>> def h(x):
     ...     return float(x[0] ** 2 + 3 * x[0] * x[1])
@@ -231,6 +257,7 @@ def numerical_gradient(
     [38.0, 12.0]
     """
     theta = real_array("theta", theta, ndim=1, finite=True)
+    epsilon = real_number("epsilon", epsilon, low=0.0, low_open=True)
     gradient = np.empty_like(theta)
     for i in range(len(theta)):
         step = np.zeros_like(theta)

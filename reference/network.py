@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reference.activations import activation_named
-from reference.validation import Array, real_array
+from reference.validation import Array, flag, integer, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Parameters:
         tied: Whether the second half of the network uses the first half's kernels transposed.
 
     Raises:
-        TypeError: If an array is not real.
+        TypeError: If an array is not real, or `tied` not a truth value.
         ValueError: If there are no layers, shapes do not follow each other, or a value is not
             finite.
 
@@ -54,6 +54,7 @@ class Parameters:
         )
         object.__setattr__(self, "kernels", kernels)
         object.__setattr__(self, "biases", biases)
+        object.__setattr__(self, "tied", flag("tied", self.tied))
         if not kernels:
             raise ValueError("`kernels` must hold at least one matrix. Received none.")
         if len(self.layer_kernels) != len(biases):
@@ -141,6 +142,7 @@ def initialise(sizes: Sequence[int], seed: int, *, tied: bool = False) -> Parame
             same backwards and has an odd number of entries.
 
     Raises:
+        TypeError: If a size or the seed is not an integer.
         ValueError: If there are fewer than two sizes, one is not positive, or a tied network
             is not symmetric.
 
@@ -148,15 +150,16 @@ def initialise(sizes: Sequence[int], seed: int, *, tied: bool = False) -> Parame
     >>> bool(np.max(np.abs(parameters.kernels[0])) <= np.sqrt(6 / 90)), parameters.sizes
     (True, (64, 25, 64))
     """
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
+    sizes = tuple(integer("sizes", size, low=1) for size in sizes)
+    if len(sizes) < 2:
         raise ValueError(f"`sizes` must hold at least two positive integers. Received {sizes}.")
+    tied = flag("tied", tied)
     if tied and (sizes != sizes[::-1] or len(sizes) % 2 == 0):
         raise ValueError(
             f"`sizes` of a tied network must read the same backwards, with an odd number of "
             f"entries. Received {sizes}."
         )
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(integer("seed", seed, low=0))
     pairs = list(itertools.pairwise(sizes))
     kernels = []
     for fan_in, fan_out in pairs[: len(pairs) // 2] if tied else pairs:
@@ -227,11 +230,7 @@ def forward(
     >>> forward(parameters, [[3.0]], activation="linear").output.tolist()
     [[7.0]]
     """
-    x = real_array("x", x, ndim=2, finite=True)
-    if x.shape[0] == 0 or x.shape[1] != parameters.sizes[0]:
-        raise ValueError(
-            f"`x` must have shape (m, {parameters.sizes[0]}) with m ≥ 1. Received {x.shape}."
-        )
+    x = sample_rows("x", x, parameters.sizes[0])
     kernels = parameters.layer_kernels
     logits: list[Array] = []
     activations = [x]
@@ -241,6 +240,23 @@ def forward(
         logits.append(z)
         activations.append(activation_named(name).function(z))
     return ForwardPass(tuple(logits), tuple(activations))
+
+
+def sample_rows(name: str, rows: Any, columns: int) -> Array:
+    """Return rows (m, columns), at least one, as float64.
+
+    Raises:
+        TypeError, ValueError: As `forward`.
+
+    >>> sample_rows("x", [[1, 2]], 2).tolist()
+    [[1.0, 2.0]]
+    """
+    array = real_array(name, rows, ndim=2, finite=True)
+    if array.shape[0] == 0 or array.shape[1] != columns:
+        raise ValueError(
+            f"`{name}` must have shape (m, {columns}) with m ≥ 1. Received {array.shape}."
+        )
+    return array
 
 
 def maximally_exciting_inputs(kernel: Any) -> Array:
@@ -263,9 +279,25 @@ def maximally_exciting_inputs(kernel: Any) -> Array:
     [[0.6, 0.8]]
     """
     kernel = real_array("kernel", kernel, ndim=2, finite=True)
-    norms = np.sqrt(np.sum(kernel**2, axis=0))
-    if np.any(norms == 0.0):
+    if kernel.size == 0:
+        raise ValueError(f"`kernel` must hold a weight. Received shape {kernel.shape}.")
+    lengths = norms(kernel, axis=0)
+    if np.any(lengths == 0.0):
         raise ValueError(
-            f"`kernel` must have a non-zero weight for each unit. Unit {np.argmin(norms)} has none."
+            "`kernel` must have a non-zero weight for each unit. "
+            f"Unit {np.argmin(lengths)} has none."
         )
-    return (kernel / norms).T
+    return (kernel / lengths).T
+
+
+def norms(vectors: Array, axis: int) -> Array:
+    """Return √(Σ v²) along an axis that is kept, for vectors of any length without overflow.
+
+    They are scaled by a power of two, which rounds nothing.
+
+    >>> norms(np.array([[3.0, 4.0]]) * 2.0**900, axis=1).tolist() == [[5.0 * 2.0**900]]
+    True
+    """
+    _, exponent = np.frexp(np.max(np.abs(vectors), axis=axis, keepdims=True))
+    squares = np.sum(np.ldexp(vectors, -exponent) ** 2, axis=axis, keepdims=True)
+    return np.ldexp(np.sqrt(squares), exponent)

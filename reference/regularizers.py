@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from reference.cost import sparsity_cost
-from reference.divergence import samples_and_units
-from reference.estimators import mean_activation
+from reference.estimators import mean_activation, valid_samples
 from reference.gradient import sparsity_slope
+from reference.network import norms
 from reference.validation import (
     Array,
     edge,
@@ -20,6 +20,10 @@ from reference.validation import (
 )
 
 
+def _weights(weights: Any) -> Array:
+    return real_array("weights", weights, finite=True)
+
+
 def l1(weights: Any, factor: Any = 0.01) -> float:
     """EQ-L1: factor · Σ |w|.
 
@@ -28,7 +32,7 @@ def l1(weights: Any, factor: Any = 0.01) -> float:
     >>> l1([[1.0, -2.0]], 0.5)
     1.5
     """
-    return real_number("factor", factor) * float(np.sum(np.abs(real_array("weights", weights))))
+    return real_number("factor", factor) * float(np.sum(np.abs(_weights(weights))))
 
 
 def l1_gradient(weights: Any, factor: Any = 0.01) -> Array:
@@ -40,7 +44,7 @@ def l1_gradient(weights: Any, factor: Any = 0.01) -> Array:
     >>> l1_gradient([1.0, -2.0, 0.0], 0.5).tolist()
     [0.5, -0.5, 0.0]
     """
-    return real_number("factor", factor) * np.sign(real_array("weights", weights))
+    return real_number("factor", factor) * np.sign(_weights(weights))
 
 
 def l2(weights: Any, factor: Any = 0.01) -> float:
@@ -51,7 +55,7 @@ def l2(weights: Any, factor: Any = 0.01) -> float:
     >>> l2([[1.0, -2.0]], 0.5)
     2.5
     """
-    return real_number("factor", factor) * float(np.sum(real_array("weights", weights) ** 2))
+    return real_number("factor", factor) * float(np.sum(_weights(weights) ** 2))
 
 
 def l2_gradient(weights: Any, factor: Any = 0.01) -> Array:
@@ -62,7 +66,7 @@ def l2_gradient(weights: Any, factor: Any = 0.01) -> Array:
     >>> l2_gradient([1.0, -2.0], 0.5).tolist()
     [1.0, -2.0]
     """
-    return 2.0 * real_number("factor", factor) * real_array("weights", weights)
+    return 2.0 * real_number("factor", factor) * _weights(weights)
 
 
 def l1_l2(weights: Any, l1_factor: Any = 0.0, l2_factor: Any = 0.0) -> float:
@@ -73,6 +77,7 @@ def l1_l2(weights: Any, l1_factor: Any = 0.0, l2_factor: Any = 0.0) -> float:
     >>> l1_l2([1.0, -2.0], 0.5, 0.5)
     4.0
     """
+    l1_factor, l2_factor = _factors(l1_factor, l2_factor)
     return l1(weights, l1_factor) + l2(weights, l2_factor)
 
 
@@ -84,7 +89,12 @@ def l1_l2_gradient(weights: Any, l1_factor: Any = 0.0, l2_factor: Any = 0.0) -> 
     >>> l1_l2_gradient([1.0, -2.0], 0.5, 0.5).tolist()
     [1.5, -2.5]
     """
+    l1_factor, l2_factor = _factors(l1_factor, l2_factor)
     return l1_gradient(weights, l1_factor) + l2_gradient(weights, l2_factor)
+
+
+def _factors(l1_factor: Any, l2_factor: Any) -> tuple[float, float]:
+    return real_number("l1_factor", l1_factor), real_number("l2_factor", l2_factor)
 
 
 def orthogonal(weights: Any, factor: Any = 0.01, mode: str = "rows") -> float:
@@ -150,12 +160,14 @@ SHORTEST_VECTOR = 1e-7
 def unit_rows(weights: Any, mode: str) -> tuple[Array, Array]:
     """Return the k normalised vectors as rows, and their lengths (at least 10⁻⁷), (k, 1)."""
     matrix = real_array("weights", weights, ndim=2, finite=True)
+    if matrix.size == 0:
+        raise ValueError(f"`weights` must hold a number. Received shape {matrix.shape}.")
     if mode not in ("rows", "columns"):
         raise ValueError(f'`mode` must be "rows" or "columns". Received {mode!r}.')
     rows = matrix if mode == "rows" else matrix.T
     if len(rows) < 2:
         raise ValueError(f"`weights` must have at least two {mode}. Received {matrix.shape}.")
-    lengths = np.maximum(np.sqrt(np.sum(rows**2, axis=1, keepdims=True)), SHORTEST_VECTOR)
+    lengths = np.maximum(norms(rows, axis=1), SHORTEST_VECTOR)
     return rows / lengths, lengths
 
 
@@ -210,18 +222,9 @@ def kl_sparsity_gradient(
     """
     rho = target_activation(rho)
     beta = non_negative("beta", beta)
+    epsilon = edge(epsilon, rho)
     rho_hat = mean_activation(activations, mask, symmetric=symmetric)
-    valid = (
-        np.ones(len(samples_and_units("activations", activations)))
-        if mask is None
-        else np.asarray(mask, dtype=bool).ravel()
-    )
-    slope = sparsity_slope(
-        rho,
-        beta,
-        rho_hat,
-        int(np.sum(valid)),
-        epsilon=edge(epsilon, rho),
-        symmetric=symmetric,
-    )
-    return np.outer(valid, slope).reshape(np.shape(activations))
+    _, valid = valid_samples(activations, mask)
+    m = int(np.sum(valid))
+    slope = sparsity_slope(rho, beta, rho_hat, m, epsilon=epsilon, symmetric=symmetric)
+    return np.where(valid[:, None], slope, 0.0).reshape(np.shape(activations))

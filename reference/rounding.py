@@ -20,16 +20,20 @@ place of n u/(1 − n u).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from reference.activations import log_sigmoid, sigmoid, sigmoid_derivative, tanh, tanh_derivative
+from reference.activations import activation_named, log_sigmoid
 from reference.divergence import (
     extended_kl_divergence,
+    extended_kl_divergence_derivative,
     kl_divergence_derivative,
     log_mean_exp,
+    upper_edge,
 )
 from reference.validation import Array, real_array
 
@@ -77,13 +81,16 @@ class Precision:
         >>> PRECISIONS["bfloat16"].represents(np.array([0.1]))
         False
         """
+        return bool(np.all(self.are_numbers(values)))
+
+    def are_numbers(self, values: Array) -> NDArray[np.bool_]:
+        """Whether each value is zero or a normal number of this format: it is stored exactly."""
         mantissa, _ = np.frexp(values)
-        scaled = mantissa / (2.0 * self.unit_roundoff) * 2.0
+        scaled = mantissa / self.unit_roundoff
         magnitudes = np.abs(values)
-        normal = (magnitudes == 0.0) | (
-            (magnitudes >= self.underflow) & (magnitudes <= self.largest)
-        )
-        return bool(np.all((scaled == np.round(scaled)) & normal))
+        normal = (magnitudes >= self.underflow) & (magnitudes <= self.largest)
+        exact: NDArray[np.bool_] = (magnitudes == 0.0) | (normal & (scaled == np.round(scaled)))
+        return exact
 
 
 PRECISIONS = {
@@ -107,9 +114,19 @@ def precision_named(name: str) -> Precision:
     >>> precision_named("bfloat16").unit_roundoff
     0.00390625
     """
-    if name not in PRECISIONS:
+    if not isinstance(name, str) or name not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {sorted(PRECISIONS)}. Received {name!r}.")
     return PRECISIONS[name]
+
+
+def at_least_float32(precision: Precision) -> Precision:
+    """Return the precision of sums, penalties and stored parameters.
+
+    >>> at_least_float32(precision_named("bfloat16")).name
+    'float32'
+    """
+    halves = precision.unit_roundoff > 2.0**-24
+    return precision_named("float32") if halves else precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +136,24 @@ class Bounded:
     Args:
         value: float64, any shape.
         bound: The same shape, not negative. Infinite where nothing can be said: the case is
-            undecidable (an intermediate may overflow, or ρ̂ may touch 0 or 1).
+            undecidable (an intermediate may overflow, or ρ̂ may touch 0 or 1). NaN says nothing
+            either, and becomes infinite.
+
+    Raises:
+        ValueError: If a bound is negative.
     """
 
     value: Array
     bound: Array
+
+    def __post_init__(self) -> None:
+        bound = np.asarray(self.bound, dtype=np.float64)
+        if not (bound >= 0.0).all():
+            if np.any(bound < 0.0):
+                raise ValueError(f"`bound` must not be negative. Received {np.nanmin(bound)}.")
+            bound = np.where(np.isnan(bound), np.inf, bound)
+        object.__setattr__(self, "value", np.asarray(self.value, dtype=np.float64))
+        object.__setattr__(self, "bound", bound)
 
     @property
     def magnitude(self) -> Array:
@@ -164,7 +194,8 @@ def usage(actual: Any, expected: Bounded) -> Usage:
 
     Where the bound is 0 the ratio is 0 if the two agree exactly, else infinite. Elements whose
     bound is infinite are counted as undecidable and not compared; those whose bound is finite
-    but larger than every value are counted and compared.
+    but larger than every value are counted and compared. A result that is NaN is infinitely far:
+    `worst` is never NaN, and the largest of several does not depend on their order.
 
     Source: this project.
 
@@ -176,12 +207,16 @@ def usage(actual: Any, expected: Bounded) -> Usage:
         TypeError: If `actual` is not real.
         ValueError: If the shapes differ.
 
+    >>> usage([np.nan, 2.0], Bounded(np.array([1.0, 2.0]), np.array([1.0, 0.0]))).worst
+    inf
     >>> usage([1.5, 2.0], Bounded(np.array([1.0, 2.0]), np.array([1.0, 0.0]))).worst
     0.5
     """
-    actual = real_array("actual", actual)
+    actual = real_array("actual", actual, nan=True)
     if actual.shape != expected.value.shape:
-        raise ValueError(f"`actual` must have shape {expected.value.shape}. Got {actual.shape}.")
+        raise ValueError(
+            f"`actual` must have shape {expected.value.shape}. Received {actual.shape}."
+        )
     decided = np.isfinite(expected.bound)
     with np.errstate(divide="ignore", invalid="ignore"):
         difference = np.abs(actual - expected.value)
@@ -196,11 +231,31 @@ def usage(actual: Any, expected: Bounded) -> Usage:
     )
 
 
+class _Nearest(NamedTuple):
+    """What is known of r = min(max(ρ̂, ε), 1 − ε) in a right computation.
+
+    Args:
+        low: The least that r may be; ½ where nothing can be said.
+        high: The most.
+        undecidable: Where nothing can be said.
+        spread: How much KL′ changes over an edge that r may be at; 0 where it is at none.
+        beyond: The most that |ρ̂ − r| may be; 0 where r is ρ̂.
+    """
+
+    low: Array
+    high: Array
+    undecidable: NDArray[np.bool_]
+    spread: Array
+    beyond: Array
+
+
 class Arithmetic:
     """One rule of error propagation for each operation, in one precision.
 
     Every method takes and returns `Bounded` quantities. In the formulas E is a bound, v a value,
-    u the unit roundoff, u_acc that of the accumulator, both with the oracle's own 2⁻⁵³ added.
+    u the unit roundoff, u_acc that of the accumulator, both with the oracle's own 2⁻⁵³ added. η is
+    the smallest normal number, η_acc that of the accumulator. γₖ = ku/(1 − ku) is what k roundings
+    of one number make (Higham, §3.1, Lemma 3.1).
 
     Args:
         precision: The name of a precision, or a `Precision`.
@@ -210,9 +265,17 @@ class Arithmetic:
         self.precision = precision_named(precision) if isinstance(precision, str) else precision
         self.u = self.precision.unit_roundoff + ORACLE_ROUNDOFF
         self.u_accumulator = self.precision.accumulator_roundoff + ORACLE_ROUNDOFF
+        self.accumulator = at_least_float32(self.precision)
+
+    def gamma(self, roundings: float) -> float:
+        """γₖ, how far k roundings move a number, relative to it."""
+        return roundings * self.u / (1.0 - roundings * self.u)
 
     def store(self, value: Any, bound: Any) -> Bounded:
-        """EQ-BOUND-STORE: E → E + u(|v| + E) + η; infinite where |v| + E exceeds the largest.
+        """EQ-BOUND-STORE: E → E + u(|v| + E), infinite where |v| + E exceeds the largest number.
+
+        Where |v| − E < η the result may be a subnormal number, rounded to u η, or be flushed to
+        zero: E → max(E + u(|v| + E + η), |v|) there.
 
         Source: Higham, "Accuracy and Stability", §2.2, the standard model with underflow.
 
@@ -220,18 +283,26 @@ class Arithmetic:
         True
         """
         value = np.asarray(value, dtype=np.float64)
-        magnitude = np.abs(value) + bound
-        stored = bound + self.u * magnitude + self.precision.underflow
-        return Bounded(value, np.where(magnitude <= self.precision.largest, stored, np.inf))
+        with np.errstate(over="ignore", invalid="ignore"):
+            magnitude = np.abs(value) + bound
+            stored = self._flushed(value, bound + self.u * magnitude)
+            return Bounded(value, np.where(magnitude <= self.precision.largest, stored, np.inf))
+
+    def _flushed(self, value: Array, bound: Any) -> Array:
+        """The bound of a result that is stored as it is, or flushed to zero where it may be."""
+        smallest, size = self.precision.underflow, np.abs(value)
+        flushed = np.maximum(bound + self.u * smallest, size)
+        return np.where(size - bound < smallest, flushed, bound)
 
     def cast(self, a: Bounded) -> Bounded:
-        """EQ-BOUND-CAST: nothing is lost if every value is exact and representable, else store.
+        """EQ-BOUND-CAST: nothing is lost where a value is exact and representable, else store.
 
         Source: EQ-BOUND-STORE.
         """
-        if np.all(a.bound == 0.0) and self.precision.represents(a.value):
+        kept = (a.bound == 0.0) & self.precision.are_numbers(a.value)
+        if kept.all():
             return a
-        return self.store(a.value, a.bound)
+        return Bounded(a.value, np.where(kept, 0.0, self.store(a.value, a.bound).bound))
 
     def number(self, value: float) -> Bounded:
         """EQ-BOUND-NUMBER: a hyperparameter c is stored as c(1 + δ).
@@ -245,27 +316,32 @@ class Arithmetic:
 
         Source: Higham, "Accuracy and Stability", §2.2.
         """
-        return self.store(a.value + b.value, a.bound + b.bound)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.store(a.value + b.value, a.bound + b.bound)
 
     def subtract(self, a: Bounded, b: Bounded) -> Bounded:
         """EQ-BOUND-SUBTRACT: E = E_a + E_b, stored.
 
         Source: Higham, "Accuracy and Stability", §2.2.
         """
-        return self.store(a.value - b.value, a.bound + b.bound)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.store(a.value - b.value, a.bound + b.bound)
 
     def multiply(self, a: Bounded, b: Bounded) -> Bounded:
         """EQ-BOUND-MULTIPLY: E = |a|E_b + |b|E_a + E_a E_b, stored.
 
         Source: Higham, "Accuracy and Stability", §2.2.
         """
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            # 0 · ∞ is NaN: nothing is known of the other factor.
             bound = np.abs(a.value) * b.bound + np.abs(b.value) * a.bound + a.bound * b.bound
-        # 0 · ∞: nothing is known of the other factor.
-        return self.store(a.value * b.value, np.where(np.isnan(bound), np.inf, bound))
+            return self.store(a.value * b.value, bound)
 
     def divide_by_count(self, a: Bounded, count: float) -> Bounded:
         """EQ-BOUND-COUNT: division by a number of samples, or product with its stored inverse.
+
+        The number itself is exact: float32 has all up to 2²⁴. Its inverse is off by u/m, and by
+        1/m if it may be flushed.
 
         Source: Higham, "Accuracy and Stability", §2.2; two roundings, of 1/m and of the product.
         """
@@ -275,7 +351,7 @@ class Arithmetic:
         """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + (K u_acc + 2u_in)(|A|+E_A)(|B|+E_B), stored.
 
         K terms a sum, u_in the shortening of the factors (TF32). The K products may each
-        underflow: K η more.
+        underflow: K η_acc more. Infinite where (|A|+E_A)(|B|+E_B) exceeds the accumulator.
 
         Source: Higham, "Accuracy and Stability", §3.1, eq (3.4); Jeannerod and Rump (2013) for
         K u.
@@ -283,180 +359,230 @@ class Arithmetic:
         terms = a.value.shape[1]
         relative = terms * self.u_accumulator + 2.0 * self.precision.factor_roundoff
         # (|A|+E_A)(|B|+E_B) − |A||B| is the first three terms in one product less.
-        magnitudes = np.abs(a.value) @ np.abs(b.value)
-        enlarged = a.magnitude @ b.magnitude
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            magnitudes = np.abs(a.value) @ np.abs(b.value)
+            enlarged = a.magnitude @ b.magnitude
             bound = (enlarged - magnitudes) + 2.0**-52 * terms * enlarged + relative * enlarged
-        bound = np.where(np.isnan(bound), np.inf, bound)
-        return self.store(a.value @ b.value, bound + terms * self.precision.underflow)
+            return self._accumulated(a.value @ b.value, bound, enlarged, terms)
+
+    def _accumulated(self, value: Any, bound: Any, magnitudes: Any, terms: int) -> Bounded:
+        # No partial sum is larger than the sum of all magnitudes; each term may be flushed.
+        fits = magnitudes * (1.0 + terms * self.u_accumulator) <= self.accumulator.largest
+        bound = np.where(fits, bound + terms * self.accumulator.underflow, np.inf)
+        return self.store(value, bound)
 
     def total(self, a: Bounded, axis: int | None = None) -> Bounded:
-        """EQ-BOUND-SUM: ΣE + n u_acc Σ(|v| + E), stored; any order of summation.
+        """EQ-BOUND-SUM: ΣE + n u_acc Σ(|v| + E) + n η_acc, stored; any order of summation.
+
+        Infinite where Σ(|v| + E), hence perhaps a partial sum, exceeds the accumulator.
 
         Source: Higham, "Accuracy and Stability", §4.2; Jeannerod and Rump (2013) for n u.
         """
         terms = a.value.size if axis is None else a.value.shape[axis]
-        bound = np.sum(a.bound, axis=axis) + terms * self.u_accumulator * np.sum(
-            a.magnitude, axis=axis
-        )
-        return self.store(np.sum(a.value, axis=axis), bound)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, magnitudes = np.sum(a.value, axis=axis), np.sum(a.magnitude, axis=axis)
+        bound = np.sum(a.bound, axis=axis) + terms * self.u_accumulator * magnitudes
+        return self._accumulated(value, bound, magnitudes, terms)
 
     def sum_of_squares(self, a: Bounded) -> Bounded:
-        """EQ-BOUND-SQUARES: Σ(2|v|E + E²) + (n u_acc + 2u) Σ(|v| + E)², stored.
+        """EQ-BOUND-SQUARES: Σ(2|v|E + E²) + (n u_acc + u) Σ(|v| + E)², stored.
 
-        Source: EQ-BOUND-MULTIPLY and EQ-BOUND-SUM.
+        Source: EQ-BOUND-MULTIPLY and EQ-BOUND-SUM, one after the other.
         """
-        relative = a.value.size * self.u_accumulator + 2.0 * self.u
-        bound = np.sum(2.0 * np.abs(a.value) * a.bound + a.bound**2) + relative * np.sum(
-            a.magnitude**2
-        )
-        squares = np.sum(a.value**2)
-        return self.store(squares, bound + a.value.size * self.precision.underflow)
+        return self.total(self.multiply(a, a))
 
     def activation(self, name: str, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-ACTIVATION: f(z) and f′(z) as an implementation computes it from f(z).
 
-        sigmoid: E = min(a(1−a) e^{E_z}, ¼) E_z + 16u a;
-        f′ = a(1−a): E = |1−2a| E_a + E_a² + 3u(f′ + E).
-        tanh: E = min((1−a²) e^{2E_z}, 1) E_z + 16u |a|; f′ = 1−a²: E = 2|a| E_a + E_a² + 3u.
-        relu: E = E_z; f′ is undecided (E = 1) where |z| ≤ E_z. linear: E = E_z; f′ exact.
+        f(z): E = |f(e) − f(z)| + c u |f(e)| at the worse end e of z ± E_z, because f is monotone;
+        c = 16 roundoffs for sigmoid and tanh, 0 for relu and linear.
+        f′, stored: sigmoid, a(1 − a): |1 − 2a| E_a + E_a² + u(f′ + E). tanh, 1 − a² or
+        (1 − a)(1 + a): 2|a| E_a + E_a² + u(|a| + E_a)² + γ₂(f′ + E). relu: undecided (E = 1) where
+        |z| ≤ E_z. linear: exact.
+        Where E_z is infinite E is too: z may be NaN.
 
-        Source: the mean value theorem with |log f′|′ ≤ 1 (sigmoid) and ≤ 2 (tanh), and the
-        measured accuracy of the elementary functions (`SIGMOID_ROUNDOFFS`).
+        Source: EQ-BOUND-STORE, and the measured accuracy of the elementary functions
+        (`SIGMOID_ROUNDOFFS`).
         """
         u = self.u
-        underflow = self.precision.underflow
-        with np.errstate(over="ignore", invalid="ignore"):
+        function = activation_named(name)
+        a, derivative = function.function(z.value), function.derivative(z.value)
+        if name == "linear":
+            return z, exact(derivative)
+        if name == "relu":
+            undecided = (np.abs(z.value) <= z.bound) & (z.bound > 0.0)
+            moved = np.clip(z.value + z.bound, 0.0, z.bound)
+            return Bounded(a, moved), Bounded(derivative, np.where(undecided, 1.0, 0.0))
+        with np.errstate(invalid="ignore"):
+            error = self._flushed(a, _moved(function.function, z, SIGMOID_ROUNDOFFS * u))
             if name == "sigmoid":
-                a, slope = sigmoid(z.value), sigmoid_derivative(z.value)
-                steepest = np.minimum(slope * np.exp(z.bound), 0.25)
-                moved = np.where(z.bound > 0.0, np.minimum(steepest * z.bound, 1.0), 0.0)
-                error = moved + SIGMOID_ROUNDOFFS * u * a + underflow
-                slope_error = np.abs(1.0 - 2.0 * a) * error + error**2
-                slope_error = slope_error + 3.0 * u * (slope + slope_error) + underflow
-            elif name == "tanh":
-                a, slope = tanh(z.value), tanh_derivative(z.value)
-                steepest = np.minimum(slope * np.exp(2.0 * z.bound), 1.0)
-                moved = np.where(z.bound > 0.0, np.minimum(steepest * z.bound, 2.0), 0.0)
-                error = moved + SIGMOID_ROUNDOFFS * u * np.abs(a) + underflow
-                slope_error = 2.0 * np.abs(a) * error + error**2 + 3.0 * u
-            elif name == "relu":
-                a, slope = np.maximum(z.value, 0.0), np.where(z.value > 0.0, 1.0, 0.0)
-                error = np.where(z.value < -z.bound, 0.0, z.bound)
-                slope_error = np.where((np.abs(z.value) <= z.bound) & (z.bound > 0.0), 1.0, 0.0)
+                change = np.abs(1.0 - 2.0 * a) * error + error**2
+                rounding = u * (derivative + change)
             else:
-                a, slope = z.value, np.ones_like(z.value)
-                error, slope_error = z.bound, np.zeros_like(z.value)
-        return Bounded(a, error), Bounded(slope, slope_error)
+                change = 2.0 * np.abs(a) * error + error**2
+                rounding = u * (np.abs(a) + error) ** 2 + self.gamma(2.0) * (derivative + change)
+        return Bounded(a, error), self.store(derivative, change + rounding)
 
     def mean_over_samples(self, a: Bounded, *, symmetric: bool = False) -> Bounded:
-        """EQ-BOUND-RHO-HAT: ΣE/m + m u_acc Σ(|a|+E)/m + 3u |ρ̂|.
+        """EQ-BOUND-RHO-HAT: E̅ + m u_acc S + 2u(|a̅| + E̅), stored, with S = Σ(|a| + E)/m.
 
-        For (1 + a)/2, half of that and (m u_acc + 4u) more, for the sum of the shifted values.
+        a̅ = Σa/m and E̅ = ΣE/m. For ρ̂ = (1 + a̅)/2 the sum is shifted, or its terms are, whichever
+        is worse: E̅/2 + m u_acc max(S/2, ρ̂ + E̅/2) + 3u max((|a̅| + E̅)/2, ρ̂ + E̅/2), stored.
 
-        Source: EQ-BOUND-SUM, and the division by m.
+        Source: EQ-BOUND-SUM; a rounding of the sum, of 1/m, of their product, and of the shift.
         """
         m = len(a.value)
-        rho_hat = np.sum(a.value, axis=0) / m
+        mean, error = np.sum(a.value, axis=0) / m, np.sum(a.bound, axis=0) / m
+        summed, divided = np.sum(a.magnitude, axis=0) / m, np.abs(mean) + error
+        if not symmetric:
+            bound = error + m * self.u_accumulator * summed + 2.0 * self.u * divided
+            return self.store(mean, bound)
+        rho_hat = (1.0 + mean) / 2.0
+        shifted = rho_hat + error / 2.0
         bound = (
-            np.sum(a.bound, axis=0) / m
-            + m * self.u_accumulator * np.sum(a.magnitude, axis=0) / m
-            + 3.0 * self.u * np.abs(rho_hat)
-            + self.precision.underflow
+            error / 2.0
+            + m * self.u_accumulator * np.maximum(summed / 2.0, shifted)
+            + 3.0 * self.u * np.maximum(divided / 2.0, shifted)
         )
-        if symmetric:
-            rho_hat = (1.0 + rho_hat) / 2.0
-            bound = bound / 2.0 + m * self.u_accumulator + 4.0 * self.u
-        return Bounded(rho_hat, bound)
+        return self.store(rho_hat, bound)
 
-    def _between_the_edges(
-        self, rho_hat: Bounded, epsilon: float
-    ) -> tuple[Array, Array, Array, Array]:
-        """Return r, and how low and how high a right r may be; and where ρ̂ is undecidable.
+    def target(self, rho: float) -> tuple[Bounded, Bounded]:
+        """EQ-BOUND-TARGET: ρ ± E_ρ, as EQ-BOUND-NUMBER stores it; 1 − ρ: E_ρ + u(1 − ρ + E_ρ).
 
-        The upper edge 1 − ε and the difference 1 − r are known to u only: that is the condition
-        of the KL at its upper end.
+        An implementation may take 1 − ρ from ρ as it stores it: beside 1 that is all that is left
+        of 1 − ρ. Both are infinitely uncertain where the stored ρ may be 0 or 1.
+
+        Source: EQ-BOUND-NUMBER and EQ-BOUND-SUBTRACT.
         """
-        low = rho_hat.value - rho_hat.bound
-        high = rho_hat.value + rho_hat.bound
-        undecidable = ~np.isfinite(rho_hat.bound)
-        if epsilon == 0.0:
-            certain = rho_hat.bound == 0.0
-            undecidable = undecidable | (~certain & ((low <= 0.0) | (high + self.u >= 1.0)))
-        low = np.clip(low, epsilon, 1.0 - epsilon)
-        high = np.clip(high, epsilon, 1.0 - epsilon)
-        r = np.clip(rho_hat.value, epsilon, 1.0 - epsilon)
-        low = np.where(r == 0.0, 0.0, low * (1.0 - 2.0 * self.u))
-        high = np.where((r == 1.0) | (rho_hat.value == 0.0), high, high + self.u)
-        undecidable = undecidable | (high > 1.0) | ((high == 1.0) & (r < 1.0))
-        fallback = np.full_like(r, 0.5)
-        return (
-            r,
-            np.where(undecidable, fallback, low),
-            np.where(undecidable, fallback, high),
-            undecidable,
+        stored = self.number(rho)
+        rest = 1.0 - rho
+        error = stored.bound if stored.bound < min(rho, rest) else np.array(np.inf)
+        return Bounded(stored.value, error), Bounded(
+            np.array(rest), error + self.u * (rest + error)
         )
+
+    def _rounded_divergence(self, rho: float, logs: Array, logs_of_rest: Array) -> Array:
+        """How far ρ(log ρ − l₁) + (1 − ρ)(log(1 − ρ) − l₀) may be where l₁ and l₀ are given.
+
+        For each half, with w its weight, w ± E as in EQ-BOUND-TARGET and w₋ the least of it:
+        E |log w − l| + (w + E)(D + γ₁₀(D + |log w₋| + |l|)) with D = log(w/w₋) + γ₃, as
+        EQ-BOUND-KL explains.
+
+        Args:
+            rho: ρ.
+            logs: The ends of what a right log r may be, stacked.
+            logs_of_rest: Those of log(1 − r).
+        """
+        target, rest = self.target(rho)
+        rounded = np.zeros(logs.shape[1:])
+        least = target.value - target.bound
+        for weight, smallest, ends in (
+            (target, least, logs),
+            (rest, (rest.value - target.bound) * (1.0 - self.u), logs_of_rest),
+        ):
+            with np.errstate(invalid="ignore"):
+                log, least_log = np.log(weight.value), np.log(smallest)
+                shifted = log - least_log + self.gamma(3.0)
+                sizes = shifted + np.abs(least_log) + np.max(np.abs(ends), axis=0)
+                rounded = (
+                    rounded
+                    + weight.bound * np.max(np.abs(log - ends), axis=0)
+                    + weight.magnitude * (shifted + self.gamma(LOGARITHM_ROUNDOFFS + 2.0) * sizes)
+                )
+        return rounded
 
     def kl_divergence(self, rho: float, rho_hat: Bounded, epsilon: float) -> Bounded:
-        """EQ-BOUND-KL: E max|KL′| + evaluation, on the interval ρ̂ ± E.
+        """EQ-BOUND-KL: E max|KL′| on ρ̂ ± E, and the rounding of both halves, stored.
 
-        Evaluation: u[ρ(1 + 11 L₁) + (1 − ρ)(4 + 11 L₀)] with L₁ = |log ρ| + |log r| and
-        L₀ = |log(1 − ρ)| + |log(1 − r)| (8 roundoffs for a logarithm, 3 for the operations on
-        it; 1 for ρ and 4 for 1 − ρ and 1 − r, each known to u), both taken at the worst end.
-        Beyond an edge: the spread of KL′ over the uncertain edge, and 6u|KL′|, times |ρ̂ − r|.
-        Without an extension (ε = 0) the case is undecidable where ρ̂ ± E touches 0 or 1.
+        A half is w(log w − log r) with w = ρ, or 1 − ρ and 1 − r. What it may be off is
+        E_w|log w − log r| + (w + E_w)(D + γ₁₀(D + |log w₋| + |log r|)), D = log(w/w₋) + γ₃, at the
+        worst end of ρ̂ ± E, with w ± E_w as in EQ-BOUND-TARGET and w₋ the least of it. γ₃ is for
+        1 − r, a quotient and a reciprocal; γ₁₀ for a logarithm (8), a difference and a product.
+
+        Where ρ̂ ± E reaches an edge, which is known to E_e (EQ-BOUND-NUMBER), there is a tangent:
+        (spread of KL′ over the edge ± E_e + rounding of KL′) times |ρ̂ − r| + E + E_e more. The
+        rounding of KL′ is that of EQ-BOUND-KL-DERIVATIVE with three roundings more.
+
+        Undecidable where r may be 0, flushed to 0, or 1, because of ρ̂ ± E or because an edge may
+        be stored as that; and where ρ may be stored as 0 or 1.
 
         Source: the mean value theorem (KL′ is monotone, so its ends bound it), and the standard
         model for each operation. ρ̂ → 0 is benign; ρ̂ → 1 amplifies by ρ̂/(1 − ρ̂).
         """
-        r, low, high, undecidable = self._between_the_edges(rho_hat, epsilon)
+        at = self._between_the_edges(rho, rho_hat, epsilon)
         value = extended_kl_divergence(rho, rho_hat.value, epsilon)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            slopes = np.stack(
-                [kl_divergence_derivative(rho, low), kl_divergence_derivative(rho, high)]
-            )
-            steepest = np.max(np.abs(slopes), axis=0)
-            ones = np.abs(np.log(rho)) + np.abs(np.log(low))
-            zeros = np.abs(np.log1p(-rho)) + np.abs(np.log1p(-high))
-            per_logarithm = LOGARITHM_ROUNDOFFS + 3.0
-            evaluation = self.u * (
-                rho * (1.0 + per_logarithm * ones) + (1.0 - rho) * (4.0 + per_logarithm * zeros)
-            )
-            beyond = np.abs(rho_hat.value - r)
-            edge_slopes = _spread_at_the_edges(rho, r, self.u)
-            tangent = np.where(
-                beyond > 0.0,
-                (edge_slopes + 6.0 * self.u * steepest) * (beyond + rho_hat.bound),
-                0.0,
-            )
-            moved = np.where(rho_hat.bound > 0.0, rho_hat.bound * steepest, 0.0)
-            bound = moved + evaluation + tangent + self.u * np.abs(value)
-        infinite = np.isinf(value)
-        bound = np.where(undecidable | np.isnan(bound), np.inf, bound)
-        return Bounded(value, np.where(infinite, np.inf, bound) + self.precision.underflow)
+            ends = np.stack([at.low, at.high])
+            steepest = np.max(np.abs(kl_divergence_derivative(rho, ends)), axis=0)
+            rounded = self._rounded_divergence(rho, np.log(ends), np.log1p(-ends))
+            tangent = at.spread + self._rounded_slope(rho, at, roundings=10.0)
+            tangent = tangent * at.beyond + self.u * np.abs(value) * (at.beyond > 0.0)
+            bound = rho_hat.bound * steepest + rounded + tangent
+        return self.store(value, np.where(at.undecidable, np.inf, bound))
 
     def kl_derivative(self, rho: float, rho_hat: Bounded, epsilon: float) -> Bounded:
-        """EQ-BOUND-KL-DERIVATIVE: the spread of KL′ over ρ̂ ± E, plus 6u(ρ/r + (1 − ρ)/(1 − r)).
+        """EQ-BOUND-KL-DERIVATIVE: the spread of KL′ over ρ̂ ± E, and its rounding, stored.
+
+        Rounding: (E_ρ + γ₇ρ)/r + (E_q + γ₇q)/(1 − r) at the worst ends, with ρ ± E_ρ and
+        q = 1 − ρ ± E_q as in EQ-BOUND-TARGET. Seven: 1 − r, and what is left of differentiating
+        ρ log(ρ/r) one operation after the other (two quotients, two squares, two products); the
+        plain quotients take fewer.
+
+        Undecidable as EQ-BOUND-KL.
 
         Source: KL′ increases, so its ends bound it; the standard model for each operation.
         """
-        r, low, high, undecidable = self._between_the_edges(rho_hat, epsilon)
+        at = self._between_the_edges(rho, rho_hat, epsilon)
+        value = extended_kl_divergence_derivative(rho, rho_hat.value, epsilon)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            value = kl_divergence_derivative(rho, r)
             spread = np.maximum(
-                kl_divergence_derivative(rho, high) - value,
-                value - kl_divergence_derivative(rho, low),
+                kl_divergence_derivative(rho, at.high) - value,
+                value - kl_divergence_derivative(rho, at.low),
             )
-            bound = spread + 6.0 * self.u * (rho / low + (1.0 - rho) / (1.0 - high))
-        bound = np.where(undecidable | np.isnan(bound) | np.isinf(value), np.inf, bound)
-        return Bounded(value, bound + self.precision.underflow)
+            bound = spread + self._rounded_slope(rho, at, roundings=7.0)
+        return self.store(value, np.where(at.undecidable, np.inf, bound))
+
+    def _rounded_slope(self, rho: float, at: _Nearest, *, roundings: float) -> Array:
+        target, rest = self.target(rho)
+        gamma = self.gamma(roundings)
+        return (target.bound + gamma * target.magnitude) / at.low + (
+            rest.bound + gamma * rest.magnitude
+        ) / (1.0 - at.high)
+
+    def _between_the_edges(self, rho: float, rho_hat: Bounded, epsilon: float) -> _Nearest:
+        """Where a right r = min(max(ρ̂, ε), 1 − ε) may be, and how far ρ̂ may be beyond it."""
+        top = upper_edge(epsilon) if epsilon > 0.0 else 1.0
+        of_lower = self.number(epsilon).bound
+        of_upper = of_lower + self.number(top).bound
+        least, most = rho_hat.value - rho_hat.bound, rho_hat.value + rho_hat.bound
+        low = np.clip(least, epsilon - of_lower, top - of_upper)
+        high = np.clip(most, epsilon + of_lower, top + of_upper)
+        # A subnormal r may be flushed to zero.
+        undecidable = ~((low >= self.precision.underflow) & (high < 1.0) & (rho_hat.bound < np.inf))
+        below, above = least < epsilon + of_lower, most > top - of_upper
+        beyond = np.abs(rho_hat.value - np.clip(rho_hat.value, epsilon, top))
+        return _Nearest(
+            np.where(undecidable, 0.5, low),
+            np.where(undecidable, 0.5, high),
+            undecidable,
+            spread=np.maximum(
+                np.where(below, _spread(rho, epsilon, of_lower), 0.0),
+                np.where(above, _spread(rho, top, of_upper), 0.0),
+            ),
+            beyond=np.where(
+                below | above,
+                beyond + rho_hat.bound + np.where(above, of_upper, of_lower),
+                0.0,
+            ),
+        )
 
     def log_mean_sigmoid(self, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-LOG-MEAN: log ρ̂ = log-mean-exp of log σ(z), and the shares of the samples.
 
-        log σ: E_l = σ(−z)e^{E_z} E_z (at most E_z) + 16u|log σ|. The mean: Σᵢ pᵢ(e^{E_lᵢ} − 1)
-        + (m u_acc + 32u) + 8u(|log ρ̂| + |max| + log m). A share p is
-        exp(log σ − log ρ̂)/m: relative error e^{E_l + E + 4u(|log σ| + |log ρ̂|)} − 1 + 32u.
+        log σ: E_l as in EQ-BOUND-ACTIVATION, with 16 roundoffs. The mean:
+        Σᵢ pᵢ(e^{E_lᵢ} − 1) − log(1 − m u_acc) + 32u + 8u(|log ρ̂| + |max| + log m) + η e^max/ρ̂.
+        A share p is exp(log σ − log ρ̂)/m: relative error
+        e^{E_l + E + 4u(|log σ| + |log ρ̂|)} − 1 + 32u, at most 1 in all.
 
         Source: log Σ pᵢe^{±E_lᵢ} lies within ±Σ pᵢ(e^{E_lᵢ} − 1), by Jensen's inequality below
         and log(1 + t) ≤ t above; the operations by
@@ -466,60 +592,66 @@ class Arithmetic:
         u = self.u
         m = len(z.value)
         logs = log_sigmoid(z.value)
-        with np.errstate(over="ignore"):
-            steepest = np.minimum(sigmoid(-z.value) * np.exp(z.bound), 1.0)
-            log_errors = steepest * z.bound + SIGMOID_ROUNDOFFS * u * np.abs(logs)
-            log_errors = log_errors + self.precision.underflow
+        largest = np.max(logs, axis=0)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            log_errors = self._flushed(logs, _moved(log_sigmoid, z, SIGMOID_ROUNDOFFS * u))
             log_rho_hat = log_mean_exp(logs)
             shares = np.exp(logs - log_rho_hat) / m
             bound = (
                 np.sum(shares * np.expm1(log_errors), axis=0)
-                + m * self.u_accumulator
+                - np.log(max(0.0, 1.0 - m * self.u_accumulator))
                 + 32.0 * u
-                + 8.0 * u * (np.abs(log_rho_hat) + np.abs(np.max(logs, axis=0)) + np.log(m))
+                + 8.0 * u * (np.abs(log_rho_hat) + np.abs(largest) + np.log(m))
+                + self.precision.underflow * np.exp(largest - log_rho_hat)
             )
             relative = (
                 np.expm1(log_errors + bound + 4.0 * u * (np.abs(logs) + np.abs(log_rho_hat)))
                 + 32.0 * u
             )
             # A share is at most 1 on both sides, so no error exceeds 1.
-            share_errors = np.minimum(shares * relative, 1.0) + self.precision.underflow
+            share_errors = self._flushed(shares, np.minimum(shares * relative, 1.0))
+            share_errors = np.where(np.isinf(z.bound), np.inf, share_errors)
         return Bounded(log_rho_hat, bound), Bounded(shares, share_errors)
 
     def kl_divergence_from_logits(self, rho: float, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-KL-LOGITS: KL(ρ‖ρ̂) from logits and its gradient by each logit.
 
-        Value: ρE₁ + (1 − ρ)E₀ + u[ρ(4 + 11 L₁) + (1 − ρ)(4 + 11 L₀)]. Gradient
-        −ρ p₁ σ(−z) + (1 − ρ) p₀ σ(z): EQ-BOUND-MULTIPLY and EQ-BOUND-ADD on its factors.
+        Value: ρE₁ + (1 − ρ)E₀ and the rounding of both halves as in EQ-BOUND-KL, stored. Gradient
+        −ρ p₁ σ(−z) + (1 − ρ) p₀ σ(z): EQ-BOUND-MULTIPLY and EQ-BOUND-SUBTRACT on its factors, ρ
+        and 1 − ρ as in EQ-BOUND-TARGET.
 
         Source: EQ-BOUND-LOG-MEAN and the standard model.
         """
         ones, share_of_ones = self.log_mean_sigmoid(z)
         zeros, share_of_zeros = self.log_mean_sigmoid(Bounded(-z.value, z.bound))
-        entropy_one, entropy_zero = float(np.log(rho)), float(np.log1p(-rho))
-        value = rho * (entropy_one - ones.value) + (1.0 - rho) * (entropy_zero - zeros.value)
-        per_logarithm = LOGARITHM_ROUNDOFFS + 3.0
-        bound = (
-            rho * ones.bound
-            + (1.0 - rho) * zeros.bound
-            + self.u
-            * (
-                rho * (4.0 + per_logarithm * (abs(entropy_one) + np.abs(ones.value)))
-                + (1.0 - rho) * (4.0 + per_logarithm * (abs(entropy_zero) + np.abs(zeros.value)))
-            )
+        target, rest = self.target(rho)
+        value = rho * (np.log(rho) - ones.value) + rest.value * (np.log1p(-rho) - zeros.value)
+        rounded = self._rounded_divergence(
+            rho,
+            np.stack([ones.value - ones.bound, ones.value + ones.bound]),
+            np.stack([zeros.value - zeros.bound, zeros.value + zeros.bound]),
         )
+        bound = rho * ones.bound + rest.value * zeros.bound + rounded
         complement, _ = self.activation("sigmoid", Bounded(-z.value, z.bound))
         activation, _ = self.activation("sigmoid", z)
         gradient = self.subtract(
-            self.multiply(self.number(1.0 - rho), self.multiply(share_of_zeros, activation)),
-            self.multiply(self.number(rho), self.multiply(share_of_ones, complement)),
+            self.multiply(rest, self.multiply(share_of_zeros, activation)),
+            self.multiply(target, self.multiply(share_of_ones, complement)),
         )
-        return Bounded(value, bound), gradient
+        return self.store(value, bound), gradient
 
 
-def _spread_at_the_edges(rho: float, r: Array, u: float) -> Array:
-    """How much KL′ changes when the edge r moves by the u to which 1 − r is known."""
-    low = np.maximum(r - u * np.maximum(r, 0.5 * (r > 0.5)), r / 2.0)
-    high = np.minimum(r + u, (1.0 + r) / 2.0)
-    spread: Array = kl_divergence_derivative(rho, high) - kl_divergence_derivative(rho, low)
-    return np.where(r > 0.5, spread, 4.0 * u * rho / np.maximum(r, np.finfo(float).tiny))
+def _spread(rho: float, edge: float, error: Array) -> Array:
+    """The most that KL′ changes from an edge to the edge ± error; NaN at 0 and at 1."""
+    with np.errstate(invalid="ignore"):
+        around = np.clip([edge - error, edge, edge + error], 0.0, 1.0)
+        return np.max(np.abs(np.diff(kl_divergence_derivative(rho, around))))
+
+
+def _moved(function: Callable[[Any], Array], z: Bounded, relative: float) -> Array:
+    """How far an increasing function is from f(z) at the ends of z ± E, if it is `relative` off."""
+    # z ± E is itself rounded.
+    reach = np.where(z.bound > 0.0, z.bound + ORACLE_ROUNDOFF * z.magnitude, 0.0)
+    ends = np.stack([function(z.value - reach), function(z.value + reach)])
+    moved = np.max(np.abs(ends - function(z.value)) + relative * np.abs(ends), axis=0)
+    return np.where(np.isinf(reach), np.inf, moved)

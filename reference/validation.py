@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def real_array(name: str, value: Any, *, ndim: int | None = None, finite: bool = False) -> Array:
+def real_array(
+    name: str, value: Any, *, ndim: int | None = None, finite: bool = False, nan: bool = False
+) -> Array:
     """Return `value` as a float64 array, exactly, or say what is wrong with it.
 
     Args:
@@ -19,16 +21,17 @@ def real_array(name: str, value: Any, *, ndim: int | None = None, finite: bool =
         value: Anything that NumPy turns into an array of real numbers. Every float16, float32,
             float64 and every integer up to 2⁵³ is kept exactly.
         ndim: The number of dimensions that it must have. `None`: any.
-        finite: Whether infinities and NaN are refused.
+        finite: Whether infinities are refused.
+        nan: Whether NaN is let through: what an implementation under test returns.
 
     Returns:
         A float64 array.
 
     Raises:
         TypeError: If `value` is not made of real numbers.
-        ValueError: If it has another number of dimensions, or a value that is not finite.
+        ValueError: If it has another number of dimensions, or a value that is refused.
     """
-    array = np.asarray(value)
+    array = _as_array(name, value)
     if array.dtype.kind not in "fiu":
         raise TypeError(
             f"`{name}` must be an array of real numbers. Received dtype {array.dtype} "
@@ -41,7 +44,20 @@ def real_array(name: str, value: Any, *, ndim: int | None = None, finite: bool =
         )
     if finite and not np.all(np.isfinite(array)):
         raise ValueError(f"`{name}` must be finite. Received {array[~np.isfinite(array)][0]}.")
+    if not nan and np.any(np.isnan(array)):
+        raise ValueError(f"`{name}` must hold numbers. Received nan.")
     return array
+
+
+def truth_array(name: str, value: Any) -> NDArray[np.bool_]:
+    """Return `value` as an array of truth values; a number is true if it is not 0.
+
+    Raises:
+        TypeError: If `value` is made of neither.
+        ValueError: If a number is NaN.
+    """
+    array = _as_array(name, value)
+    return array if array.dtype.kind == "b" else real_array(name, array) != 0.0
 
 
 def real_number(
@@ -53,23 +69,67 @@ def real_number(
     low_open: bool = False,
     high_open: bool = False,
 ) -> float:
-    """Return `value` as a float inside an interval, or say what is wrong with it.
+    """Return `value` as a finite float inside an interval, or say what is wrong with it.
+
+    An array without axes counts as the number that it holds, whatever library made it.
 
     Raises:
         TypeError: If `value` is not one real number.
         ValueError: If it lies outside the interval, or is not a number.
     """
+    low_open, high_open = low_open or low == -math.inf, high_open or high == math.inf
     interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
-        value, (int, float, np.integer, np.floating)
-    ):
+    if _kind_of_scalar(name, value) not in ("f", "i", "u"):
         raise TypeError(f"`{name}` must be a number in {interval}. Received {value!r}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     above = number > low if low_open else number >= low
     below = number < high if high_open else number <= high
     if not (above and below):
         raise ValueError(f"`{name}` must lie in {interval}. Received {value!r}.")
     return number
+
+
+def integer(name: str, value: Any, *, low: int) -> int:
+    """Return `value` as an integer that is at least `low`, or say what is wrong with it.
+
+    Raises:
+        TypeError: If `value` is not one integer.
+        ValueError: If it is below `low`.
+    """
+    if _kind_of_scalar(name, value) not in ("i", "u"):
+        raise TypeError(f"`{name}` must be an integer ≥ {low}. Received {value!r}.")
+    if int(value) < low:
+        raise ValueError(f"`{name}` must be an integer ≥ {low}. Received {value!r}.")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` as True or False.
+
+    Raises:
+        TypeError: If `value` is neither.
+    """
+    if _kind_of_scalar(name, value) != "b":
+        raise TypeError(f"`{name}` must be True or False. Received {value!r}.")
+    return bool(value)
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`{name}` must be an array that NumPy can read: {error}") from error
+
+
+def _kind_of_scalar(name: str, value: Any) -> str:
+    """NumPy's letter for the type of one value, such as "f"; "" if it is not one value."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "i"  # of any size
+    array = _as_array(name, value)
+    return array.dtype.kind if array.ndim == 0 else ""
 
 
 def target_activation(rho: Any) -> float:
@@ -79,7 +139,7 @@ def target_activation(rho: Any) -> float:
 
 def non_negative(name: str, value: Any) -> float:
     """Return a finite number that is not negative, such as β or λ."""
-    return real_number(name, value, low=0.0, high=math.inf, high_open=True)
+    return real_number(name, value, low=0.0)
 
 
 def edge(epsilon: Any, rho: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,27 @@ def test_every_equation_has_a_formula_and_a_source() -> None:
     for equation in reference.equations().values():
         assert len(equation.formula) > 5, equation
         assert len(equation.source) > 5, equation
+
+
+@pytest.mark.parametrize(
+    ("docstrings", "message"),
+    [
+        ([": x.\n\nSource: y.", ": z.\n\nSource: y."], "-X is defined twice, again by second"),
+        ([": x."], r"-X \(first\) has no source"),
+    ],
+)
+def test_a_label_is_defined_once_and_has_a_source(
+    docstrings: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("made_up")
+    for name, docstring in zip(("first", "second"), docstrings, strict=False):
+        function = types.FunctionType((lambda: None).__code__, {}, name)
+        function.__doc__ = "-".join(("EQ", "X")) + docstring
+        function.__module__, function.__qualname__ = "made_up", name
+        setattr(module, name, function)
+    monkeypatch.setitem(reference.equations.__globals__, "MODULES", (module,))
+    with pytest.raises(ValueError, match=message):
+        reference.equations()
 
 
 def test_every_label_of_the_verify_table_is_an_equation() -> None:

@@ -162,7 +162,7 @@ def test_no_right_computation_is_outside(
 # The worst case uses at least this share: a bound thirty times wider would fail. What is measured
 # is in docs/bounds.md.
 FAIR_SHARE = 0.03
-CASES = 2000
+CASES = 1000
 
 
 def survey(name: str, cases: int) -> dict[str, tuple[float, float, float]]:
@@ -192,7 +192,7 @@ def survey(name: str, cases: int) -> dict[str, tuple[float, float, float]]:
 @pytest.mark.equation("EQ-BOUND-COST")
 @pytest.mark.parametrize("name", DTYPES)
 def test_bounds_are_sound_and_tight_over_many_cases(name: str) -> None:
-    """Two thousand cases a precision, seven quantities each: none outside, the worst near."""
+    """A thousand cases a precision, seven quantities each: none outside, the worst near."""
     for quantity, (_, largest, undecidable) in survey(name, CASES).items():
         assert largest <= 1.0, (quantity, largest)
         assert undecidable <= 0.25, (quantity, undecidable)

@@ -1,0 +1,1097 @@
+"""Each rule of error propagation by itself: right computations are inside, and nearly all is used.
+
+For every method of `Arithmetic` the worst right computation that we can build: inputs at the ends
+of what their bounds allow, roundings all to the same side, sums one term after the other in which
+each addition loses half a unit, underflow flushed to zero, inverses stored first. It must be inside
+the bound, and the bound must be at most `FACTOR` times its error: a rule that forgets a term fails
+on one side, a rule that allows too much on the other. What no bound can decide must be infinite,
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import reference
+from reference.rounding import PRECISIONS, Arithmetic, Bounded, Precision, exact
+from tests.reference.test_rounding import DTYPES
+
+mpmath.mp.dps = 50
+FORMATS = [*DTYPES, "tf32"]
+# In float64 the oracle rounds as much as the computation that it judges: every u is two.
+FACTOR = {name: 2.001 if name == "float64" else 1.001 for name in FORMATS}
+
+
+def bounded(values: Any, errors: Any) -> Bounded:
+    values = np.asarray(values, dtype=np.float64)
+    return Bounded(values, np.broadcast_to(np.asarray(errors, dtype=np.float64), values.shape))
+
+
+# --- one operation: exact fractions ----------------------------------------------------------
+
+
+def ends(a: Bounded) -> tuple[Fraction, Fraction]:
+    value, bound = Fraction(float(a.value)), Fraction(float(a.bound))
+    return value - bound, value + bound
+
+
+def hold_stored(name: str, corners: list[Fraction], expected: Bounded) -> None:
+    """Hold a rule to what may be stored of exact results between the corners: rounded or flushed.
+
+    A result below η is rounded to a multiple of 2uη, or becomes zero.
+    """
+    u, smallest = (
+        Fraction(number) for number in (PRECISIONS[name].unit_roundoff, PRECISIONS[name].underflow)
+    )
+    value, bound = Fraction(float(expected.value)), Fraction(float(expected.bound))
+    results = [x + side * u * max(abs(x), smallest) for x in corners for side in (1, -1)]
+    may_be_flushed = min(corners) < smallest and max(corners) > -smallest
+    if may_be_flushed:
+        results.append(Fraction(0))
+    largest = max(abs(result - value) for result in results)
+    # A bound is itself a float64 number: right to a few roundoffs of it.
+    assert largest <= bound * (1 + Fraction(2) ** -50), (float(largest), float(bound))
+    at_most = Fraction(FACTOR[name]) * largest + u * smallest * may_be_flushed
+    assert bound <= at_most, (float(largest), float(bound))
+
+
+# Numbers of every format, so that no input needs rounding; errors from nothing to most of it.
+numbers = st.integers(-(2**7) + 1, 2**7 - 1).map(lambda k: k / 2**5)
+sizes = st.sampled_from([0.0, 2.0**-60, 2.0**-20, 2.0**-9, 0.25, 1.5])
+names = st.sampled_from(FORMATS)
+
+OPERATIONS: dict[str, tuple[Callable[..., Bounded], Callable[..., Fraction]]] = {
+    "add": (Arithmetic.add, lambda x, y: x + y),
+    "subtract": (Arithmetic.subtract, lambda x, y: x - y),
+    "multiply": (Arithmetic.multiply, lambda x, y: x * y),
+}
+
+
+@pytest.mark.equation("EQ-BOUND-ADD", "EQ-BOUND-SUBTRACT", "EQ-BOUND-MULTIPLY", "EQ-BOUND-STORE")
+@pytest.mark.parametrize("operation", OPERATIONS)
+@given(name=names, x=numbers, y=numbers, x_error=sizes, y_error=sizes)
+def test_operations(
+    operation: str, name: str, x: float, y: float, x_error: float, y_error: float
+) -> None:
+    rule, function = OPERATIONS[operation]
+    a, b = bounded(x, x_error), bounded(y, y_error)
+    corners = [function(p, q) for p, q in itertools.product(ends(a), ends(b))]
+    hold_stored(name, corners, rule(Arithmetic(name), a, b))
+
+
+@pytest.mark.equation("EQ-BOUND-STORE", "EQ-BOUND-CAST", "EQ-BOUND-NUMBER")
+@pytest.mark.parametrize("name", FORMATS)
+def test_storing_flushing_and_casting(name: str) -> None:
+    arithmetic, precision = Arithmetic(name), PRECISIONS[name]
+    values, errors = [0.0, 0.3, 0.9, 1.1, 3.0, -0.7], [0.0, 2.0**-40, 0.05, 0.4, 1.9]
+    for x, error in itertools.product(values, errors):
+        for scale in (precision.underflow, 1.0):
+            a = bounded(x * scale, error * scale)
+            hold_stored(name, list(ends(a)), arithmetic.store(a.value, a.bound))
+            if a.bound > 0.0:
+                hold_stored(name, list(ends(a)), arithmetic.cast(a))
+    # Elementwise: what is exact and a number of the format is kept, its neighbour is rounded.
+    between = 1.0 + 1.5 * precision.unit_roundoff
+    cast = arithmetic.cast(bounded([0.5, between, 0.5], [0.0, 0.0, 0.125]))
+    assert cast.value.tolist() == [0.5, between, 0.5]
+    assert cast.bound[0] == 0.0
+    assert cast.bound[1] == (0.0 if name == "float64" else arithmetic.store(between, 0.0).bound)
+    assert cast.bound[2] == arithmetic.store(0.5, 0.125).bound
+    for number in (0.25, -3.0, 0.0, precision.underflow, precision.largest):
+        assert arithmetic.number(number).bound == 0.0
+    if name != "float64":
+        hold_stored(name, [Fraction(0.1)], arithmetic.number(0.1))
+        assert np.isinf(arithmetic.number(precision.largest * 1.5).bound)
+    # Less than the smallest normal number: it may be flushed.
+    assert arithmetic.number(precision.underflow / 2).bound >= precision.underflow / 2
+
+
+@pytest.mark.equation("EQ-BOUND-COUNT")
+@given(
+    name=names,
+    x=numbers,
+    error=sizes,
+    count=st.sampled_from([1, 2, 3, 7, 100, 257, 10_000, 2.0 * 49]),
+)
+@example("float16", 1.0, 0.0, 20_000)
+def test_division_by_a_count_and_by_its_stored_inverse(
+    name: str, x: float, error: float, count: float
+) -> None:
+    a = bounded(x, error)
+    u = Fraction(PRECISIONS[name].unit_roundoff)
+    inverse = 1 / Fraction(count)
+    inverses = [inverse, inverse * (1 + u), inverse * (1 - u)]
+    if inverse < PRECISIONS[name].underflow:
+        inverses.append(Fraction(0))
+    corners = [end * factor for end in ends(a) for factor in inverses]
+    hold_stored(name, corners, Arithmetic(name).divide_by_count(a, count))
+
+
+@pytest.mark.equation("EQ-BOUND-STORE", "EQ-BOUND-SUM", "EQ-BOUND-MATMUL", "EQ-BOUND-SQUARES")
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_may_overflow_is_undecidable_and_nothing_else(name: str) -> None:
+    arithmetic, largest = Arithmetic(name), PRECISIONS[name].largest
+    below, above = exact([largest]), bounded([largest], [largest * 2.0**-6])
+    assert np.isfinite(arithmetic.store(below.value, below.bound).bound)
+    assert np.isinf(arithmetic.store(above.value, above.bound).bound)
+    assert np.isinf(arithmetic.add(below, below).bound)
+    assert np.isinf(arithmetic.multiply(below, exact([2.0])).bound)
+    assert np.isinf(arithmetic.sum_of_squares(exact([np.sqrt(largest) * 1.01])).bound)
+    assert np.isfinite(arithmetic.subtract(below, below).bound)
+    assert np.isfinite(arithmetic.sum_of_squares(exact([np.sqrt(largest) * 0.99])).bound)
+    # A partial sum overflows in the accumulator, or it does not.
+    terms = [largest, largest * 0.75, -largest]
+    summed = arithmetic.total(exact(terms)).bound
+    product = arithmetic.matmul(exact([terms]), exact(np.ones((3, 1)))).bound
+    assert np.isfinite(summed) == np.all(np.isfinite(product)) == (name == "float16")
+    # Nothing is known of what is multiplied with an unknown number, be it with zero.
+    unknown = bounded([[1.0]], np.inf)
+    assert np.isinf(arithmetic.multiply(unknown, exact([[0.0]])).bound)
+    assert np.isinf(arithmetic.matmul(unknown, exact([[0.0]])).bound)
+    assert np.isinf(arithmetic.total(unknown).bound)
+
+
+# --- sums: numbers of the format, one after the other ----------------------------------------
+
+TERMS = {name: 4000 if name in ("float16", "bfloat16") else 400 for name in FORMATS}
+
+
+def stagnant(name: str, first: float = 2.0**10) -> np.ndarray:
+    """Numbers whose sum in sequence stays at the first: each other one is lost, half a unit."""
+    values = np.full(TERMS[name], first * PRECISIONS[name].accumulator_roundoff)
+    values[0] = first
+    return values
+
+
+def squares_that_stand_still(name: str) -> np.ndarray:
+    """Likewise, each the square of a number of the format."""
+    if name == "float64":  # 2⁻⁴¹ is no square of a power of 2
+        return np.concatenate([[2.0**12, 2.0**12], np.full(398, 2.0**-40)])
+    return stagnant(name, 2.0**12)
+
+
+def in_sequence(terms: np.ndarray, name: str) -> float:
+    """The sum of exact terms one after the other, as the format accumulates."""
+    accumulator = np.float64 if name == "float64" else np.float32
+    assert np.array_equal(terms.astype(accumulator), terms)
+    return float(np.add.accumulate(terms, dtype=accumulator)[-1])
+
+
+def hold(actual: Any, true: Any, expected: Bounded, at_most: float) -> None:
+    """Inside every bound; and each bound is at most so many times the error of this computation.
+
+    The error is that from the true value: in float64 the oracle's value is off as well.
+    """
+    assert np.all(np.abs(actual - expected.value) <= expected.bound), (actual, expected)
+    errors = np.abs(actual - np.asarray(true))
+    assert np.all(expected.bound <= at_most * errors), (expected.bound / errors, at_most)
+
+
+@pytest.mark.equation("EQ-BOUND-SUM")
+@pytest.mark.parametrize("name", FORMATS)
+def test_sums_in_sequence_over_either_axis(name: str) -> None:
+    """n − 1 of the n roundings are lost, and one more where the sum is stored."""
+    arithmetic, u = Arithmetic(name), PRECISIONS[name].unit_roundoff
+    column, factor = stagnant(name), 1.01 * FACTOR[name]
+    true, actual = math.fsum(column), in_sequence(column, name) * (1.0 - u)
+    values = np.stack([column, column, column], axis=1)
+    hold([actual] * 3, true, arithmetic.total(exact(values), axis=0), factor)
+    hold([actual] * 3, true, arithmetic.total(exact(values.T), axis=1), factor)
+    hold(actual, true, arithmetic.total(exact(column.reshape(-1, 8))), factor)
+    # Inputs at the ends of their bounds.
+    error = 2.0**-3
+    ends = math.fsum(column + error) * (1.0 + u)
+    hold(ends, true, arithmetic.total(bounded(column, error)), factor)
+    # Every term flushed.
+    tiny = np.full(50, 0.9 * arithmetic.accumulator.underflow)
+    flushed = arithmetic.total(exact(tiny))
+    assert flushed.value <= flushed.bound
+    assert flushed.bound <= 2.2 * max(flushed.value, u * PRECISIONS[name].underflow)
+
+
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-RHO-HAT", "EQ-BOUND-SQUARES")
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("term", [0.1, 0.7, 1.0 / 3.0])
+def test_long_sums_of_equal_terms_in_sequence(name: str, term: float) -> None:
+    """The roundings of equal terms add up: 30,000 of them, where √n u would not do."""
+    arithmetic, dtype = Arithmetic(name), DTYPES[name]
+    values = np.full((30_000, 1), term).astype(dtype)
+    accumulator = np.float64 if name == "float64" else np.float32
+    total = np.add.accumulate(values.astype(accumulator), axis=0)[-1]
+    a = exact(values.astype(np.float64))
+    for actual, expected in (
+        (total, arithmetic.total(a, axis=0)),
+        (total / accumulator(30_000), arithmetic.mean_over_samples(a)),
+    ):
+        errors = np.abs(actual.astype(dtype).astype(np.float64) - expected.value)
+        assert np.all(errors <= expected.bound)
+        if name == "float32":
+            assert np.all(errors > np.sqrt(30_000) * arithmetic.u * expected.value)
+
+
+@pytest.mark.equation("EQ-BOUND-SQUARES")
+@pytest.mark.parametrize("name", FORMATS)
+def test_sums_of_squares_in_sequence(name: str) -> None:
+    """n terms, each square rounded, the sum rounded: all three are lost."""
+    arithmetic, u = Arithmetic(name), PRECISIONS[name].unit_roundoff
+    squares, factor = squares_that_stand_still(name), 1.01 * FACTOR[name]
+    roots = np.sqrt(squares)
+    assert np.array_equal(roots**2, squares)
+    true = math.fsum(squares)
+    actual = in_sequence(squares, name) * (1.0 - u) ** 2
+    hold(actual, true, arithmetic.sum_of_squares(exact(roots.reshape(8, -1))), factor)
+    ends = math.fsum((roots + 0.25) ** 2) * (1.0 + u) ** 2
+    hold(ends, true, arithmetic.sum_of_squares(bounded(roots, 0.25)), factor)
+
+
+@pytest.mark.equation("EQ-BOUND-MATMUL")
+@pytest.mark.parametrize("name", FORMATS)
+def test_products_of_matrices_in_sequence(name: str) -> None:
+    """K terms of the accumulator: neither the rows nor the columns count, nor the format's u."""
+    arithmetic, precision = Arithmetic(name), PRECISIONS[name]
+    u, in_factor = precision.unit_roundoff, precision.factor_roundoff
+    terms = stagnant(name)
+    second = np.where(terms == terms[0], 2.0**5, 2.0**-8)
+    first = terms / second
+    assert precision.represents(first)
+    assert precision.represents(second)
+    signs = np.array([[1.0, 1.0, -1.0], [1.0, 1.0, -1.0]])
+    a, b = np.stack([first, first]), np.stack([second, second, -second], axis=1)
+    # In float64 |A||B| and its enlargement are off by K roundoffs of the oracle each.
+    factor = 1.02 * (4.0 if name == "float64" else 1.0)
+    true = signs * math.fsum(terms)
+    actual = signs * in_sequence(terms, name) * (1.0 - in_factor) ** 2 * (1.0 - u)
+    hold(actual, true, arithmetic.matmul(exact(a), exact(b)), factor)
+    hold(actual.T, true.T, arithmetic.matmul(exact(b.T), exact(a.T)), factor)
+    ends = math.fsum((first + 0.125) * (second + 0.0625)) * (1.0 + in_factor) ** 2 * (1.0 + u)
+    expected = arithmetic.matmul(bounded(a, 0.125), bounded(b, 0.0625))
+    hold(signs * ends, true, expected, factor)
+    # Products that are flushed in the accumulator, not in the format.
+    root = np.sqrt(arithmetic.accumulator.underflow) * 0.95
+    flushed = arithmetic.matmul(exact(np.full((1, 50), root)), exact(np.full((50, 1), root)))
+    assert flushed.value <= flushed.bound
+    assert flushed.bound <= 2.5 * max(flushed.value, u * precision.underflow)
+
+
+@pytest.mark.equation("EQ-BOUND-RHO-HAT")
+@pytest.mark.parametrize("name", FORMATS)
+def test_means_in_sequence(name: str) -> None:
+    """The sum, 1/m and their product are rounded; shifted, the sum 1 + a̅ is too."""
+    arithmetic, u, m = Arithmetic(name), PRECISIONS[name].unit_roundoff, TERMS[name]
+    column, signs, factor = stagnant(name, 2.0**15), np.array([1.0, -1.0]), 1.02 * FACTOR[name]
+    a = np.stack([column, -column], axis=1)
+    true = signs * math.fsum(column) / m
+    mean = signs * in_sequence(column, name) * (1.0 - u) ** 3 / m
+    hold(mean, true, arithmetic.mean_over_samples(exact(a)), factor)
+    ends = (1.0 + mean) / 2.0 * (1.0 - u)
+    shifted = arithmetic.mean_over_samples(exact(a), symmetric=True)
+    hold(ends, (1.0 + true) / 2.0, shifted, 1.4 * factor)
+    error = 0.5
+    moved = bounded(a, error)
+    mean = (true + signs * error) * (1.0 + u) ** 3
+    hold(mean, true, arithmetic.mean_over_samples(moved), factor)
+    ends = (1.0 + mean) / 2.0 * (1.0 + u)
+    hold(
+        ends, (1.0 + true) / 2.0, arithmetic.mean_over_samples(moved, symmetric=True), 1.1 * factor
+    )
+    # What may be flushed.
+    tiny = arithmetic.mean_over_samples(exact([[0.9 * PRECISIONS[name].underflow]]))
+    assert tiny.value <= tiny.bound <= 1.01 * tiny.value + u * PRECISIONS[name].underflow
+
+
+@pytest.mark.equation("EQ-BOUND-RHO-HAT")
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_means_of_shifted_activations(name: str) -> None:
+    """(1 + a)/2 of each activation, or of their mean: both inside, also where nearly all are −1."""
+    dtype, u = DTYPES[name], PRECISIONS[name].unit_roundoff
+    for a in (
+        np.concatenate([[1.0], np.full(399, -1.0 + 2.0 * u)]),  # their shifted sum stands still
+        np.tanh(np.random.default_rng(0).normal(size=3000) * 3.0),
+        np.full(3000, -0.9),
+    ):
+        values = a.astype(dtype)[:, None]
+        expected = Arithmetic(name).mean_over_samples(exact(values), symmetric=True)
+        m, half = dtype(len(a)), dtype(0.5)
+        each = np.add.accumulate((dtype(1) + values) * half, axis=0)[-1] * (dtype(1) / m)
+        mean = np.add.accumulate(values, axis=0)[-1] / m
+        for actual in (each, half + half * mean, (dtype(1) + mean) / dtype(2)):
+            assert np.all(np.abs(actual - expected.value) <= expected.bound)
+        # The bound of the sum is that of numbers up to ½, not up to 1.
+        assert expected.bound <= len(a) * u * 0.5 * FACTOR[name] + 8.0 * u
+
+
+# --- activations: fifty digits ----------------------------------------------------------------
+
+MP_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
+    "tanh": mpmath.tanh,
+    "relu": lambda z: z if z > 0 else mpmath.mpf(0),
+    "linear": lambda z: z,
+}
+LOGITS = [-30.0, -5.0, -0.5, 0.0, 2.0**-12, 0.75, 3.0, 9.0]
+LOGIT_ERRORS = [0.0, 2.0**-30, 2.0**-10, 0.5, 4.0, 100.0]
+# a(1 − a) has two roundings, of three at most beside 1 − a² (see EQ-BOUND-ACTIVATION).
+SLOPES: dict[str, tuple[Callable[[Any, Any], list[Any]], float]] = {
+    "sigmoid": (lambda a, u: [a * (1 - a) * (1 + u) ** 2, a * (1 - a) * (1 - u) ** 2], 1.02),
+    "tanh": (
+        lambda a, u: [
+            f(a, s * u)
+            for s in (1, -1)
+            for f in (
+                lambda a, u: (1 - a * a * (1 - u)) * (1 + u),
+                lambda a, u: (1 - a) * (1 + a) * (1 + u) ** 3,
+            )
+        ],
+        1.4,
+    ),
+}
+
+
+@pytest.mark.equation("EQ-BOUND-ACTIVATION")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("function", MP_FUNCTIONS)
+def test_activations_at_the_ends_of_their_logits(function: str, name: str) -> None:
+    f, u = MP_FUNCTIONS[function], PRECISIONS[name].unit_roundoff
+    roundoffs = 0.0 if function in ("relu", "linear") else 16.0
+    grid = np.array(list(itertools.product(LOGITS, LOGIT_ERRORS)))
+    activation, slope = Arithmetic(name).activation(function, bounded(grid[:, 0], grid[:, 1]))
+    for i, (z, error) in enumerate(grid):
+        a, slack = f(mpmath.mpf(z)), 2.01 * mpmath.mpf(u) * PRECISIONS[name].underflow
+        results = [
+            f(mpmath.mpf(z) + end) * (1 + side * roundoffs * u)
+            for end in (error, -error)
+            for side in (1, -1)
+        ]
+        if roundoffs and min(abs(result) for result in results) < PRECISIONS[name].underflow:
+            results.append(mpmath.mpf(0))
+        largest, bound = max(abs(result - a) for result in results), float(activation.bound[i])
+        assert largest <= bound * (1 + 1e-15), (z, error)
+        assert bound <= 1.001 * FACTOR[name] * largest + slack, (z, error)
+        if function in SLOPES:
+            computed, factor = SLOPES[function]
+            right = [s for side in (1, -1) for s in computed(a + side * bound, u)]
+            value = a * (1 - a) if function == "sigmoid" else 1 - a * a
+            largest = max(abs(s - value) for s in right)
+            if min(right) < PRECISIONS[name].underflow:
+                largest = max(largest, value)
+            assert largest <= slope.bound[i] * (1 + 1e-15), (z, error)
+            at_most = factor * FACTOR[name] * largest + slack
+            assert slope.bound[i] <= at_most, (z, error)
+
+
+@pytest.mark.equation("EQ-BOUND-ACTIVATION")
+def test_slopes_that_no_bound_decides() -> None:
+    for name in FORMATS:
+        arithmetic = Arithmetic(name)
+        kinks = bounded([-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
+        _, slope = arithmetic.activation("relu", kinks)
+        assert slope.value.tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+        assert slope.bound.tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+        _, slope = arithmetic.activation("linear", kinks)
+        assert slope.value.tolist() == [1.0] * 7
+        assert slope.bound.tolist() == [0.0] * 7
+        unknown = bounded([-800.0, 0.0, 0.5, 800.0], np.inf)
+        for function in MP_FUNCTIONS:
+            a, slope = arithmetic.activation(function, unknown)
+            assert np.all(np.isinf(a.bound))
+            if function in SLOPES:
+                assert np.all(np.isinf(slope.bound))
+
+
+# --- the divergence ---------------------------------------------------------------------------
+
+
+def values_of_forms(rho: Any, rest: Any, r: Any) -> dict[str, Any]:
+    """KL(ρ‖r) in the arithmetic of its arguments, as people write it; `rest` is their 1 − ρ."""
+    one, log = type(rho)(1), np.log
+    return {
+        "notes": rho * log(rho / r) + rest * log(rest / (one - r)),
+        "reciprocals": rho * log(rho * (one / r)) + rest * log(rest * (one / (one - r))),
+        "differences": rho * (log(rho) - log(r)) + rest * (log(rest) - log(one - r)),
+        "log1p": rho * (log(rho) - log(r)) + rest * (np.log1p(-rho) - np.log1p(-r)),
+        "cross-entropy": (rho * log(rho) + rest * log(rest)) - (rho * log(r) + rest * log(one - r)),
+    }
+
+
+def slopes_of_forms(rho: Any, rest: Any, r: Any) -> dict[str, Any]:
+    """KL′ likewise; the last is the first form of the value, differentiated step by step."""
+    one = type(rho)(1)
+    ones, zeros = rho / r, rest / (one - r)
+    return {
+        "notes": -rho / r + rest / (one - r),
+        "reciprocals": -rho * (one / r) + rest * (one / (one - r)),
+        "one denominator": (rest * r - rho * (one - r)) / (r * (one - r)),
+        "difference": (r - rho) / (r * (one - r)),
+        "differentiated": (rest / zeros * rest) * (one / ((one - r) * (one - r)))
+        - (rho / ones * rho) * (one / (r * r)),
+    }
+
+
+def near_both_ends(generator: np.random.Generator, size: int) -> np.ndarray:
+    near = 10.0 ** generator.uniform(-9.0, -0.3, size=(2, size))
+    return np.concatenate([near[0], 1.0 - near[1], generator.uniform(size=size)])
+
+
+def means_for(generator: np.random.Generator, rho: float, epsilon: float, dtype: Any) -> Any:
+    """ρ̂ in numbers of the format: near 0, near 1, near ρ, between; beyond if there is an edge."""
+    beside = rho * (1.0 + 1e-3 * generator.normal(size=20))
+    means = np.clip(np.concatenate([near_both_ends(generator, 40), beside]), 0.0, 1.0)
+    if epsilon > 0.0:
+        means = np.concatenate([means, generator.normal(size=40) * 30.0])
+    return means.astype(dtype)
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-KL-DERIVATIVE", "EQ-BOUND-TARGET")
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("end", [0.0, 1.0, -1.0])
+def test_plain_forms_of_the_divergence(name: str, end: float) -> None:
+    """ρ as the format stores it, 1 − ρ from that or by itself, any form, ρ anywhere in (0, 1).
+
+    ρ̂ is a number of the format, exact or at an end of its bound; without an extension and with
+    one, inside the edges and far beyond them.
+    """
+    arithmetic, dtype, one = Arithmetic(name), DTYPES[name], DTYPES[name](1)
+    generator = np.random.default_rng(0)
+    decided = 0
+    for rho in [*near_both_ends(generator, 12), 0.05, 0.5, 0.75]:
+        last_edge = min(rho, 1.0 - rho, 0.49)
+        for epsilon in (0.0, min(2.0**-10, last_edge), last_edge):
+            means = means_for(generator, rho, epsilon, dtype)
+            found = means.astype(np.float64)
+            distance = generator.choice([4.0, 50.0], size=found.shape) * arithmetic.u
+            centre = found * (1.0 + end * distance)
+            centre = centre if epsilon > 0.0 else np.clip(centre, 0.0, 1.0)
+            rho_hat = bounded(centre, np.abs(centre - found) * (1.0 + 2.0**-50))
+            value = arithmetic.kl_divergence(rho, rho_hat, epsilon)
+            slope = arithmetic.kl_derivative(rho, rho_hat, epsilon)
+            decided += np.sum(np.isfinite(value.bound))
+            with np.errstate(all="ignore"):
+                edge = dtype(epsilon)
+                r = np.clip(means, edge, dtype(one - edge)) if epsilon > 0.0 else means
+                for rest in (dtype(one - dtype(rho)), dtype(1.0 - rho)):
+                    slopes = slopes_of_forms(dtype(rho), rest, r)
+                    # In float16 its squares and quotients leave the format.
+                    chained = slopes.pop("differentiated")
+                    if name != "float16":
+                        kept = r.astype(np.float64) ** 2 >= arithmetic.precision.underflow
+                        slopes["differentiated"] = np.where(kept, chained, slopes["notes"])
+                    for form, actual in slopes.items():
+                        assert reference.usage(actual.astype(np.float64), slope).worst <= 1.0, form
+                    beyond = [dtype(0) * means]
+                    if epsilon > 0.0:
+                        beyond = [slopes[form] * (means - r) for form in ("notes", "reciprocals")]
+                    for form, inside in values_of_forms(dtype(rho), rest, r).items():
+                        for tangent in beyond:
+                            used = reference.usage((inside + tangent).astype(np.float64), value)
+                            assert used.worst <= 1.0, (form, rho, epsilon)
+    assert decided > 2000
+
+
+# Formats whose roundoffs float64 can play: the adversary below rounds less than they do.
+PLAYED = ["float16", "bfloat16", "float32"]
+TARGETS = [1e-3, 0.05, 0.5, 0.9, 0.999]
+SIDES = (-1.0, 1.0)
+
+
+def stored_error(name: str, number: float) -> float:
+    """How far a number is moved when it is stored: not at all if the format has it."""
+    precision = PRECISIONS[name]
+    return 0.0 if precision.represents(np.array(number)) else precision.unit_roundoff * number
+
+
+def right_slopes(name: str, rho: float, r: float, roundings: int) -> list[float]:
+    """The least and the most KL′ that so many roundings make, and one of the sum."""
+    u, error = PRECISIONS[name].unit_roundoff, stored_error(name, rho)
+    slopes = []
+    for side in SIDES:
+        ones = (rho - side * error) * (1.0 - side * u) ** roundings / r
+        zeros = (1.0 - rho + side * error) * (1.0 + side * u) ** (roundings + 1) / (1.0 - r)
+        slopes.append((zeros - ones) * (1.0 + side * np.sign(zeros - ones) * u))
+    return slopes
+
+
+def right_halves(u: float, weight: float, error: float, r: float, stored: float) -> list[float]:
+    """Values of w(log w − log r), by two logarithms or by that of a quotient.
+
+    w is `stored` off more by its own rounding, and r as well, if it is 1 − ρ and 1 − r.
+    """
+    found = []
+    for signs in itertools.product(SIDES, repeat=5):
+        factor, inner, of_w, of_r, last = signs
+        w = (weight + factor * error) * (1.0 + factor * stored)
+        in_log = (weight + inner * error) * (1.0 + inner * stored)
+        rest = r * (1.0 + of_r * stored)
+        logs = np.log(in_log) * (1.0 + 8.0 * u * of_w), np.log(rest) * (1.0 + 8.0 * u * of_r)
+        found.append(w * (logs[0] - logs[1]) * (1.0 + last * u) ** 2)
+        quotient = in_log / rest * (1.0 + of_w * u) ** 2
+        found.append(w * np.log(quotient) * (1.0 + 8.0 * u * last) * (1.0 + last * u))
+    return found
+
+
+def right_values(name: str, rho: float, r: float) -> list[float]:
+    u, error = PRECISIONS[name].unit_roundoff, stored_error(name, rho)
+    ones = right_halves(u, rho, error, r, 0.0)
+    zeros = right_halves(u, 1.0 - rho, error, 1.0 - r, u)
+    totals = [min(ones) + min(zeros), max(ones) + max(zeros)]
+    return [total * (1.0 + side * u) for total in totals for side in SIDES]
+
+
+def hold_worst(results: list[float], value: Any, bound: Any, at_most: float) -> None:
+    largest = max(abs(result - float(value)) for result in results)
+    assert largest <= bound
+    assert bound <= at_most * largest, (float(bound) / largest, at_most)
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-KL-DERIVATIVE", "EQ-BOUND-TARGET")
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("rho", TARGETS)
+def test_the_divergence_between_its_edges(name: str, rho: float) -> None:
+    arithmetic = Arithmetic(name)
+    if stored_error(name, rho) >= 1.0 - rho:
+        assert np.isinf(arithmetic.kl_divergence(rho, exact(0.5), 0.0).bound)
+        return
+    for r in (2.0**-12, 0.04, rho, 0.7, 1.0 - 2.0**-8):
+        for error in (0.0, 16.0 * arithmetic.u * r, min(r, 1.0 - r) / 8.0):
+            if r + error >= 1.0:
+                continue
+            rho_hat = bounded(r, error)
+            slope = arithmetic.kl_derivative(rho, rho_hat, 0.0)
+            ends = (r - error, r + error)
+            slopes = [x for end in ends for x in right_slopes(name, rho, end, 7)]
+            hold_worst(slopes, slope.value, slope.bound, 1.05)
+            value = arithmetic.kl_divergence(rho, rho_hat, 0.0)
+            values = [x for end in ends for x in right_values(name, rho, end)]
+            # Beside ρ the divergence is a square: its ends move it half as far as E max|KL′|.
+            hold_worst(values, value.value, value.bound, 1.65 if error == 0.0 else 2.1)
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-KL-DERIVATIVE", "EQ-BOUND-TARGET")
+@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("epsilon", [2.0**-10, 1e-3, 2.0**-13 * 1.1])
+def test_the_divergence_beyond_its_edges(name: str, epsilon: float) -> None:
+    """With ρ beside an edge KL′ cancels there, and its rounding is all that is left of it."""
+    arithmetic, u = Arithmetic(name), PRECISIONS[name].unit_roundoff
+    of_lower = stored_error(name, epsilon)
+    of_upper = of_lower + stored_error(name, 1.0 - epsilon)
+    for rho in (epsilon * 1.001, 0.05, 0.9):
+        for mean, edge, of_edge in (
+            (-30.0, epsilon, of_lower),
+            (-0.01, epsilon, of_lower),
+            (1.5, 1.0 - epsilon, of_upper),
+            (300.0, 1.0 - epsilon, of_upper),
+        ):
+            for error in (0.0, 0.125 * abs(mean)):
+                rho_hat = bounded(mean, error)
+                slope = arithmetic.kl_derivative(rho, rho_hat, epsilon)
+                value = arithmetic.kl_divergence(rho, rho_hat, epsilon)
+                if edge + of_edge >= 1.0:
+                    assert np.isinf(slope.bound)
+                    assert np.isinf(value.bound)
+                    continue
+                edges = (edge - of_edge, edge + of_edge)
+                slopes = [x for r in edges for x in right_slopes(name, rho, r, 7)]
+                hold_worst(slopes, slope.value, slope.bound, 1.05)
+                values = [
+                    inside + x * (mean + side * error - r) * (1.0 + other * u) ** 3
+                    for r in edges
+                    for x in right_slopes(name, rho, r, 7)
+                    for inside in right_values(name, rho, r)
+                    for side in SIDES
+                    for other in SIDES
+                ]
+                if max(values) > arithmetic.precision.largest:
+                    assert np.isinf(value.bound)
+                else:
+                    hold_worst(values, value.value, value.bound, 1.45)
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-KL-DERIVATIVE", "EQ-BOUND-TARGET")
+def test_where_the_divergence_is_undecidable_and_where_not() -> None:
+    """In float32, case by case: what may be stored as 0 or 1, and its neighbour that may not."""
+    arithmetic = Arithmetic("float32")
+    smallest, u = 2.0**-126, 2.0**-24
+    for rho, mean, error, epsilon, decidable in (
+        # ρ: as float32 stores it.
+        (1.0 - 2.0**-30, 0.5, 0.0, 0.0, False),
+        (1.0 - u, 0.5, 0.0, 0.0, True),
+        (1.0 - 2.5 * u, 0.5, 0.0, 0.0, True),
+        (smallest / 2, 0.5, 0.0, 0.0, False),
+        (smallest, 0.5, 0.0, 0.0, True),
+        (smallest * 1.3, 0.5, 0.0, 0.0, True),
+        # ρ̂ without an extension.
+        (0.05, 0.0, 0.0, 0.0, False),
+        (0.05, 1.0, 0.0, 0.0, False),
+        (0.05, smallest / 2, 0.0, 0.0, False),
+        (0.05, smallest, 0.0, 0.0, True),
+        (0.05, 1.0 - 2.0**-53, 0.0, 0.0, True),
+        (0.05, 0.25, 0.25, 0.0, False),
+        (0.05, 0.25, 0.249, 0.0, True),
+        (0.05, 0.75, 0.25, 0.0, False),
+        (0.05, 0.75, 0.249, 0.0, True),
+        # An edge that may be stored as 0 or 1, and whether ρ̂ reaches it.
+        (0.05, -1.0, 0.0, smallest / 2, False),
+        (0.05, 0.25, 0.25, smallest / 2, False),
+        (0.05, 0.25, 0.249, smallest / 2, True),
+        (0.05, -1.0, 0.0, 1e-9, True),
+        (0.05, 2.0, 0.0, 1e-9, False),
+        (0.05, 0.75, 0.25, 1e-9, False),
+        (0.05, 0.75, 0.249, 1e-9, True),
+        (0.05, 0.5, 3.0, 1e-6, True),
+        (0.05, 2.0, 0.0, 1e-20, False),
+        # Nothing is known of ρ̂.
+        (0.05, 0.5, np.inf, 1e-6, False),
+        (0.05, 0.5, np.inf, 0.0, False),
+    ):
+        case = (rho, mean, error, epsilon)
+        for rule in (arithmetic.kl_divergence, arithmetic.kl_derivative):
+            assert np.isfinite(rule(rho, bounded(mean, error), epsilon).bound) == decidable, case
+    # A tangent that leaves the format.
+    assert np.isinf(Arithmetic("float16").kl_divergence(0.5, exact(9000.0), 2.0**-4).bound)
+    assert np.isfinite(Arithmetic("float16").kl_divergence(0.5, exact(8500.0), 2.0**-4).bound)
+
+
+# --- from logits ------------------------------------------------------------------------------
+
+
+def log_sigmoid(z: Any) -> Any:
+    return np.minimum(z, type(z.flat[0])(0)) - np.log1p(np.exp(-np.abs(z)))
+
+
+def log_means(z: Any, accumulator: Any) -> dict[str, Any]:
+    """log ρ̂ in the arithmetic of z, summed in sequence: shifted by the largest, or plain."""
+    dtype = type(z.flat[0])
+    logs, m = log_sigmoid(z), np.log(dtype(len(z)))
+
+    def summed(terms: Any) -> Any:
+        return np.add.accumulate(terms.astype(accumulator), axis=0)[-1].astype(dtype)
+
+    top = np.max(logs, axis=0)
+    found = {"shifted": top + np.log(summed(np.exp(logs - top))) - m}
+    if np.min(logs) > -10.0:
+        found["plain"] = np.log(summed(dtype(1) / (dtype(1) + np.exp(-z))) / dtype(len(z)))
+    return found
+
+
+@pytest.mark.equation("EQ-BOUND-LOG-MEAN", "EQ-BOUND-KL-LOGITS")
+@pytest.mark.parametrize("name", DTYPES)
+@given(
+    seed=st.integers(0, 2**16),
+    m=st.sampled_from([1, 6, 300]),
+    scale=st.sampled_from([0.1, 2.0, 100.0, 1e4]),
+    rho=st.sampled_from([1e-6, 0.05, 0.5, 0.9, 0.9999, 1.0 - 1e-6]),
+)
+def test_plain_forms_from_logits(name: str, seed: int, m: int, scale: float, rho: float) -> None:
+    arithmetic, dtype = Arithmetic(name), DTYPES[name]
+    accumulator = np.float64 if name == "float64" else np.float32
+    z = (np.random.default_rng(seed).normal(size=(m, 2)) * scale).astype(dtype)
+    logits = exact(z.astype(np.float64))
+    log_mean, shares = arithmetic.log_mean_sigmoid(logits)
+    value, gradient = arithmetic.kl_divergence_from_logits(rho, logits)
+    with np.errstate(all="ignore"):
+        all_ones, all_zeros = log_means(z, accumulator), log_means(-z, accumulator)
+        one, of_rho = dtype(1), dtype(rho)
+        for form, ones in all_ones.items():
+            assert reference.usage(ones.astype(np.float64), log_mean).worst <= 1.0, form
+            share = np.exp(log_sigmoid(z) - ones - np.log(dtype(m)))
+            assert reference.usage(share.astype(np.float64), shares).worst <= 1.0, form
+            zeros = all_zeros.get(form, all_zeros["shifted"])
+            other = np.exp(log_sigmoid(-z) - zeros - np.log(dtype(m)))
+            for rest in (one - of_rho, dtype(1.0 - rho)):
+                log_rest = np.log(rest)
+                actual = of_rho * (np.log(of_rho) - ones) + rest * (log_rest - zeros)
+                assert reference.usage(actual.astype(np.float64), value).worst <= 1.0, form
+                up, down = np.exp(log_sigmoid(z)), np.exp(log_sigmoid(-z))
+                actual = rest * (other * up) - of_rho * (share * down)
+                assert reference.usage(actual.astype(np.float64), gradient).worst <= 1.0, form
+
+
+@pytest.mark.equation("EQ-BOUND-LOG-MEAN", "EQ-BOUND-KL-LOGITS")
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_log_means_in_sequence(name: str) -> None:
+    """A sum that stands still, over many samples: m − 1 of the m roundings are lost."""
+    dtype, arithmetic, m = DTYPES[name], Arithmetic(name), 20_000
+    z = np.full((m, 1), np.log(PRECISIONS[name].unit_roundoff * 0.999)).astype(dtype)
+    z[0] = 100.0
+    logits = exact(z.astype(np.float64))
+    (ones, _), factor = arithmetic.log_mean_sigmoid(logits), 1.03 * FACTOR[name]
+    true = reference.divergence.log_mean_exp(reference.log_sigmoid(logits.value))
+    actual = log_means(z, dtype)["shifted"].astype(np.float64)
+    hold(actual, true, ones, factor)
+    rho = 0.75
+    value, _ = arithmetic.kl_divergence_from_logits(rho, logits)
+    zeros = log_means(-z, dtype)["shifted"].astype(np.float64)
+    actual = rho * (np.log(rho) - actual) + (1.0 - rho) * (np.log(1.0 - rho) - zeros)
+    hold(actual, reference.kl_divergence_from_logits(rho, logits.value), value, factor / rho)
+    # As many terms as one has roundoffs: nothing is left of their sum.
+    coarse = Arithmetic(Precision("coarse", 2.0**-8, 2.0**-8, 2.0**-126, 1e38))
+    for terms, decidable in ((250, True), (256, False)):
+        expected, _ = coarse.log_mean_sigmoid(exact(np.zeros((terms, 1))))
+        assert np.isfinite(expected.bound).tolist() == [decidable]
+
+
+@pytest.mark.equation("EQ-BOUND-LOG-MEAN", "EQ-BOUND-KL-LOGITS")
+@pytest.mark.parametrize("error", [2.0**-10, 0.125, 2.0])
+@pytest.mark.parametrize("name", ["bfloat16", "float32", "float64"])
+def test_logits_at_the_ends_of_their_bounds(name: str, error: float) -> None:
+    arithmetic = Arithmetic(name)
+    z = np.array([[-3.0, 2.0], [0.5, 5.0], [1.0, -40.0]])
+    logits = bounded(z, error)
+    log_mean, shares = arithmetic.log_mean_sigmoid(logits)
+    value, gradient = arithmetic.kl_divergence_from_logits(0.25, logits)
+    moves = [np.full(z.shape, error), np.full(z.shape, -error)]
+    for i in range(3):
+        alone = np.full(z.shape, -error)
+        alone[i] = error
+        moves += [alone, -alone]
+    errors: dict[str, Any] = {}
+    for move in moves:
+        logs = reference.log_sigmoid(z + move)
+        mean = reference.divergence.log_mean_exp(logs)
+        found = {
+            "mean": (mean, log_mean),
+            "shares": (np.exp(logs - mean) / 3.0, shares),
+            "value": (reference.kl_divergence_from_logits(0.25, z + move), value),
+            "gradient": (reference.kl_divergence_from_logits_derivative(0.25, z + move), gradient),
+        }
+        for quantity, (actual, expected) in found.items():
+            distance = np.abs(actual - expected.value)
+            assert np.all(distance <= expected.bound), quantity
+            errors[quantity] = np.maximum(errors.get(quantity, 0.0), distance)
+    # First-order rules: e^E − 1 for E, and rules for products that do not see what cancels.
+    if name != "bfloat16" and error < 1.0:
+        assert np.all(log_mean.bound <= 1.2 * errors["mean"])
+        assert np.all(shares.bound <= 3.0 * errors["shares"])
+        assert np.all(value.bound <= 6.0 * errors["value"])
+        assert np.all(gradient.bound <= 7.0 * errors["gradient"])
+    assert np.all(shares.bound <= 1.0)
+    unknown = bounded(z, np.where(z == 5.0, np.inf, 0.0))
+    log_mean, shares = arithmetic.log_mean_sigmoid(unknown)
+    value, gradient = arithmetic.kl_divergence_from_logits(0.25, unknown)
+    for expected in (log_mean, value):
+        assert np.isinf(expected.bound).tolist() == [False, True]
+    for expected in (shares, gradient):
+        assert np.isinf(expected.bound[1]).tolist() == [False, True]
+        assert np.all(np.isfinite(expected.bound[:, 0]))
+
+
+@pytest.mark.equation("EQ-BOUND-LOG-MEAN", "EQ-BOUND-KL-LOGITS")
+@pytest.mark.parametrize("name", PLAYED)
+def test_log_means_of_few_samples(name: str) -> None:
+    """What the elementary functions alone may do: the bound is at most five times that."""
+    arithmetic, u = Arithmetic(name), PRECISIONS[name].unit_roundoff
+    for z in (-30.0, -4.0, 0.0, 6.0):
+        log_mean, _ = arithmetic.log_mean_sigmoid(exact([[z]]))
+        log = float(reference.log_sigmoid(z))
+        # log σ(z) by itself, or σ(z) off by 16 roundoffs and its logarithm by 8.
+        right = max(16.0 * abs(log), 16.0 + 8.0 * abs(log)) * u
+        assert right <= log_mean.bound[0] <= 5.0 * right
+    for rho in (1.0 - 2.0**-26, 2.0**-150):
+        for expected in arithmetic.kl_divergence_from_logits(rho, exact([[0.5], [1.0]])):
+            assert np.all(np.isinf(expected.bound)) == (rho != 2.0**-150 or name != "float64")
+
+
+# --- what is put together of them -------------------------------------------------------------
+
+PENALTY: dict[str, Any] = {"rho": 0.05, "beta": 3.0}
+
+
+def wide(name: str) -> str:
+    """Penalties and sums of squares are at least float32."""
+    return "float32" if name in ("float16", "bfloat16") else name
+
+
+@pytest.mark.equation("EQ-BOUND-SPARSITY")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("kept", [None, 3000])
+def test_the_sparsity_term_of_a_long_batch(name: str, kept: int | None) -> None:
+    """The sum in ρ̂ stands still: nearly all of what value and gradient may be off is that.
+
+    The term is at least float32; its gradient is stored in the format.
+    """
+    u, shape, m = PRECISIONS[name].unit_roundoff, (8, 500, 2), kept or 4000
+    column = np.full(4000, stagnant(wide(name), 0.5)[1])
+    column[0] = 0.5
+    a = np.stack([column, column], axis=1).reshape(shape)
+    valid = np.arange(4000).reshape(shape[:-1]) < m
+    value, gradient = reference.kl_sparsity_with_bounds(
+        a, **PENALTY, mask=valid if kept else None, precision=name
+    )
+    low, mean = in_sequence(column[:m], wide(name)) / m, math.fsum(column[:m]) / m
+    kl, slope = reference.kl_divergence, reference.kl_divergence_derivative
+    factor = 1.1 * (2.0 if name == "float64" else 1.0)
+    hold(6.0 * kl(0.05, low), 6.0 * kl(0.05, mean), value, factor)
+    assert gradient.bound.shape == gradient.value.shape == shape
+    actual, true = 3.0 / m * slope(0.05, low) * (1.0 + u), 3.0 / m * slope(0.05, mean)
+    hold(actual, true, Bounded(gradient.value[valid], gradient.bound[valid]), factor)
+    assert np.all(gradient.value[~valid] == 0.0)
+    assert np.all(gradient.bound[~valid] == 0.0)
+
+
+@pytest.mark.equation("EQ-BOUND-SPARSITY")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("epsilon", [0.0, 2.0**-10])
+def test_the_symmetric_term_is_the_plain_one_of_shifted_activations(
+    name: str, epsilon: float
+) -> None:
+    """(1 + a)/2 by hand has the same bound, but for the roundings of the shift; half the slope."""
+    shifted = np.random.default_rng(0).uniform(0.25, 0.75, size=(64, 3)).astype(np.float16)
+    arguments: dict[str, Any] = {**PENALTY, "epsilon": epsilon, "precision": name}
+    plain = reference.kl_sparsity_with_bounds(shifted, **arguments)
+    symmetric = reference.kl_sparsity_with_bounds(
+        2.0 * shifted.astype(np.float64) - 1.0, symmetric=True, **arguments
+    )
+    for one, other, half in zip(plain, symmetric, (1.0, 0.5), strict=True):
+        assert np.allclose(other.value, half * one.value, rtol=1e-12)
+        assert np.all(half * one.bound <= other.bound * (1.0 + 1e-9))
+        assert np.all(other.bound <= 1.1 * half * one.bound)
+
+
+@pytest.mark.equation("EQ-BOUND-SPARSITY", "EQ-BOUND-COST")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_beta_of_zero_leaves_nothing(name: str, from_logits: bool) -> None:
+    """Exactly 0, and decidable, unless 0 may be multiplied with something infinite."""
+    a = np.full((4, 3), 0.25)
+    for part in reference.kl_sparsity_with_bounds(
+        a, 0.05, 0.0, from_logits=from_logits, precision=name
+    ):
+        assert np.all(part.value == 0.0)
+        assert np.all(part.bound == 0.0)
+    dead = np.where(np.arange(3) == 1, 0.0, a)
+    value, gradient = reference.kl_sparsity_with_bounds(dead, 0.05, 0.0, precision=name)
+    assert value.value == 0.0
+    assert np.isinf(value.bound)
+    assert np.all(gradient.value == 0.0)
+    assert np.isinf(gradient.bound).tolist() == [[False, True, False]] * 4
+    parameters = reference.initialise((3, 2, 3), seed=0)
+    arguments: dict[str, Any] = {"rho": 0.1, "weight_decay": 0.0, "from_logits": from_logits}
+    without = reference.cost_and_gradient_with_bounds(
+        parameters, a, beta=0.0, precision=name, **arguments
+    )
+    assert without.cost.sparsity.value == without.cost.sparsity.bound == 0.0
+    least = reference.cost_and_gradient_with_bounds(
+        parameters, a, beta=1e-300, precision=name, **arguments
+    )
+    for part, other in zip(without.gradient.kernels, least.gradient.kernels, strict=True):
+        assert np.all(np.isfinite(part.bound))
+        assert np.all(part.bound <= other.bound * (1.0 + 1e-9))
+
+
+@pytest.mark.equation("EQ-BOUND-RECONSTRUCTION")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_reconstruction_of_many_features(name: str) -> None:
+    """Differences and squares of at least float32, summed in sequence, divided by 2m."""
+    squares, m = squares_that_stand_still(wide(name)), 4
+    u = PRECISIONS[wide(name)].unit_roundoff
+    output = 0.5 + np.sqrt(squares).reshape(m, 2, -1)
+    expected = reference.reconstruction_with_bounds(output, 0.5 + 0.0 * output, precision=name)
+    # Twice the rounding of a difference, and one of the square, the sum, 1/2m and the product.
+    actual = in_sequence(squares, wide(name)) / (2 * m) * (1.0 - u) ** 6
+    hold(actual, math.fsum(squares) / (2 * m), expected, 1.01 * FACTOR[wide(name)])
+
+
+@pytest.mark.equation("EQ-BOUND-L1L2")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("factor", [0.3, 0.25, -0.25])
+def test_l1_and_l2_of_many_weights(name: str, factor: float) -> None:
+    u, at_most = PRECISIONS[name].unit_roundoff, 1.02 * FACTOR[name]
+    stored = 1.0 - abs(stored_error(name, factor) / factor)
+    terms = stagnant(name, 2.0**12)
+    squares = squares_that_stand_still(name)
+    for weights, l1, l2, sums, roundings in (
+        (terms, factor, 0.0, terms, 2),
+        (np.sqrt(squares), 0.0, factor, squares, 4),
+    ):
+        signed = np.where(np.arange(len(weights)) % 3 == 0, -weights, weights).reshape(-1, 8)
+        value, gradient = reference.l1_l2_with_bounds(signed, l1, l2, precision=name)
+        # The squares, their sum, its product, and what it is added to.
+        actual = factor * stored * in_sequence(sums, name) * (1.0 - u) ** roundings
+        hold(actual, factor * math.fsum(sums), value, at_most)
+        true = l1 * np.sign(signed) + 2.0 * l2 * signed
+        hold(true * stored * (1.0 - u) ** (roundings // 2), true, gradient, 1.5 * at_most)
+    nothing, no_gradient = reference.l1_l2_with_bounds(signed, 0.0, 0.0, precision=name)
+    assert nothing.value == nothing.bound == 0.0
+    assert np.all(no_gradient.bound == 0.0)
+    if name in PLAYED:  # both: their sum is rounded too
+        value, gradient = reference.l1_l2_with_bounds([[1.0, -3.0]], 0.25, 0.5, precision=name)
+        hold(6.0 * (1.0 + u) ** 3, 6.0, value, 2.0)
+        hold(np.array([1.25, -3.25]) * (1.0 + u) ** 2, [1.25, -3.25], gradient, 1.02)
+    # Squares that leave the format say nothing of Σ|w|.
+    many = np.full(5, np.sqrt(PRECISIONS[name].largest))
+    value, gradient = reference.l1_l2_with_bounds(many, 0.25, 0.0, precision=name)
+    assert np.isfinite(value.bound)
+    value, gradient = reference.l1_l2_with_bounds(many, 0.25, 0.25, precision=name)
+    assert np.isinf(value.bound)
+    assert np.all(np.isfinite(gradient.bound))
+
+
+@pytest.mark.equation("EQ-BOUND-ORTHOGONAL")
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("mode", ["rows", "columns"])
+def test_orthogonality_of_long_vectors(name: str, mode: str) -> None:
+    """In the format itself, every sum in sequence; the bound is not far from what that is off."""
+    dtype = DTYPES[name]
+    accumulator = np.float64 if name == "float64" else np.float32
+    largest = 0.0
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        rows = generator.uniform(0.5, 1.0, size=(3, 500)).astype(dtype)
+        rows[:, 0] *= dtype(16)
+        weights = rows.astype(np.float64) if mode == "rows" else rows.T.astype(np.float64)
+        value, gradient = reference.orthogonal_with_bounds(weights, 0.5, mode, precision=name)
+        assert gradient.bound.shape == gradient.value.shape == weights.shape
+
+        def summed(terms: Any) -> Any:
+            total = np.add.accumulate(terms.astype(accumulator), axis=-1)
+            return total[..., -1].astype(dtype)
+
+        lengths = np.sqrt(summed(rows * rows))
+        vectors = rows / lengths[:, None]
+        cosines = summed(vectors[:, None] * vectors[None])
+        actual = dtype(0.5) * summed(np.abs(cosines[np.triu_indices(3, 1)])) / dtype(3)
+        used = reference.usage(np.float64(actual), value)
+        largest = max(largest, used.worst)
+        assert used.worst <= 1.0
+        pull = np.array([vectors[[j for j in range(3) if j != i]].sum(axis=0) for i in range(3)])
+        inside = summed(pull * vectors)[:, None] * vectors
+        actual = dtype(1) / dtype(6) / lengths[:, None] * (pull - inside)
+        actual = actual if mode == "rows" else actual.T
+        assert reference.usage(actual.astype(np.float64), gradient).worst <= 1.0
+    assert largest > 0.0
+    if name in PLAYED:
+        # Half of two sums of 500 squares, a sum of 500 products, one of 9; and 21 other roundings.
+        u, u_accumulator = Arithmetic(name).u, Arithmetic(name).u_accumulator
+        relative = 1009.0 * u_accumulator + 21.0 * u
+        assert 0.98 * relative * value.value <= value.bound <= 1.06 * relative * value.value
+
+
+@pytest.mark.equation("EQ-BOUND-ORTHOGONAL")
+def test_signs_of_cosines_that_no_bound_decides() -> None:
+    """A cosine within its bound of 0 may have either sign; and with it the gradient."""
+    weights, flipped = (
+        np.array([[1.0, 1.0, 0.0], [1.0, -1.0 + side * 2.0**-25, 0.0], [1.0, 0.5, 1.0]])
+        for side in SIDES
+    )
+    _, gradient = reference.orthogonal_with_bounds(weights, 0.5)
+    other = reference.orthogonal_gradient(flipped, 0.5)
+    difference = np.abs(other - gradient.value)
+    assert np.max(difference) > 0.1
+    assert np.all(difference <= gradient.bound)
+    assert np.all(gradient.bound[:2] <= 2.1 * np.max(difference))
+    assert np.all(gradient.bound[2] < 1e-5)
+    apart = np.array([[1.0, 0.25, 0.0], [0.25, 1.0, 0.0], [1.0, 0.5, 1.0]])
+    assert np.all(reference.orthogonal_with_bounds(apart, 0.5)[1].bound < 1e-5)
+
+
+@pytest.mark.equation("EQ-BOUND-DESCENT")
+@pytest.mark.parametrize("name", FORMATS)
+def test_descent_adds_a_rounding_a_step(name: str) -> None:
+    """Without a gradient the weights stay; a step stores α, its product and their difference."""
+    parameters = reference.Parameters([[[0.75]]], [[0.0]])
+    arguments: dict[str, Any] = {
+        "rho": 0.5,
+        "beta": 0.0,
+        "weight_decay": 0.5,
+        "activation": "linear",
+        "y": [[1.5]],
+        "precision": name,
+    }
+    x = [[2.0]]  # the reconstruction is right: the decay is all there is
+    stay = reference.gradient_descent_with_bounds(
+        parameters, x, steps=0, learning_rate=0.3, **arguments
+    )
+    assert stay.kernels[0].value == 0.75
+    assert stay.kernels[0].bound == 0.0
+    reached = reference.gradient_descent_with_bounds(
+        parameters, x, steps=1, learning_rate=0.3, **arguments
+    )
+    step = reference.cost_and_gradient_with_bounds(parameters, x, **arguments)
+    slope, error = step.gradient.kernels[0].value, step.gradient.kernels[0].bound
+    u = PRECISIONS[wide(name)].unit_roundoff
+    stored = 1.0 + stored_error(wide(name), 0.3) / 0.3
+    true = 0.75 - 0.3 * slope
+    actual = (0.75 - 0.3 * stored * (slope + error) * (1.0 + u)) * (1.0 - u)
+    other = (0.75 - 0.3 / stored * (slope - error) * (1.0 - u)) * (1.0 + u)
+    furthest = np.maximum(np.abs(actual - true), np.abs(other - true))
+    assert np.all(furthest <= reached.kernels[0].bound)
+    assert np.all(reached.kernels[0].bound <= 1.1 * FACTOR[wide(name)] * furthest)
+    # The bound of a step enters the next.
+    bounds = [
+        reference.gradient_descent_with_bounds(
+            parameters, x, steps=steps, learning_rate=0.3, **arguments
+        )
+        .kernels[0]
+        .bound[0, 0]
+        for steps in range(1, 4)
+    ]
+    assert bounds[0] < bounds[1] < bounds[2]
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", ["bfloat16", "float32", "tf32", "float64"])
+def test_the_gradient_of_a_long_batch(name: str) -> None:
+    """One linear layer, m samples: the sums over samples stand still in the accumulator."""
+    u, m = PRECISIONS[name].unit_roundoff, 512
+    terms = stagnant(name)[:m] if len(stagnant(name)) > m else stagnant(name)
+    terms = np.concatenate([terms, np.full(m - len(terms), terms[1])])
+    # δ = (h − y)/m with h = 0: the errors are −y, and x is 1.
+    x, y = np.ones((m, 1)), terms[:, None] * 2.0**-10
+    parameters = reference.Parameters([[[0.0, 0.0]]], [[0.0, 0.0]])
+    step = reference.cost_and_gradient_with_bounds(
+        parameters,
+        x,
+        y=np.concatenate([y, -y], axis=1),
+        rho=0.5,
+        beta=0.0,
+        weight_decay=0.0,
+        activation="linear",
+        precision=name,
+    )
+    total, true = in_sequence(terms, name) * 2.0**-10 / m, math.fsum(terms) * 2.0**-10 / m
+    # Stored: the difference (twice), 1/m and the product (at least float32), δ, δ f′, the sum.
+    stored_wide = (1.0 - PRECISIONS[wide(name)].unit_roundoff) ** 4
+    shortened = (1.0 - PRECISIONS[name].factor_roundoff) ** 2
+    signs = np.array([-1.0, 1.0])
+    factor = 1.05 * FACTOR[name] * (2.0 if name == "float64" else 1.0)
+    actual = signs * total * stored_wide * (1.0 - u) ** 3
+    hold(actual, signs * true, step.gradient.biases[0], factor)
+    hold([actual * shortened], [signs * true], step.gradient.kernels[0], factor)
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("tied_decay", [1, 2])
+def test_the_decay_of_many_weights(name: str, tied_decay: int) -> None:
+    squares = squares_that_stand_still(wide(name))[:400]
+    kernel = np.sqrt(squares).reshape(20, 20)
+    u, decay = PRECISIONS[wide(name)].unit_roundoff, 0.3
+    parameters = reference.Parameters([kernel], [np.zeros(20), np.zeros(20)], tied=True)
+    step = reference.cost_and_gradient_with_bounds(
+        parameters,
+        np.zeros((1, 20)),
+        rho=0.5,
+        beta=0.0,
+        weight_decay=decay,
+        activation="linear",
+        epsilon=0.25,
+        tied_decay=tied_decay,
+        precision=name,
+    )
+    stored = 1.0 - stored_error(wide(name), decay / 2.0 * tied_decay) / (decay / 2.0 * tied_decay)
+    actual = decay / 2.0 * tied_decay * stored * in_sequence(squares, wide(name)) * (1.0 - u) ** 3
+    true = decay / 2.0 * tied_decay * math.fsum(squares)
+    hold(actual, true, step.cost.weight_decay, 1.02 * FACTOR[wide(name)])
+    # Beside the largest weight what the zero of the other term may be is nothing.
+    actual = decay * tied_decay * stored * kernel[0, 0] * (1.0 - u) ** 2
+    largest = Bounded(*(part[0, 0] for part in vars(step.gradient.kernels[0]).values()))
+    hold(actual, decay * tied_decay * kernel[0, 0], largest, 1.25 * FACTOR[wide(name)])
