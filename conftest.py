@@ -90,6 +90,12 @@ def gpu_is_visible(backend: str) -> bool:
     return False
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # The examples of a module that needs an extra.
+    if isinstance(item, pytest.DoctestItem) and not item.dtest.globs.get("INSTALLED", True):
+        pytest.skip(item.dtest.globs["NEEDS"])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     backend = os.environ.get("KERAS_BACKEND")
     if not backend:
