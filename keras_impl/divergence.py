@@ -108,12 +108,3 @@ def kl_slope(rho: float, r: Any, rest: Any) -> Any:
 def _smallest(x: Any) -> float:
     """The smallest normal number: an ε below it would be 0, and its tangent's slope infinite."""
     return 2.0**-1022 if keras.backend.standardize_dtype(x.dtype) == "float64" else 2.0**-126
-
-
-def __getattr__(name: str) -> Any:
-    """Return what has moved to `keras_impl.means`, to those who still look for it here."""
-    if name in ("mean_activation", "kl_divergence_from_logits", "log_sums_of_sigmoids"):
-        from keras_impl import means
-
-        return getattr(means, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
