@@ -54,26 +54,23 @@ def kl_divergence_and_slope(
     """
     if namespace is None:
         namespace = np if isinstance(rho_hat, np.ndarray) else ops
-    # 1 − ρ̂ has a variable of its own all the way: where ε is small, 1 − ε is rounded, and may
-    # be 1; ε is not.
-    rest_hat = 1.0 - rho_hat
-    r, rest = rho_hat, rest_hat
-    if epsilon > 0.0:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rest_hat = 1.0 - rho_hat
+        if epsilon == 0.0:
+            log_rest = namespace.log1p(-rho_hat)
+            divergence = kl_divergence_of_logarithms(rho, namespace.log(rho_hat), log_rest)
+            return divergence, kl_slope(rho, rho_hat, rest_hat)
+        # 1 − ρ̂ is kept beside ρ̂: where ε is small, 1 − ε is rounded, and may be 1; ε is not.
         epsilon = max(epsilon, _smallest(rho_hat))
         r = namespace.clip(rho_hat, epsilon, 1.0 - epsilon)
         rest = namespace.clip(rest_hat, epsilon, 1.0 - epsilon)
-    nearer_zero = r < 0.5
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_rest = namespace.where(
-            nearer_zero, namespace.log1p(-namespace.clip(r, 0.0, 0.5)), namespace.log(rest)
-        )
+        nearer_zero = r < 0.5
+        log_rest = namespace.log1p(-namespace.clip(r, 0.0, 0.5))
+        log_rest = namespace.where(nearer_zero, log_rest, namespace.log(rest))
         slope = kl_slope(rho, r, rest)
         divergence = kl_divergence_of_logarithms(rho, namespace.log(r), log_rest)
-        if epsilon == 0.0:  # there is no tangent, and inf · 0 is not formed
-            return divergence, slope
-        return divergence + slope * namespace.where(
-            nearer_zero, rho_hat - r, rest - rest_hat
-        ), slope
+        beyond = namespace.where(nearer_zero, rho_hat - r, rest - rest_hat)
+        return divergence + slope * beyond, slope
 
 
 def kl_divergence_of_logarithms(rho: float, log_rho_hat: Any, log_one_minus_rho_hat: Any) -> Any:

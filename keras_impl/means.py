@@ -11,7 +11,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_impl.backends.custom_gradients import scaled_sigmoids
+from keras_impl.backends.custom_gradients import scaled_sigmoids, sum_of_rows
 from keras_impl.backends.replicas import logsumexp_over_replicas, replica_count, sum_over_replicas
 from keras_impl.divergence import at_least_float32, kl_divergence_of_logarithms
 
@@ -73,7 +73,7 @@ def count_of(x: Any, valid: Any = None) -> Any:
     6.0
     """
     if valid is not None:
-        count = ops.sum(ops.cast(valid, x.dtype), axis=tuple(range(len(x.shape) - 1)))
+        count = sum_of_rows(ops.cast(valid, x.dtype))
         return ops.squeeze(count, -1) if valid.shape[-1] == 1 else count
     sizes = ops.shape(x)[:-1]
     if all(isinstance(size, int) for size in sizes):
@@ -160,7 +160,7 @@ def sum_over_samples(x: Any, valid: Any = None) -> Any:
     if valid is not None:
         # `where` and not a product: a padded step may hold anything, infinities too.
         x = ops.where(valid, x, ops.zeros_like(x))
-    return ops.sum(x, axis=tuple(range(len(x.shape) - 1)))
+    return sum_of_rows(x)
 
 
 def kl_divergence_from_logits(
@@ -186,23 +186,23 @@ def kl_divergence_from_logits(
     z = at_least_float32(logits)
     valid = None if mask is None else valid_positions(mask, z)
     count = count_of(z, valid)
-    log_of_ones, log_of_zeros = log_sums_of_sigmoids(z, valid)
     known = isinstance(count, float) and count > 0.0
-    log_count = math.log(count) if known else ops.log(at_least_one(count, z.dtype))
+    divisor = count if known else at_least_one(count, z.dtype)
     if cross_replica and replica_count() > 1:
-        nothing = LOG_OF_NOTHING * ops.ones_like(log_of_ones)
-        logarithms = [
-            ops.where(count > 0.0, logarithm, nothing)
-            for logarithm in (log_of_ones, log_of_zeros, log_count * ops.ones_like(log_of_ones))
-        ]
+        known, logarithms = False, [*log_sums_of_sigmoids(z, valid)]
+        logarithms.append(ops.log(divisor * ops.ones_like(logarithms[0])))
+        logarithms = [ops.where(count > 0.0, x, LOG_OF_NOTHING) for x in logarithms]
         added, _ = logsumexp_over_replicas(ops.concatenate(logarithms), 0.0)
         log_of_ones, log_of_zeros, log_count = ops.split(added, 3)
-        known, count = False, ops.cast(log_count > LOG_OF_NOTHING / 2.0, z.dtype)
-    divergence = kl_divergence_of_logarithms(rho, log_of_ones - log_count, log_of_zeros - log_count)
+        log_rho_hat, log_rest = log_of_ones - log_count, log_of_zeros - log_count
+        count = ops.cast(log_count > LOG_OF_NOTHING / 2.0, z.dtype)
+    else:
+        log_rho_hat, log_rest = log_sums_of_sigmoids(z, valid, divisor)
+    divergence = kl_divergence_of_logarithms(rho, log_rho_hat, log_rest)
     return divergence if known else ops.where(count > 0.0, divergence, ops.zeros_like(divergence))
 
 
-def log_sums_of_sigmoids(z: Any, valid: Any = None) -> tuple[Any, Any]:
+def log_sums_of_sigmoids(z: Any, valid: Any = None, divisor: Any = 1.0) -> tuple[Any, Any]:
     """Return log Σᵢ σ(zᵢ) and log Σᵢ σ(−zᵢ) of every unit, over the valid positions.
 
     Where all of a unit's logits are below 0, every σ(zᵢ) is divided by exp of the largest, s, so
@@ -212,6 +212,7 @@ def log_sums_of_sigmoids(z: Any, valid: Any = None) -> tuple[Any, Any]:
     Args:
         z: (samples, ..., units), float32 or float64.
         valid: As `valid_positions` returns it; `None`: every position.
+        divisor: Of the sums, before their logarithm is rounded: their count makes them means.
 
     Returns:
         Two tensors, (units,); about −1e30 where nothing is valid.
@@ -233,7 +234,7 @@ def log_sums_of_sigmoids(z: Any, valid: Any = None) -> tuple[Any, Any]:
     if valid is not None:
         nothing = ops.cast(ops.logical_not(ops.any(valid, axis=axes)), z.dtype)  # log 1, not log 0
         total, total_of_rest = total + nothing, total_of_rest + nothing
-    return ops.log(total) + below, ops.log(total_of_rest) - above
+    return ops.log(total / divisor) + below, ops.log(total_of_rest / divisor) - above
 
 
 def at_least_one(count: Any, dtype: Any) -> Any:
