@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 from keras import ops
@@ -21,20 +22,45 @@ from keras_impl.term import ReadOnly, SparsityTerm, unit_axis
 from keras_impl.validation import number_between
 
 
-class PenaltyLayer(keras.layers.Layer):
-    """Passes its input through and adds `penalty(inputs, ...)` to the loss, divided by nothing.
+class KeepsLosses(keras.layers.Layer):
+    """A layer or a model that keeps its losses where Keras 3.15 loses some.
 
-    It also keeps its losses where Keras 3.15 loses some. In a stateless call, which is how JAX
-    trains, every sublayer clears its own earlier losses when it is called. Keras knows them by
-    `id`. So a layer that is used twice keeps the last loss only; and the id of a tensor that is
-    gone may come back as that of another layer's loss, which is then dropped.
+    In a stateless call, which is how JAX trains, every sublayer clears its own earlier losses when
+    it is called. Keras knows them by `id`. So a layer that is used twice keeps the last loss only;
+    and the id of a tensor that is gone may come back as that of another layer's loss, which is then
+    dropped.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Not an attribute that Keras tracks. What is traced in a stateless call ends with it.
+        object.__setattr__(self, "_losses_of_calls", WeakKeyDictionary())
+
+    def add_loss(self, loss: Any) -> None:
+        """Add a scalar tensor to the losses; see `keras.layers.Layer.add_loss`."""
+        super().add_loss(loss)
+        if in_stateless_scope():
+            losses = self._losses_of_calls.setdefault(get_stateless_scope(), [])
+            losses.extend(keras.tree.flatten(loss))
+
+    def _clear_losses(self) -> None:
+        """Clear the losses of earlier calls, not those of the stateless call that is under way."""
+        kept = []
+        if in_stateless_scope():
+            scope = get_stateless_scope()
+            losses = self._losses_of_calls.get(scope, [])
+            kept = [loss for loss in losses if any(loss is x for x in scope.losses)]
+        self._loss_ids.difference_update(id(loss) for loss in kept)
+        super()._clear_losses()
+        self._loss_ids.update(id(loss) for loss in kept)
+
+
+class PenaltyLayer(KeepsLosses):
+    """Passes its input through and adds `penalty(inputs, ...)` to the loss, divided by nothing."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.supports_masking = True
-        # Not a list that Keras tracks: what it holds are tensors of the current call.
-        object.__setattr__(self, "_losses_of_this_call", [])
 
     def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return the penalty of `inputs`, a scalar, without adding it to the losses."""
@@ -48,21 +74,8 @@ class PenaltyLayer(keras.layers.Layer):
             training: Whether state, such as a running average, moves.
             mask: Valid positions (see `means.valid_positions`).
         """
-        loss = self.penalty(inputs, training=training, mask=mask)
-        self.add_loss(loss)
-        self._losses_of_this_call.append(loss)
+        self.add_loss(self.penalty(inputs, training=training, mask=mask))
         return inputs
-
-    def _clear_losses(self) -> None:
-        """Clear the losses of earlier calls, not those of the stateless call that is under way."""
-        kept = []
-        if in_stateless_scope():
-            live = get_stateless_scope().losses
-            kept = [loss for loss in self._losses_of_this_call if any(loss is x for x in live)]
-        self._loss_ids.difference_update(id(loss) for loss in kept)
-        super()._clear_losses()
-        self._loss_ids.update(id(loss) for loss in kept)
-        self._losses_of_this_call[:] = kept
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return `input_shape`."""

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_impl.backends.custom_gradients import half_sum_of_squares
+from keras_impl.backends.keras_internals import mask_of
 from keras_impl.backends.replicas import share_of_loss
 from keras_impl.divergence import at_least_float32
 
@@ -74,7 +75,7 @@ class HalfSquaredError(keras.losses.Loss):
 
         Not Keras's own reduction, which on torch divides in float32 whatever the dtype.
         """
-        mask = getattr(y_pred, "_keras_mask", None)
+        mask = mask_of(y_pred)
         losses = self.call(
             ops.convert_to_tensor(y_true, dtype=self.dtype),
             ops.convert_to_tensor(y_pred, dtype=self.dtype),

@@ -11,6 +11,7 @@ import pytest
 from keras import ops
 
 from keras_impl import HalfSquaredError
+from keras_impl.backends.keras_internals import masked
 from tests.keras_impl.precision import as_numpy, computing_in
 
 SAMPLES, STEPS, FEATURES = 4, 3, 5
@@ -39,7 +40,7 @@ def loss_of(
 ) -> Any:
     output = ops.convert_to_tensor(h)
     if mask is not None:
-        output._keras_mask = ops.convert_to_tensor(mask)  # as Keras's layers hand it on
+        masked(output, ops.convert_to_tensor(mask))
     return kind(**arguments)(y, output, weights)
 
 
@@ -144,3 +145,20 @@ def test_no_samples_lose_nothing(reduction: str, axis: Any, dtype: str) -> None:
             y = np.ones(shape, dtype)
             assert float(loss(y, y)) == 0.0
             assert float(loss(y, y, np.ones((0,), dtype))) == 0.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_mask_of_a_model_counts(precision: str) -> None:
+    """As Keras's layers hand it on, while a step is traced."""
+    x = np.random.default_rng(0).uniform(size=(SAMPLES, STEPS, FEATURES)).astype(precision)
+    valid = MASKS["steps"]
+    x[~valid] = 0.0
+    with computing_in(precision):
+        model = keras.Sequential(
+            [keras.Input((STEPS, FEATURES)), keras.layers.Masking(), keras.layers.Dense(FEATURES)]
+        )
+        model.compile("sgd", loss=HalfSquaredError(axis=-1, dtype=precision))
+        found = model.evaluate(x, x, batch_size=SAMPLES, verbose=0)
+        expected = expected_loss(x, model.predict(x, verbose=0), -1, "mean", valid, None)
+        # Keras reports in float32; and computes the outputs twice, in sums of 5 terms.
+        assert abs(found - expected) <= 200 * 2.0**-24 * expected

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import reference
-from keras_impl import SparseAutoencoder, full_cost
+from keras_impl import HalfSquaredError, SparseAutoencoder, full_cost
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.backends.keras_internals import keras_loses_compiled_losses
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
@@ -564,3 +564,65 @@ def test_summary_lists_the_parameters_of_each_layer() -> None:
     for layer in model.layers:
         assert layer.name in "\n".join(lines)
     assert "Total params: 48" in "\n".join(lines)
+
+
+@pytest.mark.equation("EQ-FORWARD")
+def test_the_halves_are_float64_where_the_model_is() -> None:
+    """`keras.layers.Dense` is float32 then on torch."""
+    with computing_in("float64"):
+        model = SparseAutoencoder(3, tied=True, seed=0, dtype="float64")
+        model.build((None, 4))
+        passed = reference.forward(to_parameters(model), X)
+        code = model.encoder.predict(X.astype("float64"), verbose=0)
+        # As in `test_encode_and_decode_are_the_two_halves`.
+        assert np.max(np.abs(code - passed.activations[1])) <= 22 * 2.0**-53
+        whole = model.decoder.predict(code, verbose=0)
+        assert np.max(np.abs(whole - passed.output)) <= 44 * 2.0**-53
+
+
+@pytest.mark.equation("EQ-COST")
+def test_a_model_that_is_used_twice_counts_twice() -> None:
+    """Under JAX's `fit` Keras keeps the losses of a layer's last call only, and says nothing."""
+    model = SparseAutoencoder(3, rho=0.1, weight_decay=0.01, seed=0)
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    both = keras.Model(inputs, [model(x) for x in inputs])
+    both.compile(keras.optimizers.SGD(0.0), loss=[HalfSquaredError(), HalfSquaredError()])
+    parameters, arguments = to_parameters(model), oracle_arguments(model)
+    data = [X, X[::-1] * np.float32(0.5)]
+    found = both.fit(data, data, batch_size=6, shuffle=False, verbose=0).history["loss"][0]
+    costs = [reference.cost_and_gradient_with_bounds(parameters, x, **arguments).cost for x in data]
+    expected = sum(float(cost.total.value) for cost in costs)
+    expected -= float(costs[0].weight_decay.value)  # of one variable
+    slack = sum(float(cost.total.bound) for cost in costs) + 16 * 2.0**-24 * expected
+    assert abs(found - expected) <= slack
+
+
+@pytest.mark.equation("EQ-BOUND-DESCENT")
+def test_steps_in_one_call_and_accumulated_gradients_are_the_same_descent(backend: str) -> None:
+    for optimizer, steps_per_execution, steps in (
+        (keras.optimizers.SGD(0.25, gradient_accumulation_steps=2), 1, 2),
+        (keras.optimizers.SGD(0.25), 2, 4),
+    ):
+        if backend == "torch" and steps_per_execution > 1:
+            continue  # Keras refuses it there
+        model = SparseAutoencoder(3, rho=0.1, weight_decay=0.01, tied=True, seed=0)
+        model.build((None, 4))
+        start = to_parameters(model)
+        model.compile(optimizer, steps_per_execution=steps_per_execution)
+        model.fit(np.concatenate([X] * 4), batch_size=6, shuffle=False, verbose=0)
+        reached = reference.gradient_descent_with_bounds(
+            start, X, steps=steps, learning_rate=0.25, **oracle_arguments(model)
+        )
+        for variable, expected in zip(
+            [*model.kernels, *model.biases], [*reached.kernels, *reached.biases], strict=True
+        ):
+            check(variable.name, variable.value, expected)
+
+
+@pytest.mark.only_backends("jax")
+def test_no_tracer_outlives_its_trace() -> None:
+    import jax
+
+    model = still()
+    with jax.checking_leaks():
+        model.fit(X, verbose=0)
