@@ -225,7 +225,7 @@ def fit_lbfgs(
             watchers.callbacks.on_train_begin()
             result = minimize(
                 descent,
-                np.maximum(_packed(model.trainable_variables), lowest),
+                _packed(model.trainable_variables),  # which SciPy moves into the bounds
                 jac=True,
                 method="L-BFGS-B",
                 bounds=Bounds(lowest) if np.any(np.isfinite(lowest)) else None,

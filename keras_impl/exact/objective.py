@@ -193,8 +193,8 @@ class FullDataObjective:
             divisor = totals.sums.losses.divisor(reduction)
             scale = totals.samples / divisor if divisor else 0.0
             slopes = [
-                sums.slope(penalty, totals.samples)
-                for penalty, sums in zip(self.steps.penalties, totals.sums.penalties, strict=True)
+                sums.slope(term, totals.samples)
+                for term, sums in zip(self.steps.terms, totals.sums.penalties, strict=True)
             ]
         scale, slopes = keras.tree.map_structure(
             lambda array: ops.convert_to_tensor(array, dtype), (scale, slopes)
@@ -221,10 +221,10 @@ class FullDataObjective:
         losses = totals.sums.losses
         divisor = losses.divisor(self.steps.losses.reduction)
         sparsity, rho_hats = 0.0, []
-        for penalty, sums in zip(self.steps.penalties, totals.sums.penalties, strict=True):
-            rho_hats.append(sums.mean_activation(penalty))
-            if penalty.beta > 0.0:  # β = 0 switches the term off even where it is infinite
-                sparsity += penalty.beta * float(np.sum(sums.divergence(penalty)))
+        for term, sums in zip(self.steps.terms, totals.sums.penalties, strict=True):
+            rho_hats.append(sums.mean_activation(term))
+            if term.beta > 0.0:  # β = 0 switches the term off even where it is infinite
+                sparsity += term.beta * float(np.sum(sums.divergence(term)))
         return FullCost(
             float(losses.loss / divisor) if divisor else 0.0,
             float(as_float64(weight_decay)),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from keras_impl.backends.autodiff import compiled, has_gradients, value_and_gradients
-from keras_impl.divergence import kl_divergence
 from keras_impl.exact.chunks import Chunk
 from keras_impl.exact.sample_losses import SampleLosses
 from keras_impl.exact.sums import LossSums, PenaltySums, penalty_sums
 from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
-from keras_impl.means import kl_divergence_from_logits, mean_activation
-from keras_impl.models import ACTIVATIONS, SparseAutoencoder
+from keras_impl.models import SparseAutoencoder
 from keras_impl.recording import PenalisedOutput, penalised_outputs
 from keras_impl.regularizers import WeightDecay
+from keras_impl.term import SparsityTerm
 
 
 class ChunkSums(NamedTuple):
@@ -65,9 +65,10 @@ class Steps:
 
     def __init__(self, model: Any, penalties: list[Any]) -> None:
         self.model = model
-        self.penalties = penalties
+        # Each worker's own sums: they are added on the host.
+        self.terms = [replace(penalty.term, cross_replica=False) for penalty in penalties]
         self.losses = SampleLosses(model)
-        self.is_separable = all(penalty.beta == 0.0 for penalty in penalties)
+        self.is_separable = all(term.beta == 0.0 for term in self.terms)
         self._regularizers = [variable.regularizer for variable in model.trainable_variables]
         self.sums = compiled(self._sums)
         self.sums_and_gradient = compiled(self._sums_and_gradient)
@@ -118,9 +119,9 @@ class Steps:
             decay = ops.cast(self._weight_decay(tensors), reconstruction.dtype)
             sparsity = ops.zeros((), dtype=reconstruction.dtype)
             rho_hats = []
-            for output in outputs:
-                term, rho_hat = _penalty(output)
-                sparsity = sparsity + ops.cast(term, sparsity.dtype)
+            for term, output in zip(self.terms, outputs, strict=True):
+                penalty, rho_hat = _penalty(term, output)
+                sparsity = sparsity + ops.cast(penalty, sparsity.dtype)
                 rho_hats.append(rho_hat)
             total = reconstruction + decay + sparsity
             return total, Terms(reconstruction, decay, sparsity, tuple(rho_hats))
@@ -150,18 +151,14 @@ def _quotient(total: Any, divisor: Any) -> Any:
     return (1.0 - nothing) * total / (divisor + nothing)
 
 
-def _penalty(output: PenalisedOutput) -> tuple[Any, Any]:
+def _penalty(term: SparsityTerm, output: PenalisedOutput) -> tuple[Any, Any]:
     """The term of a chunk that is the whole set, and its ρ̂."""
-    penalty, mask = output.penalty, output.mask
-    activations = ops.sigmoid(output.tensor) if penalty.from_logits else output.tensor
-    rho_hat = mean_activation(activations, mask, symmetric=penalty.symmetric, otherwise=penalty.rho)
-    if penalty.beta == 0.0:
+    rho_hat = term.mean_activation(output.tensor, output.mask)
+    if term.beta == 0.0:  # off, also where it is infinite
         return ops.zeros_like(rho_hat[0]), rho_hat
-    if penalty.from_logits:
-        divergence = kl_divergence_from_logits(penalty.rho, output.tensor, mask)
-    else:
-        divergence = kl_divergence(penalty.rho, rho_hat, penalty.epsilon)
-    return penalty.beta * ops.sum(divergence), rho_hat
+    if term.from_logits:
+        return term.penalty(output.tensor, output.mask), rho_hat
+    return term.penalty_of_mean(rho_hat), rho_hat
 
 
 def steps_of(model: Any, chunk: Chunk) -> Steps:
@@ -229,11 +226,7 @@ def _state_of(model: Any, penalties: list[Any], regularizers: list[Any]) -> Any:
     """
     parts = [model, *penalties, *regularizers, getattr(model, "reconstruction_loss", None)]
     kinds = (SparseAutoencoder, KLSparsity, WeightDecay, HalfSquaredError)
-    if (
-        any(type(part) not in kinds for part in parts)
-        or {model.activation, model.output_activation} - {*ACTIVATIONS, None}
-        or "call" in vars(model)
-    ):
+    if any(type(part) not in kinds or "call" in vars(part) for part in parts):
         return None
     return (
         [(type(part), part.get_config()) for part in parts],

@@ -19,7 +19,13 @@ from keras_impl.divergence import (
     kl_divergence_and_slope,
     kl_divergence_of_logarithms,
 )
-from keras_impl.means import count_of, log_sums_of_sigmoids, sum_over_samples, valid_positions
+from keras_impl.means import (
+    count_of,
+    log_sums_of_sigmoids,
+    sum_over_samples,
+    valid_positions,
+)
+from keras_impl.term import SparsityTerm
 
 Array = NDArray[np.float64]
 
@@ -85,25 +91,25 @@ class ActivationSums(NamedTuple):
         """Add those of the other worker processes."""
         return ActivationSums(sum_over_workers(self.total), sum_over_workers(np.array(self.count)))
 
-    def mean_activation(self, penalty: Any) -> Array:
+    def mean_activation(self, term: SparsityTerm) -> Array:
         """EQ-RHO-HAT of the whole set; ρ where a mask leaves nothing."""
         rho_hat = self.total / np.maximum(self.count, 1.0)
-        if penalty.symmetric:
+        if term.symmetric:
             rho_hat = 0.5 + 0.5 * rho_hat
-        return np.where(self.count > 0.0, rho_hat, penalty.rho)
+        return np.where(self.count > 0.0, rho_hat, term.rho)
 
-    def divergence(self, penalty: Any) -> Array:
+    def divergence(self, term: SparsityTerm) -> Array:
         """EQ-KL-EXTENSION of each unit; 0 where a mask leaves nothing."""
-        rho_hat = self.mean_activation(penalty)
-        return kl_divergence_and_slope(penalty.rho, rho_hat, penalty.epsilon)[0]
+        rho_hat = self.mean_activation(term)
+        return kl_divergence_and_slope(term.rho, rho_hat, term.epsilon)[0]
 
-    def slope(self, penalty: Any, samples: int) -> ActivationSlope:
+    def slope(self, term: SparsityTerm, samples: int) -> ActivationSlope:
         """Return the derivative of `samples` times βΣKL by the sums."""
-        if penalty.beta == 0.0:  # the term is off, also where the slope is infinite
+        if term.beta == 0.0:  # the term is off, also where the slope is infinite
             return ActivationSlope(np.zeros_like(self.total))
-        rho_hat = self.mean_activation(penalty)
-        _, slope = kl_divergence_and_slope(penalty.rho, rho_hat, penalty.epsilon)
-        factor = penalty.beta / 2.0 if penalty.symmetric else penalty.beta
+        rho_hat = self.mean_activation(term)
+        _, slope = kl_divergence_and_slope(term.rho, rho_hat, term.epsilon)
+        factor = term.beta / 2.0 if term.symmetric else term.beta
         return ActivationSlope(factor * slope * samples / np.maximum(self.count, 1.0))
 
 
@@ -162,52 +168,50 @@ class LogitSums(NamedTuple):
             sum_over_workers(np.array(self.count)),
         )
 
-    def mean_activation(self, penalty: Any) -> Array:
+    def mean_activation(self, term: SparsityTerm) -> Array:
         """EQ-RHO-HAT of the whole set; ρ where a mask leaves nothing."""
         rho_hat = np.exp(self.log_ones - np.log(np.maximum(self.count, 1.0)))
-        return np.where(self.count > 0.0, rho_hat, penalty.rho)
+        return np.where(self.count > 0.0, rho_hat, term.rho)
 
-    def divergence(self, penalty: Any) -> Array:
+    def divergence(self, term: SparsityTerm) -> Array:
         """EQ-KL-LOGITS of each unit; 0 where a mask leaves nothing."""
         log_count = np.log(np.maximum(self.count, 1.0))
         divergence = kl_divergence_of_logarithms(
-            penalty.rho, self.log_ones - log_count, self.log_zeros - log_count
+            term.rho, self.log_ones - log_count, self.log_zeros - log_count
         )
         return np.where(self.count > 0.0, divergence, 0.0)
 
-    def slope(self, penalty: Any, samples: int) -> LogitSlope:
+    def slope(self, term: SparsityTerm, samples: int) -> LogitSlope:
         """Return the derivative of `samples` times βΣKL by the sums."""
-        scale = np.where(self.count > 0.0, samples * penalty.beta, 0.0)
-        return LogitSlope(
-            self.log_ones, self.log_zeros, scale * penalty.rho, scale * (1.0 - penalty.rho)
-        )
+        scale = np.where(self.count > 0.0, samples * term.beta, 0.0)
+        return LogitSlope(self.log_ones, self.log_zeros, scale * term.rho, scale * (1.0 - term.rho))
 
 
 PenaltySums = ActivationSums | LogitSums
 
 
-def penalty_sums(penalty: Any, tensor: Any, mask: Any, valid: Any) -> PenaltySums:
+def penalty_sums(term: SparsityTerm, x: Any, mask: Any, valid: Any) -> PenaltySums:
     """Return the sums of one chunk, on the device.
 
     Args:
-        penalty: What says whether the tensor holds logits.
-        tensor: Activations or logits, (rows, ..., units).
-        mask: Valid positions, as `means.valid_positions` takes them; or `None`.
+        term: What says whether `x` holds logits.
+        x: Activations or logits, (rows, ..., units).
+        mask: Valid positions, as for `means.valid_positions`; or `None`.
         valid: (rows,), 0 for a row that only fills the chunk up.
 
     Raises:
-        ValueError: If the tensor has not a row for each row of the chunk, or the mask does not fit.
+        ValueError: If `x` has not a row for each row of the chunk, or the mask does not fit.
     """
-    a = at_least_float32(tensor)
-    if tuple(a.shape[:1]) != tuple(valid.shape):
+    x = at_least_float32(x)
+    if tuple(x.shape[:1]) != tuple(valid.shape):
         raise ValueError(
             "The first axis of a penalised output must count the samples. Received an output of "
-            f"shape {tuple(a.shape)} for {valid.shape[0]} samples."
+            f"shape {tuple(x.shape)} for {valid.shape[0]} samples."
         )
-    positions = valid_positions(valid, a)
+    positions = valid_positions(valid, x)
     if mask is not None:
-        positions = ops.logical_and(positions, valid_positions(mask, a))
-    count = count_of(a, positions)
-    if penalty.from_logits:
-        return LogitSums(*log_sums_of_sigmoids(a, positions), count)
-    return ActivationSums(sum_over_samples(a, positions), count)
+        positions = ops.logical_and(positions, valid_positions(mask, x))
+    count = count_of(x, positions)
+    if term.from_logits:
+        return LogitSums(*log_sums_of_sigmoids(x, positions), count)
+    return ActivationSums(sum_over_samples(x, positions), count)
