@@ -349,7 +349,7 @@ MUTANTS = (
         E,
         "(sum_over_samples(s, valid) for s in scaled_sigmoids(z, shift))",
         "(sum_over_samples(s) for s in scaled_sigmoids(z, shift))",
-        (PENALTY,),
+        (PENALTY, TRAINING),
     ),
     Mutant(
         "logits: saturated units not moved up",
