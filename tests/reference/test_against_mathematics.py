@@ -15,7 +15,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import reference
@@ -119,6 +119,46 @@ def test_activations(z: float) -> None:
     with mpmath.workdps(700):
         expected = 1 - mpmath.tanh(z) ** 2
     inside(reference.activations.tanh_derivative(z), +expected, slope)
+
+
+@pytest.mark.equation("EQ-SIGMOID-DERIVATIVE", "EQ-TANH-DERIVATIVE", "EQ-LOG-SIGMOID")
+@given(st.floats(-340.0, 340.0))
+@example(40.0)
+@example(-40.0)
+def test_derivatives_keep_their_digits_where_units_saturate(z: float) -> None:
+    """Relative to themselves, down to 1e-295: f(1 − f) would be 0 from z = 37 on."""
+    with mpmath.workdps(350):
+        slope, tanh_slope = mp_sigmoid(z) * mp_sigmoid(-z), 1 - mpmath.tanh(z) ** 2
+    for actual, expected in (
+        (reference.activations.sigmoid_derivative(z), slope),
+        (reference.activations.tanh_derivative(z), tanh_slope),
+        (reference.log_sigmoid(z), mp_logs(z)[0]),
+        (reference.sigmoid(z), mp_sigmoid(z)),
+    ):
+        assert float(actual) != 0.0
+        # An exponential (its argument is exact) and at most four operations, twice.
+        assert abs(mpmath.mpf(float(actual)) - expected) <= 12 * 2.0**-53 * abs(expected)
+
+
+@pytest.mark.equation("EQ-KL-EXTENSION", "EQ-KL-EXTENSION-DERIVATIVE")
+@pytest.mark.parametrize("epsilon", [2.0**-1022, 1e-300, 1e-20, 2.0**-53, 1e-16, 1e-9])
+@pytest.mark.parametrize("rho", [0.05, 0.5])
+def test_extension_is_finite_for_every_epsilon(epsilon: float, rho: float) -> None:
+    """Also where 1 − ε is 1 in float64; at its edges it is the divergence itself."""
+    edge = reference.divergence.upper_edge(epsilon)
+    assert edge < 1.0
+    assert abs(edge - (1.0 - epsilon)) <= 2.0**-53
+    means = [-2.0, 0.0, epsilon, 0.5, edge, 1.0, 3.0]
+    values = reference.extended_kl_divergence(rho, means, epsilon)
+    slopes = reference.extended_kl_divergence_derivative(rho, means, epsilon)
+    assert np.all(np.isfinite(values))
+    assert np.all(np.isfinite(slopes))
+    assert values[[2, 4]].tolist() == reference.kl_divergence(rho, [epsilon, edge]).tolist()
+    assert np.all(np.diff(values[:3]) < 0.0)
+    assert np.all(np.diff(values[4:]) > 0.0)
+    assert slopes[0] == slopes[2] < 0.0 < slopes[4] == slopes[6]
+    # The slope at the smallest ε of all overflows; its tangent at the edge is still nothing.
+    assert np.isfinite(reference.extended_kl_divergence(0.5, 5e-324, 5e-324))
 
 
 @pytest.mark.equation("EQ-RELU", "EQ-RELU-DERIVATIVE", "EQ-LINEAR", "EQ-LINEAR-DERIVATIVE")

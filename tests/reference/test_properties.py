@@ -182,6 +182,21 @@ def test_chunked_mean_is_the_whole_mean(chunks: list[np.ndarray]) -> None:
     assert np.all(np.abs(difference) <= bound)
 
 
+@pytest.mark.equation("EQ-RHO-HAT-CHUNKS")
+@pytest.mark.parametrize("rank", [2, 3, 4, 5])
+def test_chunks_of_images_and_sequences(rank: int) -> None:
+    """Every axis but the last counts samples, in the sum and in the count."""
+    shape = (2, 3, 4, 5)[: rank - 1]
+    chunks = [np.random.default_rng(size).uniform(size=(size, *shape[1:], 3)) for size in (2, 1, 4)]
+    flat = np.concatenate([chunk.reshape(-1, 3) for chunk in chunks])
+    difference = reference.mean_activation_of_chunks(chunks) - reference.mean_activation(flat)
+    assert np.all(np.abs(difference) <= 2.0 * FLOAT64.mean_over_samples(exact(flat)).bound)
+    # Of any rank beside each other, and from an iterator.
+    mixed = reference.mean_activation_of_chunks(iter([chunks[0], flat[len(flat) // 2 :]]))
+    both = np.concatenate([chunks[0].reshape(-1, 3), flat[len(flat) // 2 :]])
+    assert np.allclose(mixed, reference.mean_activation(both), rtol=1e-14, atol=0.0)
+
+
 @pytest.mark.equation("EQ-RHO-HAT")
 def test_mean_activation_of_images_sequences_and_masks() -> None:
     a = np.random.default_rng(0).uniform(size=(2, 3, 4, 5))
@@ -245,6 +260,16 @@ def test_no_input_of_norm_one_excites_a_unit_more(kernel: np.ndarray) -> None:
     others = np.random.default_rng(0).normal(size=(200, 4))
     others /= np.sqrt(np.sum(others**2, axis=1, keepdims=True))
     assert np.all(others @ kernel <= best * (1 + 16 * 2.0**-53))
+
+
+@pytest.mark.equation("EQ-FEATURE", "EQ-ORTHOGONAL")
+@pytest.mark.parametrize("scale", [2.0**-600, 2.0**600, 2.0**1000])
+def test_lengths_neither_overflow_nor_vanish(scale: float) -> None:
+    kernel = np.array([[3.0, 1.0], [4.0, -2.0]])
+    features = reference.maximally_exciting_inputs(kernel)
+    assert np.array_equal(reference.maximally_exciting_inputs(kernel * scale), features)
+    if scale > 1.0:
+        assert reference.orthogonal(kernel * scale) == reference.orthogonal(kernel)
 
 
 @pytest.mark.equation("EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE")

@@ -7,6 +7,7 @@ one, strictly one after the other.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,34 @@ def test_usage_counts_what_no_bound_decides() -> None:
     assert reference.usage([1.0 + 2.0**-52], exactly).worst == np.inf
     assert reference.usage([np.nan], Bounded(np.array([1.0]), np.array([0.5]))).worst == np.inf
     assert reference.usage([np.inf], Bounded(np.array([1.0]), np.array([0.5]))).worst == np.inf
+    nothing = reference.usage([], Bounded(np.array([]), np.array([])))
+    assert (nothing.worst, nothing.undecidable, nothing.elements) == (0.0, 0.0, 0)
+
+
+@pytest.mark.equation("EQ-BOUND-USAGE")
+def test_the_worst_usage_does_not_depend_on_the_order() -> None:
+    """NaN from anywhere: of the result, of the oracle, of the bound. The worst is never NaN."""
+    cases = [
+        (1.0, 1.0, 0.5),
+        (1.25, 1.0, 0.5),
+        (np.nan, 1.0, 0.5),
+        (1.0, np.nan, 0.5),
+        (np.nan, 1.0, np.inf),
+        (1.0, 1.0, np.nan),
+        (np.nan, np.nan, np.nan),
+        (np.inf, np.inf, np.inf),
+        (-np.inf, 1.0, 0.0),
+        (np.nan, 1.0, 0.0),
+    ]
+    alone = {case: reference.usage([case[0]], Bounded([case[1]], [case[2]])) for case in cases}
+    for case, used in alone.items():
+        assert not np.isnan(used.worst), case
+        assert used.undecidable >= float(not np.isfinite(case[2])), case
+    for first, second, third in itertools.permutations(cases, 3):
+        actual, value, bound = zip(first, second, third, strict=True)
+        used = reference.usage(actual, Bounded(value, bound))
+        worst = max(alone[case].worst for case in (first, second, third))
+        assert used.worst == worst, (first, second, third)
 
 
 def test_precisions_know_their_numbers() -> None:

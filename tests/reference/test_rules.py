@@ -740,7 +740,7 @@ def test_log_means_in_sequence(name: str) -> None:
 
 
 @pytest.mark.equation("EQ-BOUND-LOG-MEAN", "EQ-BOUND-KL-LOGITS")
-@pytest.mark.parametrize("error", [2.0**-10, 0.125, 2.0])
+@pytest.mark.parametrize("error", [2.0**-10, 0.125, 2.0, 50.0])
 @pytest.mark.parametrize("name", ["bfloat16", "float32", "float64"])
 def test_logits_at_the_ends_of_their_bounds(name: str, error: float) -> None:
     arithmetic = Arithmetic(name)
@@ -765,15 +765,17 @@ def test_logits_at_the_ends_of_their_bounds(name: str, error: float) -> None:
         }
         for quantity, (actual, expected) in found.items():
             distance = np.abs(actual - expected.value)
-            assert np.all(distance <= expected.bound), quantity
+            assert np.all(distance <= expected.bound * (1.0 + 2.0**-50)), quantity
             errors[quantity] = np.maximum(errors.get(quantity, 0.0), distance)
-    # First-order rules: e^E − 1 for E, and rules for products that do not see what cancels.
+    # All logits at one end: nothing is given away. Rules for products do not see what cancels.
+    if name != "bfloat16":
+        assert np.all(log_mean.bound <= 1.3 * errors["mean"])
     if name != "bfloat16" and error < 1.0:
-        assert np.all(log_mean.bound <= 1.2 * errors["mean"])
         assert np.all(shares.bound <= 3.0 * errors["shares"])
         assert np.all(value.bound <= 6.0 * errors["value"])
         assert np.all(gradient.bound <= 7.0 * errors["gradient"])
-    assert np.all(shares.bound <= 1.0)
+    assert np.all(shares.bound <= 1.001)
+    assert np.all(log_mean.bound <= 1.1 * error + 0.9)
     unknown = bounded(z, np.where(z == 5.0, np.inf, 0.0))
     log_mean, shares = arithmetic.log_mean_sigmoid(unknown)
     value, gradient = arithmetic.kl_divergence_from_logits(0.25, unknown)
