@@ -209,9 +209,13 @@ class Draw:
         return min(max(value, 0.0), 1.0)
 
     def edge(self, rho: float) -> float:
-        """Any ε > 0."""
-        exponent = self.one_of(lambda: -6.0, lambda: self.g.uniform(-16, -1), lambda: -300.0)
-        return min(10.0**exponent, rho, 1.0 - rho)
+        """Any ε for which 1 − ε is a float64 number too, as the oracle has it (see FINDINGS).
+
+        0 where ρ is too near 0 for one.
+        """
+        exponent = self.one_of(lambda: -20, lambda: self.g.integers(-52, -3), lambda: -52)
+        epsilon = 2.0 ** min(exponent, math.floor(math.log2(min(rho, 1.0 - rho))))
+        return epsilon if epsilon >= U else 0.0
 
     def samples(self) -> int:
         """How many: a few, or in one case of a hundred very many."""
@@ -285,7 +289,8 @@ class Draw:
             x = x * 10.0 ** g.uniform(-320, -10)
         elif kind == 2:
             x = x * 10.0 ** g.uniform(1, 3)
-        rho = self.target()
+        # Only a sigmoid stays where the exact divergence is defined; there is an ε for such a ρ.
+        rho = min(max(self.target(), 2.0**-50), 1.0 - 2.0**-50)
         activation = str(g.choice(["sigmoid", "sigmoid", "tanh", "relu", "linear"]))
         of_output = [None, "sigmoid", "tanh", "linear", "relu"]
         return (
@@ -400,18 +405,19 @@ def of_divergences(draw: Draw) -> Iterator[Quantity]:
         "EQ-KL-DERIVATIVE", reference.kl_divergence_derivative, slope, rho, rho_hat
     )
     epsilon = draw.edge(rho)
-    beyond = g.uniform(-3.0, 3.0, size=2)
-    rho_hat = np.concatenate([rho_hat, beyond, [epsilon, 1.0 - epsilon]])
-    value = FLOAT64.kl_divergence(rho, exact(rho_hat), epsilon)
-    slope = FLOAT64.kl_derivative(rho, exact(rho_hat), epsilon)
-    extended = (rho, rho_hat, epsilon)
-    yield from quantities("EQ-KL-EXTENSION", reference.extended_kl_divergence, value, *extended)
-    yield from quantities(
-        "EQ-KL-EXTENSION-DERIVATIVE",
-        reference.extended_kl_divergence_derivative,
-        slope,
-        *extended,
-    )
+    if epsilon > 0.0:
+        ends = [epsilon, 1.0 - epsilon]
+        rho_hat = np.concatenate([rho_hat, g.uniform(-3.0, 3.0, size=2), ends])
+        value = FLOAT64.kl_divergence(rho, exact(rho_hat), epsilon)
+        slope = FLOAT64.kl_derivative(rho, exact(rho_hat), epsilon)
+        extended = (rho, rho_hat, epsilon)
+        yield from quantities("EQ-KL-EXTENSION", reference.extended_kl_divergence, value, *extended)
+        yield from quantities(
+            "EQ-KL-EXTENSION-DERIVATIVE",
+            reference.extended_kl_divergence_derivative,
+            slope,
+            *extended,
+        )
     m = int(g.choice([1, 2, 5]))
     z = np.array([[draw.logit() for _ in range(2)] for _ in range(m)])
     value, gradient = FLOAT64.kl_divergence_from_logits(rho, exact(z))
@@ -779,106 +785,41 @@ def first(label: str, oracle: Callable[..., Any], bounds: Bounds, *arguments: An
         return next(quantities(label, oracle, bounds, *arguments))
 
 
-def masked_and_dead() -> Quantity:
-    a, named = np.array([[0.0], [1.0]]), {"mask": np.array([True, False])}
-    named |= {"epsilon": 0.0, "symmetric": False}
-    with np.errstate(all="ignore"):
-        _, bound = reference.kl_sparsity_with_bounds(a, 0.5, 1.0, precision="float64", **named)
-        value = reference.kl_sparsity_gradient(a, 0.5, 1.0, **named)
-    truth = certified.certify(every_slope, a, 0.5, 1.0, **named)
-    return Quantity("EQ-SPARSITY-SLOPE", " of every element", value, truth, bound, (a, named))
-
-
 def rounded_edge() -> Quantity:
-    rho, epsilon = 0.5, 4.25 * U
-    rho_hat = np.array([1.0 - epsilon])
+    rho, rho_hat, epsilon = 0.05, np.array([1.5]), 1e-6
     bound = FLOAT64.kl_divergence(rho, exact(rho_hat), epsilon)
     return first("EQ-KL-EXTENSION", reference.extended_kl_divergence, bound, rho, rho_hat, epsilon)
 
 
-def orthogonal_of(w: Array, *, gradient: bool) -> Quantity:
-    with np.errstate(all="ignore"):
-        bounds = reference.orthogonal_with_bounds(w, 0.01, "rows", precision="float64")
-    label, oracle = (
-        ("EQ-ORTHOGONAL-GRADIENT", reference.orthogonal_gradient)
-        if gradient
-        else ("EQ-ORTHOGONAL", reference.orthogonal)
-    )
-    return first(label, oracle, bounds[gradient], w, 0.01, "rows")
-
-
-def feature_of(w: Array) -> Quantity:
-    return first(
-        "EQ-FEATURE", reference.maximally_exciting_inputs, lambda f: Bounded(f, 9 * U * abs(f)), w
-    )
-
-
-def saturated_network() -> Quantity:
-    parameters = reference.Parameters([[[1.0]], [[1.0]]], [[0.0], [0.0]])
-    named = {"rho": 0.5, "beta": 1.0, "weight_decay": 0.0, "y": [[0.0]]}
-    with np.errstate(all="ignore"):
-        return next(
-            quantities("EQ-GRADIENT", reference.backpropagate, {}, parameters, [[40.0]], **named)
-        )
+def length_at_the_constant() -> Quantity:
+    w = np.array([[6e-8, 8e-8], [1.0, 0.0]])
+    _, gradient = reference.orthogonal_with_bounds(w, 0.01, "rows", precision="float64")
+    return first("EQ-ORTHOGONAL-GRADIENT", reference.orthogonal_gradient, gradient, w, 0.01, "rows")
 
 
 def has_length_at_the_constant(quantity: Quantity) -> bool:
     (w, _, mode), _ = quantity.inputs
-    lengths = np.linalg.norm(w if mode == "rows" else w.T, axis=1)
+    lengths = reference.network.norms(w if mode == "rows" else w.T, axis=1)
     return bool(np.any(np.abs(lengths - 1e-7) < 1e-7 * 8 * U))
-
-
-def is_huge(quantity: Quantity) -> bool:
-    return bool(np.max(np.abs(quantity.inputs[0][0])) > 1e153)
 
 
 FINDINGS = (
     Finding(
-        ("EQ-SPARSITY-SLOPE of every element",),
-        "`kl_sparsity_gradient` is NaN, not 0, where a position is masked and the slope of the "
-        "unit is infinite (a dead or saturated unit with ε = 0): 0 · ∞.",
-        masked_and_dead,
-        lambda q: bool(np.any(np.isnan(q.value))) and q.inputs[3]["mask"] is not None,
-    ),
-    Finding(
         ("EQ-KL-EXTENSION",),
-        "The oracle's upper edge is the float64 number nearest to 1 − ε. Where ρ̂ is that number "
-        "and ε is so small that 2⁻⁵³/ε is felt (10⁻¹⁰ and below), the bound does not count the "
-        "rounding of the edge.",
+        "The oracle's upper edge is the float64 number nearest to 1 − ε, and the formula's is "
+        "1 − ε. Beyond it the two differ by 2⁻⁵⁴/ε relative (2.9 · 10⁻¹¹ for ε = 10⁻⁶), 10⁵ times "
+        "the bound: an implementation that keeps 1 − r = ε is outside. So with EQ-SPARSITY, "
+        "EQ-COST and EQ-GRADIENT where a unit is beyond. The survey takes for ε powers of 2, of "
+        "which 1 − ε is a float64 number.",
         rounded_edge,
-        lambda q: q.inputs[0][2] < 1e-8 and bool(np.any(q.inputs[0][1] == 1 - q.inputs[0][2])),
+        lambda quantity: False,
     ),
     Finding(
         ("EQ-ORTHOGONAL-GRADIENT",),
         "The gradient jumps where a vector has the length 10⁻⁷; the bound does not count that a "
-        "rounded length may lie on the other side.",
-        lambda: orthogonal_of(np.array([[6e-8, 8e-8], [1.0, 0.0]]), gradient=True),
+        "rounded length may lie on the other side: [6e-8, 8e-8] beside [1, 0].",
+        length_at_the_constant,
         has_length_at_the_constant,
-    ),
-    Finding(
-        ("EQ-ORTHOGONAL", "EQ-ORTHOGONAL-GRADIENT"),
-        "Weights beyond 10¹⁵⁴: the squares overflow, the value is 0, and so is its bound.",
-        lambda: orthogonal_of(np.full((2, 1), 1e160), gradient=False),
-        is_huge,
-    ),
-    Finding(
-        ("EQ-FEATURE",),
-        "Weights beyond 10¹⁵⁴: the squares overflow, and the input is 0 in place of one of norm 1.",
-        lambda: feature_of(np.array([[1e160]])),
-        is_huge,
-    ),
-    Finding(
-        ("EQ-FEATURE",),
-        "Weights below 10⁻¹⁶²: the squares underflow, and a unit is refused: it has no weights.",
-        lambda: feature_of(np.array([[1e-170]])),
-        lambda q: False,
-    ),
-    Finding(
-        ("EQ-GRADIENT", "EQ-BOUND-DESCENT"),
-        "Where ρ̂ rounds to 0 or 1 and ε = 0 the gradient is not finite, and `backpropagate` says "
-        "that `kernels[0]`, or `rho_hat`, is wrong: arguments that nobody gave.",
-        saturated_network,
-        lambda q: False,
     ),
 )
 
@@ -1385,7 +1326,7 @@ def test_inputs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         ("kl 0.05 0.2 --sizes 1 2 1", "kl has no network: --sizes has no meaning."),
         ("cost --rho 0.1 --beta 1 --weight-decay 0", "(--sizes and --seed, or --inputs)"),
         ("cost --sizes 4 2 4 --beta 1 --weight-decay 0", "cost needs rho."),
-        ("cost --sizes 4 0 4 --rho .1 --beta 1 --weight-decay 0", "`sizes` must hold"),
+        ("cost --sizes 4 0 4 --rho .1 --beta 1 --weight-decay 0", "`sizes` must "),
         ("cost --sizes 4 2 4 --rho .1 --beta -1 --weight-decay 0", "`beta` must lie in"),
         ("cost --sizes 4 2 4 --samples 0 --rho .1 --beta 1 --weight-decay 0", "`x` must have"),
         ("cost --inputs nowhere.json", "nowhere.json cannot be read: "),
