@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -20,42 +21,52 @@ from tests.keras_impl.combinations.cells import (
 )
 from tests.keras_impl.combinations.options import ARGUMENTS, OPTIONS
 from tests.keras_impl.combinations.page import PAGE, page, statuses_of_page
-from tests.keras_impl.combinations.subjects import SUBJECTS, Subject
+from tests.keras_impl.combinations.subjects import JOINED, SUBJECTS, Subject, together
 
-# Cells of many seconds are run where the page is written.
-HERE = [
-    pytest.param(option, subject, id=f"{option.name}-{subject.name}")
-    for option in OPTIONS
-    for subject in SUBJECTS
-    if os.environ.get("KERAS_BACKEND") not in option.slow
-]
+BACKEND = os.environ.get("KERAS_BACKEND", "")
+ON_THE_PAGE = statuses_of_page(PAGE.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="session")
-def on_the_page() -> dict[tuple[str, str, str], str]:
-    return statuses_of_page(PAGE.read_text(encoding="utf-8"))
+def cells_here() -> Iterator[Any]:
+    """Every cell of this backend, but for those of many seconds, which the page alone runs.
+
+    On JAX and TensorFlow, where a cell takes a tenth of a second, the objects that are right by
+    themselves stand in one network.
+    """
+    for option in OPTIONS:
+        if BACKEND in option.slow:
+            continue
+        joined = [
+            subject
+            for subject in SUBJECTS
+            if BACKEND != "torch"
+            and subject.name in JOINED
+            and ON_THE_PAGE.get((option.name, subject.name, BACKEND)) == "right"
+            and (option.name, subject.name) not in PENDING
+        ]
+        groups = [(subject,) for subject in SUBJECTS if subject not in joined]
+        for group in [tuple(joined), *groups] if joined else groups:
+            names = " + ".join(subject.name for subject in group)
+            yield pytest.param(option, group, id=f"{option.name}-{names}")
 
 
-@pytest.mark.parametrize(("option", "subject"), HERE)
+@pytest.mark.parametrize(("option", "group"), cells_here())
 def test_a_cell_is_what_the_page_says(
-    option: Option,
-    subject: Subject,
-    backend: str,
-    on_the_page: dict[tuple[str, str, str], str],
+    option: Option, group: tuple[Subject, ...], backend: str
 ) -> None:
+    subject = group[0] if len(group) == 1 else together(group)
     eagerly = backend != "torch" and backend not in option.compiled
     found = outcome_of(option, subject, eagerly=eagerly)
     if found.status == "WRONG" and (option.name, subject.name) in PENDING:
         pytest.xfail(f"{PENDING[option.name, subject.name][1]}: {found.note}")
     assert found.status != "WRONG", found.note
-    assert found.status == on_the_page[option.name, subject.name, backend], found.note
+    for subject in group:
+        assert found.status == ON_THE_PAGE[option.name, subject.name, backend], found.note
 
 
-def test_the_page_has_every_cell_and_no_other(
-    on_the_page: dict[tuple[str, str, str], str],
-) -> None:
+def test_the_page_has_every_cell_and_no_other() -> None:
     cells = {(option.name, subject.name) for option in OPTIONS for subject in SUBJECTS}
-    assert {(option, name) for option, name, _ in on_the_page} == cells
+    assert {(option, name) for option, name, _ in ON_THE_PAGE} == cells
 
 
 def test_every_argument_of_fit_and_compile_has_an_option() -> None:

@@ -25,6 +25,9 @@ from keras_impl import (
 
 testing = pytest.importorskip("keras.src.testing", reason="Keras's harness needs absl")
 
+# Keras's: of its generators, of a model that is one penalty, of arrays of torch.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 SPARSITY = {"rho": 0.2, "beta": 0.5, "cross_replica": False}
 LAYERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "activations": (

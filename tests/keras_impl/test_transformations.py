@@ -114,6 +114,11 @@ def running_average() -> Function:
     return function
 
 
+def layer_of_a_model() -> Function:
+    model = keras.Sequential([keras.Input((UNITS,), dtype="float64"), KLSparsity(RHO, BETA)])
+    return lambda x: sum(model.stateless_call([], [], x, return_losses=True)[2])
+
+
 def half_squares() -> Function:
     loss = HalfSquaredError(dtype="float64")
     targets = ops.convert_to_tensor(TARGETS)
@@ -127,6 +132,9 @@ def regularizer(**form: bool) -> Callable[[], Function]:
 FORMS = {
     "activations": Form(
         regularizer(), generator.uniform(0.1, 0.9, size=(ROWS, UNITS)), of_activations
+    ),
+    "layer of a model": Form(
+        layer_of_a_model, generator.uniform(0.1, 0.9, size=(ROWS, UNITS)), of_activations
     ),
     "symmetric": Form(
         regularizer(symmetric=True),
@@ -220,22 +228,33 @@ def of_jax() -> list[Transformation]:
         with jax.checking_leaks():
             return jax.jit(jax.grad(f))(x)
 
+    def scanned(f: Function, x: Any) -> Any:
+        return jax.lax.scan(lambda carry, row: (carry, f(row)), 0, x[None])[1][0]
+
+    jit = jax.jit  # each operation by itself would be compiled by itself
     return [
-        ("jit", value, lambda f, x, v: jax.jit(f)(x)),
-        ("grad", gradient, lambda f, x, v: jax.grad(f)(x)),
-        ("jit of grad", gradient, lambda f, x, v: jax.jit(jax.grad(f))(x)),
-        ("value_and_grad", gradient, lambda f, x, v: jax.value_and_grad(f)(x)[1]),
-        ("vmap", batch(value), lambda f, x, v: jax.vmap(f)(both(x))),
-        ("vmap of grad", batch(gradient), lambda f, x, v: jax.vmap(jax.grad(f))(both(x))),
-        ("jvp", directional, lambda f, x, v: jax.jvp(f, (x,), (v,))[1]),
-        ("jacfwd", gradient, lambda f, x, v: jax.jacfwd(f)(x)),
-        ("linearize", directional, lambda f, x, v: jax.linearize(f, x)[1](v)),
-        ("hessian", hessian, lambda f, x, v: jax.jit(jax.hessian(f))(x)),
-        ("jacrev of jacrev", hessian, lambda f, x, v: jax.jit(jax.jacrev(jax.jacrev(f)))(x)),
-        ("jvp of grad", product, lambda f, x, v: jax.jvp(jax.grad(f), (x,), (v,))[1]),
-        ("checkpoint", gradient, lambda f, x, v: jax.grad(jax.checkpoint(f))(x)),
+        ("grad, eager", gradient, lambda f, x, v: jax.grad(f)(x)),
+        ("jit", value, lambda f, x, v: jit(f)(x)),
+        ("value_and_grad", gradient, lambda f, x, v: jit(jax.value_and_grad(f))(x)[1]),
+        ("vmap", batch(value), lambda f, x, v: jit(jax.vmap(f))(both(x))),
+        ("vmap of grad", batch(gradient), lambda f, x, v: jit(jax.vmap(jax.grad(f)))(both(x))),
+        ("jvp", directional, lambda f, x, v: jit(lambda x, v: jax.jvp(f, (x,), (v,))[1])(x, v)),
+        ("jacfwd", gradient, lambda f, x, v: jit(jax.jacfwd(f))(x)),
+        (
+            "linearize",
+            directional,
+            lambda f, x, v: jit(lambda x, v: jax.linearize(f, x)[1](v))(x, v),
+        ),
+        ("hessian", hessian, lambda f, x, v: jit(jax.hessian(f))(x)),
+        ("jacrev of jacrev", hessian, lambda f, x, v: jit(jax.jacrev(jax.jacrev(f)))(x)),
+        (
+            "jvp of grad",
+            product,
+            lambda f, x, v: jit(lambda x, v: jax.jvp(jax.grad(f), (x,), (v,))[1])(x, v),
+        ),
+        ("checkpoint", gradient, lambda f, x, v: jit(jax.grad(jax.checkpoint(f)))(x)),
         ("checking_leaks", gradient, without_leaks),
-        ("scan", value, lambda f, x, v: jax.lax.scan(lambda c, t: (c, f(t)), 0, x[None])[1][0]),
+        ("scan", value, lambda f, x, v: scanned(f, x)),
     ]
 
 
@@ -380,13 +399,28 @@ def transformations() -> list[Transformation]:
     return makers[BACKEND]() if BACKEND in makers else []
 
 
+def pending(name: str, form: Form) -> str:
+    """Why a transformation fails until a branch is in; empty: it must not."""
+    if name.startswith(("func.", "forward_ad")):
+        return "issue 13, item 17: no setup_context"
+    if name == "checking_leaks" and form is FORMS["layer of a model"]:
+        return "issue 13, item 19: a tracer is kept"
+    return ""
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize(
     ("name", "check", "transform"), transformations(), ids=[name for name, *_ in transformations()]
 )
 def test_transformation(
-    name: str, check: Callable[[Form, Any], None], transform: Any, form: Form
+    name: str,
+    check: Callable[[Form, Any], None],
+    transform: Any,
+    form: Form,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if pending(name, form):
+        request.applymarker(pytest.mark.xfail(strict=False, reason=pending(name, form)))
     with computing_in("float64"):
         x, v = ops.convert_to_tensor(form.x), ops.convert_to_tensor(DIRECTION)
         check(form, transform(form.function(), x, v))

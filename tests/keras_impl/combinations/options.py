@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -546,7 +547,11 @@ def subclassed(case: Case) -> None:
             self.inner = layers
 
         def call(self, inputs: Any, training: bool | None = None) -> Any:
-            return chained(self.inner, inputs)
+            # On JAX Keras does not hand `training` down by itself: BatchNormalization stands still.
+            for layer in self.inner:
+                takes = "training" in inspect.signature(layer.call).parameters
+                inputs = layer(inputs, **({"training": training} if takes else {}))
+            return inputs
 
     model = Network(case.layers())
     model(case.inputs)

@@ -94,14 +94,21 @@ def page(found: dict[str, Cells]) -> str:
     )
 
 
-def run_backends() -> dict[str, Cells]:
-    """Run every cell in one process for each backend."""
+def run_backends(options: list[str]) -> dict[str, Cells]:
+    """Run every cell in one process for each backend; with options for each of them."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="sae-oracle-combinations-") as folder:
         for backend in BACKENDS:
             path = Path(folder) / f"{backend}.json"
             subprocess.run(
-                [sys.executable, "-m", "tests.keras_impl.combinations", "--json", str(path)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.keras_impl.combinations",
+                    "--json",
+                    str(path),
+                    *options,
+                ],
                 env={**os.environ, "KERAS_BACKEND": backend},
                 cwd=ROOT,
                 check=True,

@@ -6,7 +6,8 @@ stands in a network whose cost `reference` knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +44,8 @@ def sum_of_divergences(a: Any, mask: Any = None) -> Any:
     nothing = ops.cast(count == 0, rows.dtype)
     rho_hat = (ops.sum(rows, axis=0) + RHO * nothing) / (count + nothing)
     return BETA * ops.sum(
-        RHO * (ops.log(RHO) - ops.log(rho_hat))
-        + (1.0 - RHO) * (ops.log(1.0 - RHO) - ops.log(1.0 - rho_hat))
+        RHO * (math.log(RHO) - ops.log(rho_hat))
+        + (1.0 - RHO) * (math.log(1.0 - RHO) - ops.log(1.0 - rho_hat))
     )
 
 
@@ -133,6 +134,19 @@ class AddedLoss(keras.layers.Layer):
         return input_shape
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class AddedLossWithState(AddedLoss):
+    """The same, with a variable that moves in training."""
+
+    def build(self, input_shape: Any) -> None:
+        self.state = self.add_weight(trainable=False, initializer="zeros", name="state")
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if training:
+            self.state.assign(ops.stop_gradient(ops.mean(inputs)))
+        return super().call(inputs, mask)
+
+
 ALL = {"beta": BETA, "weight_decay": WEIGHT_DECAY}
 SPARSE = {"beta": BETA, "weight_decay": 0.0}
 DECAYED = {"beta": 0.0, "weight_decay": WEIGHT_DECAY}
@@ -159,6 +173,11 @@ KERAS_ACTIVITY = Subject(
 )
 KERAS_ADD_LOSS = Subject(
     "a layer with add_loss", between=lambda **policy: [AddedLoss(**policy)], terms=SPARSE
+)
+KERAS_STATE = Subject(
+    "a layer with add_loss and a state",
+    between=lambda **policy: [AddedLossWithState(**policy)],
+    terms=SPARSE,
 )
 KERAS_DECAY = Subject(
     "Dense with L2",
@@ -196,7 +215,7 @@ SUBJECTS = (
         "KLSparsity, momentum",
         between=lambda **policy: [KLSparsity(RHO, BETA, momentum=0.75, **policy)],
         terms=SPARSE,
-        keras_own=KERAS_ADD_LOSS,
+        keras_own=KERAS_STATE,
     ),
     Subject(
         "ActivityPenalty",
@@ -214,3 +233,37 @@ SUBJECTS = (
     Subject("DenseTied", tied=True, terms=PLAIN, keras_own=KERAS_PLAIN),
     Subject("HalfSquaredError", loss=HalfSquaredError, terms=PLAIN, keras_own=KERAS_LOSS),
 )
+
+
+# These can stand in one network: where each is right by itself, one cell may hold them all.
+JOINED = (
+    "KLSparsityRegularizer",
+    "KLSparsity",
+    "ActivityPenalty",
+    "WeightDecay",
+    "DenseTied",
+    "HalfSquaredError",
+)
+
+
+def together(subjects: Sequence[Subject]) -> Subject:
+    """Several of `JOINED` in one network; its cost is the sum of theirs, and no excuse is known."""
+
+    def encoder() -> Mapping[str, Any]:
+        return {key: value for s in subjects for key, value in s.encoder().items()}
+
+    def decoder() -> Mapping[str, Any]:
+        return {key: value for s in subjects for key, value in s.decoder().items()}
+
+    return Subject(
+        " + ".join(subject.name for subject in subjects),
+        encoder=encoder,
+        between=lambda **policy: [layer for s in subjects for layer in s.between(**policy)],
+        decoder=decoder,
+        terms={
+            name: sum(subject.terms[name] for subject in subjects)
+            for name in ("beta", "weight_decay")
+        },
+        loss=next((subject.loss for subject in subjects if subject.loss is not None), None),
+        tied=any(subject.tied for subject in subjects),
+    )
