@@ -10,7 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests import backend_processes
+from tests.backend_processes import attach
+from tests.one_backend import is_backend_path
 
 hypothesis.settings.register_profile("dev", max_examples=15, deadline=None)
 hypothesis.settings.register_profile(
@@ -43,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     default = "ci" if os.environ.get("CI") else "dev"
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default))
-    backend_processes.attach(config)
+    attach(config)
     if os.environ.get("KERAS_BACKEND"):
         prepare_backend(os.environ["KERAS_BACKEND"], config.getoption("device") or "cpu")
 
@@ -98,12 +99,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     backend = os.environ.get("KERAS_BACKEND")
-    if not backend:
-        return
-    backend_processes.select_for_backend(config, items, backend)
-    if config.getoption("device") == "gpu" and not gpu_is_visible(backend):
+    if backend and config.getoption("device") == "gpu" and not gpu_is_visible(backend):
         for item in items:
-            if backend_processes.is_backend_path(item.path, config.rootpath):
+            if is_backend_path(item.path, config.rootpath):
                 item.add_marker(pytest.mark.skip(reason="no GPU"))
 
 
@@ -124,15 +122,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     return report
 
 
-@pytest.fixture
-def backend() -> str:
-    """The name of the backend of this process."""
-    return os.environ["KERAS_BACKEND"]
+@pytest.fixture(scope="session", params=[os.environ.get("KERAS_BACKEND")])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of the backend of this process. Every test of a backend has it in its id."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)
 def _fresh_keras(request: pytest.FixtureRequest) -> None:
-    if os.environ.get("KERAS_BACKEND") and backend_processes.is_backend_path(
+    if os.environ.get("KERAS_BACKEND") and is_backend_path(
         request.node.path, request.config.rootpath
     ):
         import keras

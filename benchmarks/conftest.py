@@ -28,12 +28,13 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     asked = config.getoption("backends")
     names = asked.split(",") if asked else TRAINING_BACKENDS
     chosen = [name for name in names if installed(name)]
+    command = [sys.executable, "-m", "pytest", *config.invocation_params.args]
     codes = []
     for backend in chosen:
         print(f"\n=== {backend}", flush=True)
         codes.append(
             subprocess.run(
-                [sys.executable, "-m", "pytest", *config.invocation_params.args],
+                [*command, "--backends", backend],
                 env={**os.environ, "KERAS_BACKEND": backend},
                 cwd=config.invocation_params.dir,
             ).returncode

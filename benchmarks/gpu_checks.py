@@ -55,9 +55,9 @@ class Outcome:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which several frameworks share one GPU."""
+    """Return an environment in which several frameworks share one GPU, and none is chosen."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",

@@ -1,44 +1,40 @@
-"""Runs the backend tests of one pytest call in one child process for each backend.
+"""Runs the tests of each backend in a process of its own, all in one pytest call.
 
-Keras fixes its backend when it is first imported. So the parent, which imports no Keras, collects
-and runs the tests of the oracle; the tests under `BACKEND_FOLDERS` are collected and run by child
-pytests, one for each installed backend, as many at a time as there are cores. Each child writes
-its reports as JSON lines; the parent replays them with the backend appended to the test's id, as
-in `tests/keras_impl/test_losses.py::test_value[torch]`. Exit code, -x, -k, -m, --lf, --co, JUnit,
-paths and pasted ids work as usual.
+Keras fixes its backend when it is first imported, so no process can run the tests of two. The
+parent, which is the pytest that was called, imports no Keras. For each file in `BACKEND_FOLDERS`
+it asks a child process a backend which tests it has there, and collects an item for each answer,
+under the id that it has in the child: `tests/keras_impl/test_losses.py::test_value[torch]`. From
+then on pytest selects, counts and reports these items as any others. The children run them while
+the parent runs the tests of the oracle; as many children run at once as there are cores.
 
-With KERAS_BACKEND set, none of this happens: everything runs in the one process.
+With KERAS_BACKEND set everything runs in the one process, under the same ids.
 """
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import importlib.util
 import json
 import os
+import pickle
+import re
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
-BACKEND_FOLDERS = (
-    "tests/keras_impl",
-    "tests/sae_oracle/reviewer",
-    "keras_impl",
-    "sae_oracle/bench",
-    "sae_oracle/reviewer",
-    "sae_oracle/workers",
-)
-TRAINING_BACKENDS = ("jax", "tensorflow", "torch")
-INFERENCE_BACKENDS = ("numpy", "openvino")
-BACKENDS = TRAINING_BACKENDS + INFERENCE_BACKENDS
-
-REPORTS_VARIABLE = "SAE_ORACLE_REPORTS"
+from tests.one_backend import BACKENDS, BackendIds, is_backend_path
 
 # Several processes at once on few cores: one thread each.
 ONE_THREAD = {
@@ -50,348 +46,425 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
 
+CHILD = (
+    "import sys; from multiprocessing.connection import Connection;"
+    "connection = Connection(int(sys.argv[1])); sys.path[:] = connection.recv();"
+    "from tests.one_backend import work; work(connection)"
+)
+
+# A backend and what its child says of a test.
+Test = tuple[str, dict[str, Any]]
+
 
 def installed(backend: str) -> bool:
     """Whether the backend's package can be imported (not importing it)."""
     return importlib.util.find_spec(backend) is not None
 
 
-def is_child() -> bool:
-    return REPORTS_VARIABLE in os.environ
-
-
-def is_backend_path(path: Path, root: Path) -> bool:
-    return any(path.is_relative_to(root / folder) for folder in BACKEND_FOLDERS)
-
-
-def split_argument(argument: str, backends: tuple[str, ...] = BACKENDS) -> tuple[str, str | None]:
-    """Take the backend off a pasted id: `a.py::b[torch]` → (`a.py::b`, `torch`)."""
-    for backend in backends:
-        if argument.endswith(f"[{backend}]"):
-            return argument.removesuffix(f"[{backend}]"), backend
-    return argument, None
-
-
-def with_backend(test: str, backend: str) -> str:
-    """The id of a test on a backend."""
-    return f"{test}[{backend}]"
-
-
-# --- in a child, or with KERAS_BACKEND set ---------------------------------------------------
-
-
-def select_for_backend(config: pytest.Config, items: list[pytest.Item], backend: str) -> None:
-    """Deselect what does not run on this backend."""
-    selected, deselected = [], []
-    for item in items:
-        runs = True
-        if is_backend_path(item.path, config.rootpath):
-            only = item.get_closest_marker("only_backends")
-            if only is not None:
-                runs = backend in only.args
-            elif backend in INFERENCE_BACKENDS:
-                runs = item.get_closest_marker("inference") is not None
-        (selected if runs else deselected).append(item)
-    if deselected:
-        config.hook.pytest_deselected(items=deselected)
-        items[:] = selected
-
-
-class ReportWriter:
-    """The child's side: every report as a line of JSON, as soon as it is there."""
-
-    def __init__(self, config: pytest.Config, path: str) -> None:
-        self.config = config
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-
-    def write(self, **message: Any) -> None:
-        self.file.write(json.dumps(message) + "\n")
-        self.file.flush()
-
-    def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
-        if collection_path.is_dir():
-            return None
-        return None if is_backend_path(collection_path, config.rootpath) else True
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
-            self.write(kind="collect", report=data)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.write(kind="collected", tests=[item.nodeid for item in session.items])
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.write(kind="started", test=nodeid)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
-        self.write(kind="report", report=data)
-
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        self.write(kind="finished", exitstatus=int(exitstatus))
-
-
-# --- in the parent ---------------------------------------------------------------------------
-
-
-@dataclass
-class Child:
-    backend: str
-    process: subprocess.Popen[bytes]
-    reports: Path
-    output: Path
-    read: int = 0
-    running: str = ""
-    exitstatus: int | None = None
-
-    def messages(self) -> list[dict[str, Any]]:
-        """The whole lines that are new since the last call."""
-        with open(self.reports, "rb") as file:
-            file.seek(self.read)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self.read += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
-
-
-@dataclass(eq=False)
-class BackendProcesses:
-    """The parent's side: starts the children, replays their reports, sums them up."""
-
-    config: pytest.Config
-    backends: tuple[str, ...]
-    absent: tuple[str, ...]
-    arguments: dict[str, list[str]]
-    waiting: list[str] = field(default_factory=list)
-    running: list[Child] = field(default_factory=list)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def start(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="sae-oracle-tests-")
-        self.counts = {backend: Counter() for backend in self.backends}
-        self.waiting = [backend for backend in self.backends if self.arguments[backend]]
-        self.at_once = max(1, min(os.cpu_count() or 1, len(self.waiting)))
-        self._fill()
-
-    def _fill(self) -> None:
-        while self.waiting and len(self.running) < self.at_once:
-            self.running.append(self._spawn(self.waiting.pop(0)))
-
-    def _spawn(self, backend: str) -> Child:
-        folder = Path(self.folder.name)
-        reports, output = folder / f"{backend}.jsonl", folder / f"{backend}.log"
-        reports.touch()
-        environment = {**os.environ, "KERAS_BACKEND": backend, REPORTS_VARIABLE: str(reports)}
-        if self.at_once > 1:
-            environment = {**ONE_THREAD, **environment}
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
-        command += [*_options_for_children(self.config), *self.arguments[backend]]
-        with open(output, "wb") as log:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=self.config.rootpath,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
-        return Child(backend, process, reports, output)
-
-    def stop(self) -> None:
-        self.waiting = []
-        for child in self.running:
-            child.process.kill()
-            child.process.wait()
-        self.running = []
-        self.folder.cleanup()
-
-    def replay(self, session: pytest.Session) -> None:
-        """Replay every report until all children have ended, or the session is to stop."""
-        while self.running:
-            for child in list(self.running):
-                ended = child.process.poll() is not None
-                for message in child.messages():
-                    self._replay(session, child, message)
-                    if session.shouldfail:
-                        raise session.Failed(session.shouldfail)
-                    if session.shouldstop:
-                        raise session.Interrupted(session.shouldstop)
-                if ended:
-                    self.running.remove(child)
-                    self._close(session, child)
-            self._fill()
-            if self.running:
-                time.sleep(0.05)
-
-    def _replay(self, session: pytest.Session, child: Child, message: dict[str, Any]) -> None:
-        hook = self.config.hook
-        kind = message["kind"]
-        if kind == "collected":
-            session.testscollected += len(message["tests"])
-            if self.config.option.collectonly:
-                for test in message["tests"]:
-                    print(with_backend(test, child.backend))
-        elif kind == "started":
-            child.running = message["test"]
-        elif kind == "finished":
-            child.exitstatus = message["exitstatus"]
-        else:
-            report = hook.pytest_report_from_serializable(
-                config=self.config, data=message["report"]
-            )
-            report.nodeid = with_backend(report.nodeid, child.backend)
-            if kind == "collect":
-                self.counts[child.backend]["failed"] += 1
-                hook.pytest_collectreport(report=report)
-                session.testsfailed += 1
-                return
-            if isinstance(report.longrepr, list):  # JSON knows no tuples
-                report.longrepr = tuple(report.longrepr)
-            path, line, domain = report.location
-            report.location = (path, line, with_backend(domain, child.backend))
-            self._count(child.backend, report)
-            hook.pytest_runtest_logreport(report=report)
-
-    def _count(self, backend: str, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.counts[backend]["failed"] += 1
-        elif report.skipped:
-            self.counts[backend]["skipped"] += 1
-        elif report.when == "call":
-            self.counts[backend]["passed"] += 1
-
-    def _close(self, session: pytest.Session, child: Child) -> None:
-        """A child that ended without saying so, or with an internal error, is a failure."""
-        orderly = (0, 1, 2, 5)
-        if child.exitstatus in orderly and child.process.returncode == child.exitstatus:
-            return
-        text = child.output.read_text(errors="replace")[-6000:]
-        where = child.running or "before the first test"
-        report = pytest.TestReport(
-            nodeid=with_backend(child.running or "pytest", child.backend),
-            location=("", 0, with_backend(child.running or "pytest", child.backend)),
-            keywords={},
-            outcome="failed",
-            longrepr=(
-                f"The {child.backend} process ended with code {child.process.returncode} "
-                f"({where}).\n{text}"
-            ),
-            when="call",
-        )
-        self.counts[child.backend]["failed"] += 1
-        self.config.hook.pytest_runtest_logreport(report=report)
-
-    # pytest's hooks
-
-    def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
-        return True if is_backend_path(collection_path, config.rootpath) else None
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Any:
-        try:
-            result = yield
-            self.replay(session)
-            return result
-        finally:
-            self.stop()
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.config.option.collectonly:
-            return
-        terminalreporter.section("backends", sep="-")
-        for backend in self.backends:
-            count = self.counts[backend]
-            terminalreporter.line(
-                f"backend {backend}: {count['passed']} passed, {count['failed']} failed, "
-                f"{count['skipped']} skipped"
-            )
-        for backend in self.absent:
-            terminalreporter.line(f"backend {backend}: not installed, not tested")
-        totals = {
-            outcome: sum(count[outcome] for count in self.counts.values())
-            for outcome in ("passed", "failed", "skipped")
-        }
-        terminalreporter.line(
-            f"all backends: {totals['passed']} passed, {totals['failed']} failed, "
-            f"{totals['skipped']} skipped"
-        )
-
-
-def _options_for_children(config: pytest.Config) -> list[str]:
-    """The options of this call that mean something to a child."""
-    option = config.option
-    passed = [f"--tb={'long' if option.tbstyle == 'auto' else option.tbstyle}"]
-    if option.keyword:
-        passed += ["-k", option.keyword]
-    if option.markexpr:
-        passed += ["-m", option.markexpr]
-    if option.maxfail:
-        passed += [f"--maxfail={option.maxfail}"]
-    if option.showlocals:
-        passed += ["--showlocals"]
-    if option.collectonly:
-        passed += ["--collect-only", "-q"]
-    for test in option.deselect or []:
-        passed += ["--deselect", split_argument(test)[0]]
-    for name in ("device", "hypothesis_seed", "hypothesis_profile"):
-        value = getattr(option, name, None)
-        if value is not None:
-            passed += [f"--{name.replace('_', '-')}={value}"]
-    return passed
-
-
-def _arguments_for_children(config: pytest.Config, backend: str) -> list[str]:
-    """The paths and ids that a backend's child runs; none: it need not start."""
-    root = config.rootpath
-    chosen: list[str] = []
-    for argument in config.args:
-        test, only = split_argument(argument)
-        path = Path(config.invocation_params.dir, test.split("::")[0]).resolve()
-        if only not in (None, backend):
-            continue
-        if is_backend_path(path, root):
-            chosen.append(test)
-        else:
-            folders = [root / folder for folder in BACKEND_FOLDERS if (root / folder).is_dir()]
-            chosen += [str(folder) for folder in folders if folder.is_relative_to(path)]
-    if getattr(config.option, "lf", False):
-        failed = [split_argument(test) for test in config.cache.get("cache/lastfailed", {})]
-        if failed:
-            chosen = [test for test, of in failed if of == backend]
-    return list(dict.fromkeys(chosen))
-
-
 def attach(config: pytest.Config) -> None:
-    """Set a pytest process up as parent, as child, or as the one process of KERAS_BACKEND."""
-    if is_child():
-        config.pluginmanager.register(
-            ReportWriter(config, os.environ[REPORTS_VARIABLE]), "report-writer"
-        )
-        return
-    if os.environ.get("KERAS_BACKEND"):
-        return
-    if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
-        raise pytest.UsageError("Under xdist set KERAS_BACKEND to one backend.")
+    """Make this pytest the parent of the backends' processes, or the process of KERAS_BACKEND."""
     asked = config.getoption("backends")
     names = tuple(asked.split(",")) if asked else BACKENDS
     unknown = [name for name in names if name not in BACKENDS]
     if unknown:
         raise pytest.UsageError(f"--backends takes {', '.join(BACKENDS)}; got {unknown[0]!r}.")
-    present = tuple(name for name in names if installed(name))
-    absent = tuple(name for name in names if name not in present)
-    arguments = {backend: _arguments_for_children(config, backend) for backend in present}
-    processes = BackendProcesses(config, present, absent, arguments)
-    root = config.rootpath
-    config.args[:] = [
-        argument
-        for argument in config.args
-        if not is_backend_path(
-            Path(config.invocation_params.dir, argument.split("::")[0]).resolve(), root
+    backend = os.environ.get("KERAS_BACKEND")
+    if not backend:
+        config.pluginmanager.register(Parent(config, names), "parent-of-backends")
+    elif asked and names != (backend,):
+        raise pytest.UsageError(
+            f"--backends is {asked}, but KERAS_BACKEND keeps everything on {backend}."
         )
-    ]
-    processes.start()
-    if not config.args:
-        # Nothing for the parent itself: a folder without tests stands for it.
-        config.args[:] = [processes.folder.name]
-    config.pluginmanager.register(processes, "backend-processes")
+    else:
+        config.pluginmanager.register(BackendIds(config.rootpath, backend), "backend-ids")
+
+
+# --- what the parent collects ----------------------------------------------------------------
+
+
+class BackendItem(pytest.Item):
+    """A test on a backend, which the child of that backend runs."""
+
+    def __init__(self, *, test: Test, **node: Any) -> None:
+        super().__init__(nodeid=f"{node['parent'].nodeid}::{node['name']}", **node)
+        self.backend, self.description = test
+        self.extra_keyword_matches.update(self.description["keywords"])
+        for mark, arguments in self.description["marks"]:
+            self.add_marker(getattr(pytest.mark, mark).with_args(**arguments))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        path, line, domain = self.description["location"]
+        return self.config.rootpath / path, line, domain
+
+    def runtest(self) -> None:
+        raise NotImplementedError("a child runs it: `Parent.pytest_runtest_protocol`")
+
+
+class BackendClass(pytest.Collector):
+    """A class of tests."""
+
+    def __init__(self, *, tests: list[Test], **node: Any) -> None:
+        super().__init__(**node)
+        self.tests = tests
+
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        return nodes_of(self.tests, self)
+
+
+class SkippedFile(pytest.Collector):
+    """A file that some backends skip."""
+
+    def __init__(self, *, reason: str, **node: Any) -> None:
+        super().__init__(**node)
+        self.reason = reason
+
+    def collect(self) -> Iterator[pytest.Item]:
+        pytest.skip(self.reason)
+
+
+class BackendFile(pytest.File):
+    """A file of tests that the children collect."""
+
+    def __init__(self, *, found_by_children: Callable[[Path], Iterable[Any]], **node: Any) -> None:
+        super().__init__(**node)
+        self.found_by_children = found_by_children
+
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        tests: list[Test] = []
+        problems: dict[tuple[str, str], list[str]] = {}
+        for backend, descriptions, problems_there in self.found_by_children(self.path):
+            tests += [(backend, description) for description in descriptions]
+            for outcome, reason in problems_there:
+                problems.setdefault((outcome, reason), []).append(backend)
+        same_id = Counter("::".join(description["names"]) for _, description in tests)
+        errors = [f"{name} has no backend in its id" for name in same_id if same_id[name] > 1]
+        for (outcome, reason), backends in problems.items():
+            if outcome == "failed":
+                errors.append(f"On {', '.join(dict.fromkeys(backends))}:\n{reason}")
+            else:
+                name = ",".join(dict.fromkeys(backends))
+                yield SkippedFile.from_parent(self, name=f"[{name}]", reason=reason)
+        if errors:
+            raise self.CollectError("\n\n".join(errors))
+        yield from nodes_of(tests, self)
+
+
+def nodes_of(
+    tests: list[Test], parent: pytest.Collector
+) -> Iterator[pytest.Item | pytest.Collector]:
+    """The tests right below a file or class, and its classes."""
+    depth = parent.nodeid.count("::")
+    classes: dict[str, list[Test]] = {}
+    for test in tests:
+        name, *below = test[1]["names"][depth:]
+        if below:
+            classes.setdefault(name, []).append(test)
+        else:
+            yield BackendItem.from_parent(parent, name=name, test=test)
+    for name, tests_of_class in classes.items():
+        yield BackendClass.from_parent(parent, name=name, tests=tests_of_class)
+
+
+# --- the parent ------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Child:
+    """The process of a backend, as its parent sees it."""
+
+    backend: str
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    log: IO[bytes]
+    found: dict[str, list[Any]] = field(default_factory=dict)
+    items: dict[str, BackendItem] = field(default_factory=dict)
+    running: str = ""
+    error: str = ""
+    ending: bool = False
+
+    def order(self, kind: str, content: Any = None) -> None:
+        self.ending = kind == "end"
+        with contextlib.suppress(BrokenPipeError):  # `receive` will find that it has ended
+            self.connection.send((kind, content))
+
+    def receive(self) -> list[Any]:
+        """The next message; raises `EOFError` where the process has ended."""
+        try:
+            return json.loads(self.connection.recv_bytes())
+        except OSError:
+            raise EOFError from None
+
+    def end(self) -> tuple[bool, str]:
+        """Wait until the process has ended: whether as pytest ends, and its last words."""
+        code = self.process.wait()
+        self.log.seek(0)
+        log = self.log.read()[-6000:].decode(errors="replace")
+        self.log.close()
+        self.connection.close()
+        where = self.running or "outside of a test"
+        words = f"The {self.backend} process ended with code {code} ({where}).\n{self.error}{log}"
+        return code in (0, 1, 2, 5), words
+
+
+class Parent:
+    """Starts the children, collects what they find, and reports what they run."""
+
+    def __init__(self, config: pytest.Config, backends: tuple[str, ...]) -> None:
+        self.config = config
+        self.present = [name for name in _meant(backends, config.args) if installed(name)]
+        self.absent = [name for name in backends if not installed(name)]
+        self.distributed = hasattr(config, "workerinput")  # a worker of pytest-xdist
+        # Of what is in these folders nothing is left out: paths of files and ids may mean less.
+        paths = [Path(config.invocation_params.dir, name).resolve() for name in config.args]
+        self.folders = [] if config.getoption("lf", False) else [p for p in paths if p.is_dir()]
+        self.asked: set[Path] = set()
+        self.children: dict[str, Child] = {}
+        self.pending: dict[str, BackendItem] = {}
+        self.waiting: deque[list[BackendItem]] = deque()
+        self.busy: dict[Connection, Child] = {}
+        self.counts: dict[str, Counter[str]] = {}
+        self.crashes: list[str] = []
+
+    def start(self, backend: str) -> None:
+        ours, theirs = Pipe()
+        log = tempfile.TemporaryFile()  # noqa: SIM115
+        threads = ONE_THREAD if len(self.present) > 1 else {}
+        capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            capture.suspend_global_capture(in_=True)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", CHILD, str(theirs.fileno())],
+                env={**threads, **os.environ, "KERAS_BACKEND": backend},
+                pass_fds=[theirs.fileno()],
+                stderr=None if self.config.option.capture == "no" else log,
+            )
+        theirs.close()
+        ours.send(sys.path)
+        ours.send((sys.argv, *_arguments_for(self.config, backend)))
+        self.children[backend] = Child(backend, process, ours, log)
+
+    # Collecting
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> Iterator[Any]:
+        collectors = yield
+        if not collectors or not is_backend_path(file_path, self.config.rootpath):
+            return collectors
+        if any(file_path.is_relative_to(folder) for folder in self.folders):
+            self._ask(file_path)  # the children collect while pytest comes to it
+        return [BackendFile.from_parent(parent, path=file_path, found_by_children=self.found)]
+
+    def _ask(self, path: Path) -> None:
+        if not self.asked:
+            for backend in self.present:
+                self.start(backend)
+        if path not in self.asked:
+            self.asked.add(path)
+            for child in self.children.values():
+                child.order("collect", str(path))
+
+    def found(self, path: Path) -> Iterator[tuple[str, list[Any], list[Any]]]:
+        """For each backend what its child finds in a file: its name, tests, problems."""
+        self._ask(path)
+        for child in list(self.children.values()):
+            try:
+                while str(path) not in child.found:
+                    self._hear(child)
+                yield child.backend, *child.found[str(path)]
+            except EOFError:
+                del self.children[child.backend]
+                yield child.backend, [], [("failed", child.end()[1])]
+
+    # Running
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Give the children what they are to run, and let pytest go through all items."""
+        option = self.config.option
+        failed = session.testsfailed and not option.continue_on_collection_errors
+        if failed or option.collectonly or self.distributed:
+            return
+        by_backend: dict[str, list[BackendItem]] = {}
+        for item in session.items:
+            if isinstance(item, BackendItem):
+                by_backend.setdefault(item.backend, []).append(item)
+                self.pending[item.nodeid] = item
+        for backend in self.children.keys() - by_backend.keys():
+            self.children[backend].order("end")
+        self.waiting.extend(by_backend.values())
+        self._give_more()
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter and self.busy:
+            reporter.showfspath = False  # the dots behind a file's name would be of several files
+
+    def _give_more(self) -> None:
+        while self.waiting and len(self.busy) < (os.cpu_count() or 1):
+            self._give(self.waiting.popleft())
+
+    def _give(self, items: list[BackendItem]) -> None:
+        """Have the child of their backend run these items, or a new one if it has crashed."""
+        backend = items[0].backend
+        if backend not in self.children:
+            self.start(backend)
+            for path in dict.fromkeys(item.path for item in items):
+                self.children[backend].order("collect", str(path))
+        child = self.children[backend]
+        child.items = {item.nodeid: item for item in items}
+        child.order("run", list(child.items))
+        self.busy[child.connection] = child
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Report what the children have run; if the item is theirs, wait until it has been."""
+        if not isinstance(item, BackendItem):
+            self._report(timeout=0)
+            return None
+        if self.distributed:
+            self.pending[item.nodeid] = item
+            self._give([item])
+        session = item.session
+        while item.nodeid in self.pending and not (session.shouldfail or session.shouldstop):
+            self._report(timeout=None)
+        return True
+
+    def _report(self, timeout: float | None) -> None:
+        for connection in wait(list(self.busy), timeout):
+            child = self.busy[connection]
+            try:
+                self._hear(child)
+            except EOFError:
+                self._ended(child)
+
+    def _hear(self, child: Child) -> list[Any]:
+        """Do what a message of a child asks for."""
+        message = child.receive()
+        match message:
+            case "collected", path, *found:
+                child.found[path] = found
+            case "started", nodeid:
+                child.running = nodeid
+            case "finished", nodeid, reports:
+                child.running = ""
+                self._finished(child, nodeid, [_report_from(self.config, data) for data in reports])
+                if not child.items and not self.distributed:
+                    child.order("end")
+            case "warning", category, text, place, when, nodeid, location:
+                kind = getattr(builtins, category, None)  # another may be a class of Keras
+                text = text if kind else f"{category}: {text}"
+                warning = warnings.WarningMessage(text, kind or UserWarning, *place)
+                arguments = {"warning_message": warning, "when": when, "nodeid": nodeid}
+                self.config.hook.pytest_warning_recorded.call_historic(
+                    kwargs=arguments | {"location": location and tuple(location)}
+                )
+            case "exit", reason, code:
+                pytest.exit(reason, returncode=code)
+            case "error", text:
+                child.error = f"{text}\n"
+            case "terminal wanted", *_:
+                child.connection.send(True)
+                while self._hear(child)[0] != "terminal free":
+                    pass
+        return message
+
+    def _finished(self, child: Child, nodeid: str, reports: list[pytest.TestReport]) -> None:
+        self.pending.pop(nodeid)
+        location = child.items.pop(nodeid).location
+        counts = self.counts.setdefault(child.backend, Counter())
+        hook = self.config.hook
+        hook.pytest_runtest_logstart(nodeid=nodeid, location=location)
+        for report in reports:
+            if report.when == "call" or not report.passed:
+                counts[report.outcome] += 1
+            hook.pytest_runtest_logreport(report=report)
+        hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
+
+    def _ended(self, child: Child) -> None:
+        """Fail the test that it was running, if any, and have a new child run what was left."""
+        del self.children[child.backend]
+        del self.busy[child.connection]
+        well, words = child.end()
+        # Outside of a test a new one would end as well: all that was left fails.
+        failed = [child.running] if child.running else list(child.items)
+        for nodeid in failed:
+            location = child.items[nodeid].location
+            report = pytest.TestReport(nodeid, location, {}, "failed", words, "call")
+            self._finished(child, nodeid, [report])
+        if not failed and not well:
+            self.crashes.append(words)
+        if child.items:
+            self._give(list(child.items.values()))
+        else:
+            self._give_more()
+
+    # The end
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        for child in self.children.values():
+            if not child.ending:  # after -x, an error, --collect-only
+                child.process.send_signal(signal.SIGINT)
+        for child in self.children.values():
+            with contextlib.suppress(EOFError):
+                while wait([child.connection], timeout=60 if child.ending else 10):
+                    self._hear(child) if child.ending else child.receive()
+                child.process.kill()
+            well, words = child.end()
+            if child.ending and not well:
+                self.crashes.append(words)
+        if self.crashes:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for crash in self.crashes:
+            terminalreporter.section("a crash after the tests", sep="-", red=True)
+            terminalreporter.line(crash)
+        if self.counts:
+            terminalreporter.section("backends", sep="-")
+            for backend, count in self.counts.items():
+                terminalreporter.line(f"backend {backend}: {_summary(count)}")
+            for backend in self.absent:
+                terminalreporter.line(f"backend {backend}: not installed, not tested")
+            total = sum(self.counts.values(), Counter())
+            terminalreporter.line(f"all backends: {_summary(total)}")
+
+
+def _summary(count: Counter[str]) -> str:
+    return ", ".join(f"{count[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
+
+
+def _report_from(config: pytest.Config, data: dict[str, Any]) -> pytest.TestReport:
+    report = config.hook.pytest_report_from_serializable(config=config, data=data)
+    report.location = tuple(report.location)  # JSON has no tuples
+    if isinstance(report.longrepr, list):
+        report.longrepr = tuple(report.longrepr)
+    return report
+
+
+def _meant(backends: Iterable[str], arguments: list[str]) -> list[str]:
+    """The backends that the arguments can mean: those that all pasted ids name, or else all."""
+    named = [set(re.split(r"[\[\]-]", argument.partition("[")[2])) for argument in arguments]
+    if all(names & set(BACKENDS) for names in named):
+        return [backend for backend in backends if any(backend in names for names in named)]
+    return list(backends)
+
+
+def _arguments_for(config: pytest.Config, backend: str) -> tuple[list[str], dict[str, Any]]:
+    """The arguments and options of a child: this call's, without what the parent does itself."""
+    options = {name: value for name, value in vars(config.option).items() if _can_be_sent(value)}
+    options |= {"rootdir": str(config.rootpath), "inifilename": config.inipath, "backends": None}
+    options.pop("file_or_dir", None)
+    options |= {"keyword": "", "markexpr": "", "deselect": None, "maxfail": 0}
+    options |= {"collectonly": False, "xmlpath": None, "pastebin": None, "cov_source": []}
+    for name in ("basetemp", "log_file"):  # the children would overwrite each other's
+        if options.get(name):
+            options[name] = f"{options[name]}-{backend}"
+    plugins = [f"-p{name}" for name in ("no:cacheprovider", *config.option.plugins)]
+    return [*plugins, str(config.rootpath)], options
+
+
+def _can_be_sent(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True

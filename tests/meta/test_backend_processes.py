@@ -1,9 +1,11 @@
-"""The runner of `tests.backend_processes`, on a small project of its own with made-up tests."""
+"""Every way to call pytest in the table of tests/README.md, on a small project with no Keras."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,60 +17,75 @@ ROOT = Path(__file__).parents[2]
 CONFTEST = """
 import os, pytest
 from tests import backend_processes
-backend_processes.installed = lambda name: name != "openvino"
+backend_processes.installed = lambda name: name in ("jax", "torch", "numpy")
 
 def pytest_addoption(parser):
     parser.addoption("--backends", default=None)
 
-@pytest.hookimpl(trylast=True)
 def pytest_configure(config):
-    for line in ("inference: i", "only_backends(*names): o"):
+    for line in ("inference: i", "only_backends(*names): o", "slow: s"):
         config.addinivalue_line("markers", line)
     backend_processes.attach(config)
 
-def pytest_collection_modifyitems(config, items):
-    if os.environ.get("KERAS_BACKEND"):
-        backend_processes.select_for_backend(config, items, os.environ["KERAS_BACKEND"])
+@pytest.fixture(scope="session", params=[os.environ.get("KERAS_BACKEND")])
+def backend(request):
+    return request.param
 """
 
-PASSING = """
-import os, pytest
-def test_one():
-    assert os.environ["KERAS_BACKEND"] in ("jax", "tensorflow", "torch")
+OBJECTS = """
+import os, warnings, pytest
+BACKEND = os.environ["KERAS_BACKEND"]  # as with Keras, the parent cannot import it
+
 @pytest.mark.inference
-def test_everywhere():
-    pass
-@pytest.mark.only_backends("torch")
-def test_torch_alone():
-    assert os.environ["KERAS_BACKEND"] == "torch"
+@pytest.mark.parametrize("size", [1, 2])
+def test_sizes(size, backend):
+    print(f"size {size} on {backend}")
+    assert backend == BACKEND
+
+class TestTorch:
+    @pytest.mark.only_backends("torch")
+    @pytest.mark.slow
+    def test_alone(self):
+        warnings.warn("torch is alone")
+
+def test_unlike():
+    if BACKEND == "torch":
+        pytest.skip("not alike")
 """
+
+FILE = "tests/keras_impl/test_objects.py"
+SIZES = f"{FILE}::test_sizes"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     for folder in ("tests/keras_impl", "tests/reference", "keras_impl"):
         (tmp_path / folder).mkdir(parents=True)
-    source = (ROOT / "tests" / "backend_processes.py").read_text()
-    (tmp_path / "tests" / "__init__.py").touch()
-    (tmp_path / "tests" / "backend_processes.py").write_text(source)
+    (tmp_path / "tests/__init__.py").touch()
+    for name in ("backend_processes.py", "one_backend.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
     (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = tests\n")
-    (tmp_path / "tests" / "reference" / "test_oracle.py").write_text("def test_two():\n    pass\n")
-    (tmp_path / "tests" / "keras_impl" / "test_objects.py").write_text(PASSING)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\ntestpaths = tests keras_impl\naddopts = --doctest-modules --strict-markers\n"
+    )
+    (tmp_path / "tests/reference/test_oracle.py").write_text("def test_oracle():\n    pass\n")
+    (tmp_path / "keras_impl/losses.py").write_text('"""\n>>> 1 + 1\n2\n"""\n')
+    (tmp_path / FILE).write_text(OBJECTS)
     return tmp_path
 
 
-def run(project: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+def run(folder: Path, *arguments: str, keys: str = "", **environment: str) -> tuple[int, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("KERAS_BACKEND", "SAE_ORACLE_REPORTS", "PYTEST_ADDOPTS")
+        if name not in ("KERAS_BACKEND", "PYTEST_ADDOPTS")
     }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
+        input=keys,
         capture_output=True,
         text=True,
-        cwd=project,
+        cwd=folder,
         # Of the installed plugins it needs none, and loading them takes most of the time.
         env={**inherited, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment},
         timeout=120,
@@ -76,13 +93,15 @@ def run(project: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def break_on(project: Path, backend: str, how: str = "assert False") -> None:
-    path = project / "tests" / "keras_impl" / "test_objects.py"
-    text = path.read_text()
-    path.write_text(
-        text
-        + f"def test_broken():\n    if os.environ['KERAS_BACKEND'] == {backend!r}:\n        {how}\n"
-    )
+def outcome(text: str) -> str:
+    """The last line of pytest, without the time."""
+    return re.findall(r"((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s", text)[-1]
+
+
+def add(project: Path, backend: str, body: str) -> None:
+    """A test `test_added` that does this on one backend, and passes on the others."""
+    with (project / FILE).open("a") as file:
+        file.write(f"def test_added():\n    if BACKEND == {backend!r}:\n        {body}\n")
 
 
 def test_the_parent_has_imported_no_keras_whatever_it_collected() -> None:
@@ -91,100 +110,212 @@ def test_the_parent_has_imported_no_keras_whatever_it_collected() -> None:
 
 
 def test_every_backend_runs_and_is_summed_up(project: Path) -> None:
-    code, text = run(project)
+    code, text = run(project, "-rs", "--junitxml=out.xml")
     assert code == 0, text
-    assert "backend jax: 2 passed, 0 failed" in text
-    assert "backend torch: 3 passed, 0 failed" in text
-    assert "backend numpy: 1 passed, 0 failed" in text
-    assert "backend openvino: not installed, not tested" in text
-    assert "all backends: 8 passed, 0 failed, 0 skipped" in text
-    assert re.search(r"= 9 passed in", text)
+    assert outcome(text) == "11 passed, 1 skipped, 1 warning"
+    assert "torch is alone" in text
+    assert "not alike" in text
+    for line in (
+        "backend jax: 4 passed, 0 failed, 0 skipped",
+        "backend torch: 4 passed, 0 failed, 1 skipped",
+        "backend numpy: 2 passed, 0 failed, 0 skipped",
+        "backend tensorflow: not installed, not tested",
+        "all backends: 10 passed, 0 failed, 1 skipped",
+    ):
+        assert line in text
+    xml = (project / "out.xml").read_text()
+    assert 'tests="12"' in xml
+    assert 'name="losses[torch]"' in xml
+    assert 'name="test_sizes[numpy-2]"' in xml
 
 
-def test_a_failure_on_one_backend_fails_all_and_names_it(project: Path) -> None:
-    break_on(project, "torch")
-    code, text = run(project, "--backends", "jax,torch")
-    assert code == 1
-    assert "FAILED tests/keras_impl/test_objects.py::test_broken[torch]" in text
-    assert "backend torch: 3 passed, 1 failed" in text
-    assert "backend jax: 3 passed, 0 failed" in text
-
-
-def test_pasted_ids_last_failed_k_and_paths(project: Path) -> None:
-    break_on(project, "torch")
-    code, text = run(project, "tests/keras_impl/test_objects.py::test_broken[torch]")
-    assert code == 1
-    assert "all backends: 0 passed, 1 failed" in text
-    code, text = run(project, "tests/keras_impl/test_objects.py::test_broken[jax]")
+def test_collecting_lists_what_would_run(project: Path) -> None:
+    (project / "tests/keras_impl/test_skipped.py").write_text(
+        "import os, pytest\n"
+        "if os.environ['KERAS_BACKEND'] == 'jax':\n"
+        "    pytest.skip('not on jax', allow_module_level=True)\n"
+        "def test_it():\n    pass\n"
+    )
+    code, text = run(project, "--collect-only", "-q", "-rs")
     assert code == 0
-    assert "all backends: 1 passed, 0 failed" in text
-    run(project, "--backends", "jax,torch")
-    code, text = run(project, "--lf", "--backends", "jax,torch")
-    assert code == 1
-    assert "all backends: 0 passed, 1 failed" in text
-    code, text = run(project, "-k", "everywhere", "--backends", "jax,numpy")
+    assert text.splitlines()[:12] == [
+        f"{SIZES}[jax-1]",
+        f"{SIZES}[jax-2]",
+        f"{FILE}::test_unlike[jax]",
+        f"{SIZES}[torch-1]",
+        f"{SIZES}[torch-2]",
+        f"{FILE}::test_unlike[torch]",
+        f"{SIZES}[numpy-1]",
+        f"{SIZES}[numpy-2]",
+        f"{FILE}::TestTorch::test_alone[torch]",
+        "tests/keras_impl/test_skipped.py::test_it[torch]",
+        "tests/reference/test_oracle.py::test_oracle",
+        "keras_impl/losses.py::losses[jax]",
+    ]
+    assert "13 tests collected" in text
+    assert "not on jax" in text
+
+
+def test_selecting(project: Path) -> None:
+    arguments = ["-k", "(sizes or alone) and not numpy", "-m", "inference or slow", "-v"]
+    code, text = run(project, *arguments, "--deselect", f"{SIZES}[jax-1]", "-p", "no:cacheprovider")
+    assert code == 0, text
+    assert outcome(text) == "4 passed, 8 deselected, 1 warning"
+    assert f"{SIZES}[jax-2] PASSED" in text
+    assert f"{FILE}::TestTorch::test_alone[torch] PASSED" in text
+    assert "backend numpy" not in text
+    code, text = run(project, "--backends", "torch", FILE, "--deselect", SIZES)
     assert code == 0
-    assert "all backends: 2 passed, 0 failed" in text
+    assert outcome(text) == "1 passed, 1 skipped, 2 deselected, 1 warning"
+
+
+def test_the_oracle_alone_starts_no_backend(project: Path) -> None:
     code, text = run(project, "tests/reference")
     assert code == 0
-    assert "all backends: 0 passed" in text
-    code, text = run(project, "--backends", "torch")
+    assert outcome(text) == "1 passed"
+    assert "backend" not in text
+
+
+def test_a_failure_is_pasted_and_comes_first_the_next_time(project: Path) -> None:
+    add(project, "torch", "assert False, 'as on purpose'")
+    failed = f"{FILE}::test_added[torch]"
+    code, text = run(project)
     assert code == 1
-    assert "backend torch: 3 passed, 1 failed" in text
-    assert "backend jax" not in text
+    assert f"FAILED {failed} - AssertionError" in text
+    assert "as on purpose" in text
+    assert "backend torch: 4 passed, 1 failed, 1 skipped" in text
+    assert "backend jax: 5 passed, 0 failed, 0 skipped" in text
+
+    # An id that does not exist is an error of usage, and --lf does not learn it.
+    code, text = run(project, f"{FILE}::test_added[numpy]")
+    assert code == 4
+    assert "ERROR: not found" in text
+
+    code, text = run(project, "--lf")
+    assert code == 1
+    assert outcome(text) == "1 failed, 1 deselected"
+    assert "rerun previous 1 failure" in text
+
+    code, text = run(project, failed)
+    assert code == 1
+    assert outcome(text) == "1 failed"
+    code, text = run(project, f"{FILE}::test_added[jax]", f"{SIZES}[jax-2]")
+    assert code == 0
+    assert outcome(text) == "2 passed"
+
+
+def test_the_same_ids_in_the_process_of_keras_backend(project: Path) -> None:
+    add(project, "torch", "assert False")
+    for test in (
+        f"{SIZES}[jax-2]",
+        f"{FILE}::test_added[jax]",
+        "keras_impl/losses.py::losses[jax]",
+    ):
+        code, text = run(project, test, KERAS_BACKEND="jax")
+        assert (code, outcome(text)) == (0, "1 passed")
+    code, text = run(project, KERAS_BACKEND="torch")
+    assert code == 1
+    assert outcome(text) == "1 failed, 5 passed, 1 skipped, 1 warning"
+    assert "backend torch:" not in text
+    code, text = run(project, "--lf", KERAS_BACKEND="torch")
+    assert f"FAILED {FILE}::test_added[torch]" in text
+    code, text = run(project, f"{FILE}::test_added[torch]", KERAS_BACKEND="jax")
+    assert code == 4
+
+
+def test_a_failing_doctest_is_found_again_in_one_process(project: Path) -> None:
+    (project / "keras_impl/losses.py").write_text('"""\n>>> 1 + 1\n3\n"""\n')
+    for _ in range(2):
+        code, text = run(project, "--lf", "keras_impl", "tests/reference", KERAS_BACKEND="torch")
+        assert code == 1
+        assert "FAILED keras_impl/losses.py::losses[torch]" in text
+    assert outcome(text) == "1 failed"
+
+
+def test_backends_are_obeyed_or_refused(project: Path) -> None:
+    code, text = run(project, "--backends", "jax,tourch")
+    assert code == 4
+    assert "--backends takes jax, tensorflow, torch, numpy, openvino; got 'tourch'" in text
+    code, text = run(project, "--backends", "jax", KERAS_BACKEND="torch")
+    assert code == 4
+    assert "--backends is jax, but KERAS_BACKEND keeps everything on torch" in text
+    code, text = run(project, "--backends", "torch", SIZES, KERAS_BACKEND="torch")
+    assert (code, outcome(text)) == (0, "2 passed")
+
+
+def test_paths(project: Path) -> None:
+    code, text = run(project, "tests/keras_impl/test_objcts.py")
+    assert code == 4
+    assert "file or directory not found" in text
+    code, text = run(project / "tests", "keras_impl/test_objects.py::test_sizes")
+    assert (code, outcome(text)) == (0, "6 passed")
 
 
 def test_stop_at_the_first_failure(project: Path) -> None:
-    break_on(project, "jax")
+    add(project, "jax", "assert False")
+    with (project / FILE).open("a") as file:
+        file.write("def test_slow():\n    import time\n    time.sleep(60)\n")
     code, text = run(project, "-x", "--backends", "jax,torch")
-    assert code != 0
+    assert code == 1
     assert "stopping after 1 failures" in text
 
 
-def test_a_crash_is_a_failure_with_what_it_was_running(project: Path) -> None:
-    break_on(project, "tensorflow", "os.abort()")
-    code, text = run(project, "--backends", "tensorflow")
+def test_a_crash_fails_the_test_that_ran_and_no_other(project: Path) -> None:
+    add(project, "torch", "os.abort()")
+    with (project / FILE).open("a") as file:
+        file.write("def test_after():\n    pass\n")
+    code, text = run(project, "--backends", "jax,torch", FILE)
     assert code == 1
-    assert "The tensorflow process ended with code -6" in text
-    assert "test_broken[tensorflow]" in text
+    assert f"The torch process ended with code -6 ({FILE}::test_added[torch])" in text
+    assert "Fatal Python error: Aborted" in text
+    assert "backend torch: 4 passed, 1 failed, 1 skipped" in text
 
 
-def test_an_import_error_is_a_failure(project: Path) -> None:
-    path = project / "tests" / "keras_impl" / "test_import.py"
-    path.write_text("import no_such_module\n")
-    code, text = run(project, "--backends", "jax")
-    assert code != 0
-    assert "no_such_module" in text
-    assert "backend jax: 0 passed, 1 failed" in text
+def test_a_crash_outside_of_a_test(project: Path) -> None:
+    add(project, "torch", "import atexit; atexit.register(os.abort)")
+    code, text = run(project, "--backends", "torch", FILE)
+    assert code == 1
+    assert "The torch process ended with code -6 (outside of a test)" in text
+    assert "backend torch: 4 passed, 0 failed, 1 skipped" in text
+    with (project / FILE).open("a") as file:
+        file.write("os.abort()\n")
+    code, text = run(project, "--backends", "torch")
+    assert code == 2
+    assert "The torch process ended with code -6 (outside of a test)" in text
 
 
-def test_a_skip_is_counted_and_says_why(project: Path) -> None:
-    break_on(project, "torch", "pytest.skip('no GPU')")
-    code, text = run(project, "-ra", "--backends", "torch")
+def test_an_import_error_is_an_error_of_collection(project: Path) -> None:
+    (project / "tests/keras_impl/test_import.py").write_text("import no_such_module\n")
+    code, text = run(project, "--backends", "jax,torch")
+    assert code == 2
+    assert "On jax, torch:" in text
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in text
+    assert "1 error during collection" in text
+
+
+def test_what_a_test_prints(project: Path) -> None:
+    code, text = run(project, "-s", SIZES, "--backends", "jax")
+    assert code == 0
+    assert "size 2 on jax" in text
+    code, text = run(project, SIZES, "--backends", "jax")
+    assert "size 2 on jax" not in text
+
+
+def test_the_debugger(project: Path) -> None:
+    add(project, "torch", "local = 6; assert local == 7")
+    code, text = run(project, "--pdb", "-k", "added", keys="p local * 7\nc\n")
+    assert code == 1
+    assert "(Pdb) 42" in text
+    assert outcome(text) == "1 failed, 1 passed, 12 deselected"
+    add(project, "torch", "local = 6; breakpoint()")
+    code, text = run(project, FILE, "-k", "added", keys="p local * 7\nc\n")
+    assert code == 0
+    assert "(Pdb) 42" in text
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("xdist"), reason="pytest-xdist is not installed")
+@pytest.mark.parametrize(("path", "passed"), [("tests/reference", 1), (FILE, 6)])
+def test_workers_of_xdist(project: Path, path: str, passed: int) -> None:
+    code, text = run(project, "-p", "xdist", "-n", "2", "--backends", "jax,torch", path)
     assert code == 0, text
-    assert "backend torch: 3 passed, 0 failed, 1 skipped" in text
-    assert "no GPU" in text
-    assert "1 skipped" in text.splitlines()[-1]
-
-
-def test_with_keras_backend_set_all_runs_in_one_process(project: Path) -> None:
-    code, text = run(project, KERAS_BACKEND="torch")
-    assert code == 0
-    assert "4 passed" in text
-    assert "backend torch" not in text
-
-
-def test_collect_only_lists_every_backends_tests(project: Path) -> None:
-    code, text = run(project, "--co", "-q", "--backends", "jax,torch")
-    assert code == 0
-    assert "tests/keras_impl/test_objects.py::test_one[jax]" in text
-    assert "tests/keras_impl/test_objects.py::test_torch_alone[torch]" in text
-    assert "test_torch_alone[jax]" not in text
-
-
-def test_junit_has_every_backends_tests(project: Path) -> None:
-    code, _ = run(project, "--junitxml=out.xml")
-    assert code == 0
-    xml = (project / "out.xml").read_text()
-    assert 'tests="9"' in xml
-    assert "test_one[tensorflow]" in xml
+    assert outcome(text).startswith(f"{passed} passed")
