@@ -9,9 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Keras exports the scope's class, and no way to ask for the one that is open.
-from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
-
+from keras_impl.backends.keras_internals import LayerThatKeepsItsLosses, refuse_time_distributed
 from keras_impl.backends.replicas import losses_of_this_replica
 from keras_impl.divergence import at_least_float32
 from keras_impl.means import valid_positions
@@ -21,20 +19,20 @@ from keras_impl.term import ReadOnly, SparsityTerm, unit_axis
 from keras_impl.validation import number_between
 
 
-class PenaltyLayer(keras.layers.Layer):
-    """Passes its input through and adds `penalty(inputs, ...)` to the loss, divided by nothing.
-
-    It also keeps its losses where Keras 3.15 loses some. In a stateless call, which is how JAX
-    trains, every sublayer clears its own earlier losses when it is called. Keras knows them by
-    `id`. So a layer that is used twice keeps the last loss only; and the id of a tensor that is
-    gone may come back as that of another layer's loss, which is then dropped.
-    """
+class PenaltyLayer(LayerThatKeepsItsLosses):
+    """Passes its input through and adds `penalty(inputs, ...)` to the loss, divided by nothing."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        # Not a list that Keras tracks: what it holds are tensors of the current call.
-        object.__setattr__(self, "_losses_of_this_call", [])
+
+    def build(self, input_shape: Any) -> None:
+        """Refuse what would compute another penalty.
+
+        Raises:
+            ValueError: Inside of `keras.layers.TimeDistributed`.
+        """
+        refuse_time_distributed(self)
 
     def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return the penalty of `inputs`, a scalar, without adding it to the losses."""
@@ -47,22 +45,13 @@ class PenaltyLayer(keras.layers.Layer):
             inputs: (samples, ..., units).
             training: Whether state, such as a running average, moves.
             mask: Valid positions (see `means.valid_positions`).
-        """
-        loss = self.penalty(inputs, training=training, mask=mask)
-        self.add_loss(loss)
-        self._losses_of_this_call.append(loss)
-        return inputs
 
-    def _clear_losses(self) -> None:
-        """Clear the losses of earlier calls, not those of the stateless call that is under way."""
-        kept = []
-        if in_stateless_scope():
-            live = get_stateless_scope().losses
-            kept = [loss for loss in self._losses_of_this_call if any(loss is x for x in live)]
-        self._loss_ids.difference_update(id(loss) for loss in kept)
-        super()._clear_losses()
-        self._loss_ids.update(id(loss) for loss in kept)
-        self._losses_of_this_call[:] = kept
+        Raises:
+            ValueError: Inside of `keras.layers.TimeDistributed`.
+        """
+        refuse_time_distributed(self)
+        self.add_loss(self.penalty(inputs, training=training, mask=mask))
+        return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return `input_shape`."""
@@ -157,6 +146,7 @@ class KLSparsity(PenaltyLayer):
         Raises:
             ValueError: If the input has fewer than two axes, or an unknown number of units.
         """
+        super().build(input_shape)
         shape = tuple(input_shape)
         units = shape[unit_axis(self.axis, shape)] if len(shape) > 1 else None
         if units is None:
