@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_impl.backends.arrays import namespace_of
+
 
 def at_least_float32(x: Any) -> Any:
     """Return `x` as a float32 tensor, or float64 if it is one."""
@@ -37,40 +39,41 @@ def kl_divergence(rho: float, rho_hat: Any, epsilon: float) -> Any:
     return kl_divergence_and_slope(rho, rho_hat, epsilon)[0]
 
 
-def kl_divergence_and_slope(
-    rho: float, rho_hat: Any, epsilon: float, namespace: Any = None
-) -> tuple[Any, Any]:
+def kl_divergence_and_slope(rho: float, rho_hat: Any, epsilon: float) -> tuple[Any, Any]:
     """EQ-KL-EXTENSION and its derivative by ρ̂, of tensors or of NumPy arrays.
 
     Args:
         rho: ρ, a Python float inside (0, 1).
         rho_hat: Mean activations, any shape, float32 or float64.
         epsilon: Where the tangent begins; 0: the exact divergence, infinite at 0 and 1.
-        namespace: Where `log`, `log1p`, `clip` and `where` are; `None`: in NumPy for arrays, in
-            `keras.ops` for tensors.
 
     >>> kl_divergence_and_slope(0.25, np.array([0.25, 0.5]), 1e-6)[1].tolist()
     [0.0, 1.0]
     """
-    if namespace is None:
-        namespace = np if isinstance(rho_hat, np.ndarray) else ops
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rest_hat = 1.0 - rho_hat
-        if epsilon == 0.0:
-            log_rest = namespace.log1p(-rho_hat)
-            divergence = kl_divergence_of_logarithms(rho, namespace.log(rho_hat), log_rest)
-            return divergence, kl_slope(rho, rho_hat, rest_hat)
-        # 1 − ρ̂ is kept beside ρ̂: where ε is small, 1 − ε is rounded, and may be 1; ε is not.
-        epsilon = max(epsilon, _smallest(rho_hat))
-        r = namespace.clip(rho_hat, epsilon, 1.0 - epsilon)
-        rest = namespace.clip(rest_hat, epsilon, 1.0 - epsilon)
-        nearer_zero = r < 0.5
-        log_rest = namespace.log1p(-namespace.clip(r, 0.0, 0.5))
-        log_rest = namespace.where(nearer_zero, log_rest, namespace.log(rest))
-        slope = kl_slope(rho, r, rest)
-        divergence = kl_divergence_of_logarithms(rho, namespace.log(r), log_rest)
-        beyond = namespace.where(nearer_zero, rho_hat - r, rest - rest_hat)
-        return divergence + slope * beyond, slope
+    if isinstance(rho_hat, np.ndarray):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _divergence_and_slope(rho, rho_hat, epsilon)
+    return _divergence_and_slope(rho, rho_hat, epsilon)
+
+
+def _divergence_and_slope(rho: float, rho_hat: Any, epsilon: float) -> tuple[Any, Any]:
+    namespace = namespace_of(rho_hat)
+    rest_hat = 1.0 - rho_hat
+    if epsilon == 0.0:
+        log_rest = namespace.log1p(-rho_hat)
+        divergence = kl_divergence_of_logarithms(rho, namespace.log(rho_hat), log_rest)
+        return divergence, kl_slope(rho, rho_hat, rest_hat)
+    # 1 − ρ̂ is kept beside ρ̂: where ε is small, 1 − ε is rounded, and may be 1; ε is not.
+    epsilon = max(epsilon, _smallest(rho_hat))
+    r = namespace.clip(rho_hat, epsilon, 1.0 - epsilon)
+    rest = namespace.clip(rest_hat, epsilon, 1.0 - epsilon)
+    nearer_zero = r < 0.5
+    log_rest = namespace.log1p(-namespace.clip(r, 0.0, 0.5))
+    log_rest = namespace.where(nearer_zero, log_rest, namespace.log(rest))
+    slope = kl_slope(rho, r, rest)
+    divergence = kl_divergence_of_logarithms(rho, namespace.log(r), log_rest)
+    beyond = namespace.where(nearer_zero, rho_hat - r, rest - rest_hat)
+    return divergence + slope * beyond, slope
 
 
 def kl_divergence_of_logarithms(rho: float, log_rho_hat: Any, log_one_minus_rho_hat: Any) -> Any:

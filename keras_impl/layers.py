@@ -5,14 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import keras
 from keras import ops
 
-# Keras exports the scope's class, and no way to ask for the one that is open.
-from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
-
+from keras_impl.backends.keras_internals import LayerThatKeepsItsLosses, refuse_time_distributed
 from keras_impl.backends.replicas import losses_of_this_replica
 from keras_impl.divergence import at_least_float32
 from keras_impl.means import valid_positions
@@ -22,45 +19,20 @@ from keras_impl.term import ReadOnly, SparsityTerm, unit_axis
 from keras_impl.validation import number_between
 
 
-class KeepsLosses(keras.layers.Layer):
-    """A layer or a model that keeps its losses where Keras 3.15 loses some.
-
-    In a stateless call, which is how JAX trains, every sublayer clears its own earlier losses when
-    it is called. Keras knows them by `id`. So a layer that is used twice keeps the last loss only;
-    and the id of a tensor that is gone may come back as that of another layer's loss, which is then
-    dropped.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        # Not an attribute that Keras tracks. What is traced in a stateless call ends with it.
-        object.__setattr__(self, "_losses_of_calls", WeakKeyDictionary())
-
-    def add_loss(self, loss: Any) -> None:
-        """Add a scalar tensor to the losses; see `keras.layers.Layer.add_loss`."""
-        super().add_loss(loss)
-        if in_stateless_scope():
-            losses = self._losses_of_calls.setdefault(get_stateless_scope(), [])
-            losses.extend(keras.tree.flatten(loss))
-
-    def _clear_losses(self) -> None:
-        """Clear the losses of earlier calls, not those of the stateless call that is under way."""
-        kept = []
-        if in_stateless_scope():
-            scope = get_stateless_scope()
-            losses = self._losses_of_calls.get(scope, [])
-            kept = [loss for loss in losses if any(loss is x for x in scope.losses)]
-        self._loss_ids.difference_update(id(loss) for loss in kept)
-        super()._clear_losses()
-        self._loss_ids.update(id(loss) for loss in kept)
-
-
-class PenaltyLayer(KeepsLosses):
+class PenaltyLayer(LayerThatKeepsItsLosses):
     """Passes its input through and adds `penalty(inputs, ...)` to the loss, divided by nothing."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Refuse what would compute another penalty.
+
+        Raises:
+            ValueError: Inside of `keras.layers.TimeDistributed`.
+        """
+        refuse_time_distributed(self)
 
     def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return the penalty of `inputs`, a scalar, without adding it to the losses."""
@@ -73,7 +45,11 @@ class PenaltyLayer(KeepsLosses):
             inputs: (samples, ..., units).
             training: Whether state, such as a running average, moves.
             mask: Valid positions (see `means.valid_positions`).
+
+        Raises:
+            ValueError: Inside of `keras.layers.TimeDistributed`.
         """
+        refuse_time_distributed(self)
         self.add_loss(self.penalty(inputs, training=training, mask=mask))
         return inputs
 
@@ -170,6 +146,7 @@ class KLSparsity(PenaltyLayer):
         Raises:
             ValueError: If the input has fewer than two axes, or an unknown number of units.
         """
+        super().build(input_shape)
         shape = tuple(input_shape)
         units = shape[unit_axis(self.axis, shape)] if len(shape) > 1 else None
         if units is None:

@@ -12,10 +12,10 @@ import keras
 from keras import ops
 
 from keras_impl.backends.custom_gradients import affine, sigmoid_in_place
-from keras_impl.backends.keras_internals import keras_loses_compiled_losses
+from keras_impl.backends.keras_internals import LayerThatKeepsItsLosses, keras_loses_compiled_losses
 from keras_impl.backends.replicas import share_of_loss, sum_over_replicas
 from keras_impl.initializers import NgUniform
-from keras_impl.layers import KeepsLosses, KLSparsity
+from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
 from keras_impl.regularizers import WeightDecay
 from keras_impl.term import ReadOnly, SparsityTerm
@@ -89,7 +89,7 @@ class AutoencoderLayer(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
-class SparseAutoencoder(KeepsLosses, keras.Model):
+class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
     """The sparse autoencoder of the notes; its loss is Ng's cost J (EQ-COST).
 
     J = (1/m) Σᵢ ½‖h(xᵢ) − yᵢ‖² + (λ/2) Σₗ ‖Wₗ‖² + β Σⱼ KL(ρ‖ρ̂ⱼ), with m the batch and ρ̂ⱼ its mean
@@ -348,7 +348,7 @@ class SparseAutoencoder(KeepsLosses, keras.Model):
             else:
                 a = _activated(name, z)
             if penalised and not last:
-                # The model adds the term itself: see `KeepsLosses` for what Keras may do to
+                # The model adds the term itself: see `LayerThatKeepsItsLosses` for what Keras may do to
                 # the losses of several layers.
                 penalty = self.penalties[layer]
                 self.add_loss(penalty.penalty(self._term.choose(logits=z, activations=a), training))

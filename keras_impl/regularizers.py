@@ -7,7 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from keras_impl.backends.keras_internals import (
+    is_weight,
+    keras_divides_activity_by_batch,
+    refuse_time_distributed,
+)
 from keras_impl.divergence import at_least_float32
 from keras_impl.recording import is_captured
 from keras_impl.term import ReadOnly, SparsityTerm
@@ -105,8 +109,16 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
             A scalar, at least float32: βΣKL, times the number of rows if `batch_scaling` says so.
 
         Raises:
-            ValueError: If `x` has fewer than two axes.
+            ValueError: If `x` has fewer than two axes, or is a weight; or inside of
+                `keras.layers.TimeDistributed`.
         """
+        if is_weight(x):
+            raise ValueError(
+                "KLSparsityRegularizer is for the output of a layer, as its "
+                "`activity_regularizer`: a weight has no mean activation. Received a weight of "
+                f"shape {tuple(x.shape)}."
+            )
+        refuse_time_distributed(self)
         x, _ = self._term.units_last(x)
         if is_captured(self, x):
             return ops.zeros((), dtype="float32")

@@ -1,4 +1,4 @@
-"""Tensors of any backend as NumPy arrays."""
+"""Tensors of any backend as NumPy arrays, and the functions that take either."""
 
 from __future__ import annotations
 
@@ -39,3 +39,22 @@ def as_float64(array: Any) -> NDArray[np.float64]:
     array(1.)
     """
     return to_numpy(array).astype(np.float64)
+
+
+def namespace_of(x: Any) -> Any:
+    """Return the module whose `log`, `log1p`, `clip` and `where` take `x` as it is.
+
+    NumPy for arrays, torch for its tensors (for which `keras.ops.clip`
+    rounds its limits to float32),
+    else `keras.ops`.
+
+    >>> namespace_of(np.ones(2)) is np
+    True
+    """
+    if isinstance(x, np.ndarray):
+        return np
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch
+    return keras.ops

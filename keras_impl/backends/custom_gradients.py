@@ -343,7 +343,7 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
             a = activations.reshape(-1, activations.shape[-1])
             rho_hat = a.sum(0).div_(len(a))
             edge = 0.0 if is_inside(rho_hat, epsilon) else epsilon
-            divergence, slope = kl_divergence_and_slope(rho, rho_hat, edge, torch)
+            divergence, slope = kl_divergence_and_slope(rho, rho_hat, edge)
             ctx.save_for_backward(activations, slope)
             ctx.rho, ctx.beta, ctx.epsilon, ctx.rows = rho, beta, epsilon, len(a)
             return divergence.sum().mul_(beta)
@@ -354,7 +354,7 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
             if torch.is_grad_enabled():  # to be differentiated again
                 a = activations.reshape(-1, activations.shape[-1])
                 rho_hat = a.sum(0) / ctx.rows
-                _, slope = kl_divergence_and_slope(ctx.rho, rho_hat, ctx.epsilon, torch)
+                _, slope = kl_divergence_and_slope(ctx.rho, rho_hat, ctx.epsilon)
             row = slope * (by_penalty * (ctx.beta / ctx.rows))
             return row.expand(activations.shape), None, None, None
 
@@ -427,7 +427,7 @@ def _torch_half_sum_of_squares() -> Any:
         def forward(ctx: Any, x: Any) -> Any:
             ctx.save_for_backward(x)
             # Of all ways to this sum the one that writes no squares.
-            return 0.5 * torch.linalg.vector_norm(x, dim=-1).square_()
+            return 0.5 * torch.linalg.vector_norm(x, dim=-1).square()
 
         @staticmethod
         def backward(ctx: Any, gradient: Any) -> Any:

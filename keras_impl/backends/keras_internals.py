@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+import sys
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask, set_keras_mask
+
+# Keras exports the scope's class, and no way to ask for the one that is open.
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 
 @functools.cache
@@ -60,3 +66,99 @@ def masked(tensor: Any, mask: Any) -> Any:
     """
     set_keras_mask(tensor, mask)
     return tensor
+
+
+class LayerThatKeepsItsLosses(keras.layers.Layer):
+    """A layer whose losses are all there in a stateless call, which is how JAX trains.
+
+    There every sublayer clears its own earlier losses when it is called, and Keras (3.15.1) knows
+    them by `id`. So a layer that is used twice keeps the last loss only; and the `id` of a tensor
+    that is gone may come back as that of another layer's loss, which is then dropped. This one
+    forgets the `id`s of scopes that are over, and clears nothing of the scope that is open.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Past Keras's bookkeeping of attributes. A reference that keeps nothing alive: what a
+        # scope holds are the tracers of JAX.
+        object.__setattr__(self, "_scope_of_losses", lambda: None)
+
+    def add_loss(self, loss: Any) -> None:
+        """Add a scalar to the losses; see `keras.layers.Layer.add_loss`."""
+        super().add_loss(loss)
+        scope = get_stateless_scope()
+        reference = (lambda: None) if scope is None else weakref.ref(scope)
+        object.__setattr__(self, "_scope_of_losses", reference)
+
+    def _clear_losses(self) -> None:
+        scope = get_stateless_scope()
+        kept = set()
+        if scope is not None and self._scope_of_losses() is scope:
+            kept = {id(loss) for loss in scope.losses} & self._loss_ids
+        self._loss_ids.clear()
+        super()._clear_losses()
+        self._loss_ids.update(kept)
+
+
+def is_weight(x: Any) -> bool:
+    """Whether a regularizer is given a weight, and not the output of a layer.
+
+    Keras hands it the variable itself; in a stateless call the variable's value in that call.
+
+    >>> is_weight(keras.Variable(1.0)), is_weight(ops.ones(()))
+    (True, False)
+    """
+    if isinstance(x, keras.Variable):
+        return True
+    scope = get_stateless_scope()
+    return scope is not None and any(x is value for value in scope.state_mapping.values())
+
+
+def refuse_time_distributed(owner: Any) -> None:
+    """Raise if `keras.layers.TimeDistributed` is what called.
+
+    It calls a layer once for each step, so that a mean over the batch is one of each step, and
+    what is added to the losses are as many terms as there are steps.
+
+    Args:
+        owner: The layer or regularizer that would compute a penalty.
+
+    Raises:
+        ValueError: If `TimeDistributed` builds or calls `owner`, or a layer around it.
+    """
+    if keras.config.backend() == "torch":
+        import torch
+
+        if torch.compiler.is_compiling():  # which sees no frames; it was called before
+            return
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "keras.src.layers.rnn.time_distributed":
+            name = type(owner).__name__
+            raise ValueError(
+                f"{name} inside of TimeDistributed would be computed for each step apart: another "
+                "penalty. Put it outside: the layers of Keras, and the penalties of this package, "
+                "take sequences as they are, and a penalty's mean runs over all of their steps."
+            )
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def layers_without_their_activity_regularizer(model: Any) -> Iterator[Any]:
+    """Yield the layers of a model whose `activity_regularizer` Keras never calls.
+
+    `TimeDistributed` calls `layer.call`, which leaves the regularizer out (Keras 3.15.1; Keras's
+    own ones too), and no code of a regularizer runs that could say so.
+
+    Args:
+        model: A layer or a model.
+
+    >>> inner = keras.layers.Dense(2, activity_regularizer="l2")
+    >>> model = keras.Sequential([keras.Input((3, 4)), keras.layers.TimeDistributed(inner)])
+    >>> list(layers_without_their_activity_regularizer(model)) == [inner]
+    True
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.TimeDistributed):
+            inner = layer.layer
+            if inner.activity_regularizer is not None:
+                yield inner

@@ -331,3 +331,69 @@ def test_ops_mean_in_the_compute_dtype_stays_inside_its_bound(
     divergence = kl_divergence(rho, at_least_float32(actual), epsilon)
     used = reference.usage(as_numpy(divergence), expected)
     assert used.worst <= 1.0, (used, as_numpy(divergence), expected)
+
+
+@pytest.mark.keras_eras
+@pytest.mark.equation("EQ-SPARSITY-SLOPE", "EQ-KL-LOGITS-DERIVATIVE")
+@pytest.mark.parametrize(
+    ("kind", "second", "steps"),
+    [
+        ("regularizer", "none", None),
+        ("regularizer", "beta 0", 4),
+        ("regularizer of logits", "another", None),
+        ("regularizer of logits", "none", 4),
+        ("layer", "beta 0", None),
+        ("layer", "another", 4),
+        ("average", "none", None),
+        ("average", "beta 0", 4),
+    ],
+)
+def test_fit_trains_with_the_gradient_of_the_oracle(
+    kind: str, second: str, steps: int | None
+) -> None:
+    """Steps on batches of 6 and of 4, whose sizes a compiled step may not know: weights, not loss.
+
+    A penalty that is divided by the batch, or that loses its gradient beside another one, changes
+    every weight by more than a tenth of its step.
+    """
+    rho, beta, rate, u = 0.2, 3.0, 0.125, 2.0**-24
+    from_logits = kind == "regularizer of logits"
+    regularizer = None
+    if "regularizer" in kind:
+        regularizer = KLSparsityRegularizer(rho, beta, from_logits=from_logits)
+    dense = keras.layers.Dense(
+        3, activation=None if from_logits else "sigmoid", activity_regularizer=regularizer
+    )
+    layers: list[Any] = [dense]
+    if regularizer is None:
+        layers.append(KLSparsity(rho, beta, momentum=0.0 if kind == "average" else None))
+    if second != "none":
+        other = 0.0 if second == "beta 0" else 2.0
+        layers.append(KLSparsity(0.4, other, from_logits=from_logits))
+    shape = (4,) if steps is None else (None, 4)
+    model = keras.Sequential([keras.Input(shape), *layers])
+    model.compile(keras.optimizers.SGD(rate), loss=lambda y, h: 0.0 * ops.sum(h, axis=-1))
+    generator = np.random.default_rng(0)
+    x = rounded(generator.uniform(size=(10, *(() if steps is None else (steps,)), 4)), "float32")
+    w = rounded(reference.initialise((4, 3), seed=0).kernels[0], "float32")
+    b = np.zeros(3)
+    dense.set_weights([w, b])
+    model.fit(x, x[..., :3], batch_size=6, shuffle=False, epochs=2, verbose=0)
+    start = w
+    for rows in (x[:6], x[6:], x[:6], x[6:]):
+        flat = rows.reshape(-1, 4)
+        z = flat @ w + b
+        a = z if from_logits else reference.sigmoid(z)
+        slope = np.zeros_like(z)
+        for target, weight in [(rho, beta), *([(0.4, 2.0)] if second == "another" else [])]:
+            if from_logits:
+                slope += weight * reference.kl_divergence_from_logits_derivative(target, z)
+            else:
+                by_mean = reference.kl_divergence_derivative(target, a.mean(axis=0))
+                slope += weight / len(a) * by_mean * a * (1 - a)
+        w, b = w - rate * flat.T @ slope, b - rate * slope.sum(axis=0)
+    # Four steps, each of sums of at most 24 positions of numbers below 3.
+    slack = 4 * (24 + 64) * u * 3
+    assert np.max(np.abs(dense.get_weights()[0] - w)) <= slack
+    assert np.max(np.abs(dense.get_weights()[1] - b)) <= slack
+    assert np.max(np.abs(w - start)) > 100 * slack, "a weak test: nothing moves"
