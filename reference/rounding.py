@@ -611,7 +611,6 @@ class Arithmetic:
             )
             # A share is at most 1 on both sides, so no error exceeds 1.
             share_errors = self._flushed(shares, np.minimum(shares * relative, 1.0))
-            share_errors = np.where(np.isinf(z.bound), np.inf, share_errors)
         return Bounded(log_rho_hat, bound), Bounded(shares, share_errors)
 
     def kl_divergence_from_logits(self, rho: float, z: Bounded) -> tuple[Bounded, Bounded]:

@@ -732,6 +732,11 @@ def test_log_means_in_sequence(name: str) -> None:
     zeros = log_means(-z, dtype)["shifted"].astype(np.float64)
     actual = rho * (np.log(rho) - actual) + (1.0 - rho) * (np.log(1.0 - rho) - zeros)
     hold(actual, reference.kl_divergence_from_logits(rho, logits.value), value, factor / rho)
+    # Exponentials that are flushed, each beside the largest.
+    few = exact(np.where(np.arange(2000) == 0, 30.0, np.log(0.9 * 2.0**-14))[:, None])
+    flushed, _ = Arithmetic("float16").log_mean_sigmoid(few)
+    assert np.abs(-np.log(2000.0) - flushed.value) <= flushed.bound
+    assert flushed.bound <= 2.0 * np.abs(-np.log(2000.0) - flushed.value)
     # As many terms as one has roundoffs: nothing is left of their sum.
     coarse = Arithmetic(Precision("coarse", 2.0**-8, 2.0**-8, 2.0**-126, 1e38))
     for terms, decidable in ((250, True), (256, False)):
@@ -1027,16 +1032,16 @@ def test_descent_adds_a_rounding_a_step(name: str) -> None:
     furthest = np.maximum(np.abs(actual - true), np.abs(other - true))
     assert np.all(furthest <= reached.kernels[0].bound)
     assert np.all(reached.kernels[0].bound <= 1.1 * FACTOR[wide(name)] * furthest)
-    # The bound of a step enters the next.
-    bounds = [
+    # The bound of a step enters the gradient of the next: α(x² + λ) = 36 times, and 1 less.
+    first, second = (
         reference.gradient_descent_with_bounds(
-            parameters, x, steps=steps, learning_rate=0.3, **arguments
+            parameters, x, steps=steps, learning_rate=8.0, **arguments
         )
         .kernels[0]
-        .bound[0, 0]
-        for steps in range(1, 4)
-    ]
-    assert bounds[0] < bounds[1] < bounds[2]
+        .bound
+        for steps in (1, 2)
+    )
+    assert 35.0 * first <= second <= 2.0 * 37.0 * first
 
 
 @pytest.mark.equation("EQ-BOUND-COST")
@@ -1097,3 +1102,75 @@ def test_the_decay_of_many_weights(name: str, tied_decay: int) -> None:
     actual = decay * tied_decay * stored * kernel[0, 0] * (1.0 - u) ** 2
     largest = Bounded(*(part[0, 0] for part in vars(step.gradient.kernels[0]).values()))
     hold(actual, decay * tied_decay * kernel[0, 0], largest, 1.25 * FACTOR[wide(name)])
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_inputs_kernels_and_biases_are_stored_in_the_format(name: str) -> None:
+    """One product of numbers that no format has, and one sum: each is rounded before and after."""
+    u, one = PRECISIONS[name].unit_roundoff, 1.0 + 0.3 * PRECISIONS[name].unit_roundoff
+    for bias, roundings in ((0.0, 4), (8.0 * one, 2)):
+        parameters = reference.Parameters([[[one]]], [[bias]])
+        step = reference.cost_and_gradient_with_bounds(
+            parameters,
+            [[one]],
+            y=[[0.0]],
+            rho=0.5,
+            beta=0.0,
+            weight_decay=0.0,
+            activation="linear",
+            precision=name,
+        )
+        h = one * one + bias
+        # The product has four roundings (of both factors, itself, the sum), the bias two.
+        moved = h + 2.0 * u * one * one if roundings == 2 else h
+        actual = 0.5 * (moved * (1.0 + u) ** roundings) ** 2
+        hold(actual, 0.5 * h * h, step.cost.reconstruction, 1.1)
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_tied_kernel_has_the_bounds_of_both_its_uses(name: str) -> None:
+    tied = reference.initialise((5, 3, 5), seed=0, tied=True)
+    untied = reference.Parameters(tied.layer_kernels, tied.biases)
+    x = np.random.default_rng(0).uniform(size=(6, 5))
+    arguments: dict[str, Any] = {"rho": 0.1, "beta": 3.0, "weight_decay": 0.0, "precision": name}
+    (of_both,) = reference.cost_and_gradient_with_bounds(tied, x, **arguments).gradient.kernels
+    first, second = reference.cost_and_gradient_with_bounds(untied, x, **arguments).gradient.kernels
+    assert np.allclose(of_both.value, first.value + second.value.T, rtol=1e-12)
+    together = first.bound + second.bound.T
+    assert np.all(together * (1.0 - 1e-9) <= of_both.bound)
+    rounding = PRECISIONS[wide(name)].unit_roundoff * (np.abs(of_both.value) + together)
+    assert np.all(of_both.bound <= together + 4.0 * rounding)
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("from_logits", "roundings"), [(True, 3), (False, 6)])
+def test_the_penalty_reaches_the_delta_in_the_format(
+    name: str, from_logits: bool, roundings: int
+) -> None:
+    """The slope is float32, and is stored in the format before it is added to the delta.
+
+    From logits: stored, added, summed. Else it is multiplied too, with a(1 − a): three more.
+    """
+    u = PRECISIONS[name].unit_roundoff
+    parameters = reference.Parameters(
+        [np.zeros((3, 2)), np.zeros((2, 3))], [np.full(2, 2.0**-10), np.zeros(3)]
+    )
+    step = reference.cost_and_gradient_with_bounds(
+        parameters,
+        np.zeros((1, 3)),
+        rho=0.25,
+        beta=64.0,
+        weight_decay=0.0,
+        output_activation="linear",
+        from_logits=from_logits,
+        precision=name,
+    )
+    slope = step.gradient.biases[0]
+    assert np.all(slope.bound >= 0.99 * roundings * u * np.abs(slope.value))
+    # Without logits the activation is off by 16 roundoffs, and KL′ moves with it.
+    of_activation = 0.0 if from_logits else 16.0 * u * 64.0 * 0.25 * 4.0
+    at_most = 1.2 * roundings * u * np.abs(slope.value) + of_activation
+    assert np.all(slope.bound <= at_most)
