@@ -1191,11 +1191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TypeError, ValueError, ImportError) as error:
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"{label}: {equations()[label].formula}")
     described = [_described(name, value) for name, value in inputs.items()]
-    print(f"{label}: {', '.join(described)}")
-    for where, ball in leaves(value):
-        print(f"{label}{where} = {text(ball, chosen.digits)}")
+    lines = [f"{label}: {equations()[label].formula}", f"{label}: {', '.join(described)}"]
+    lines += [f"{label}{where} = {text(ball, chosen.digits)}" for where, ball in leaves(value)]
+    print("\n".join(lines))
     return 0
 
 

@@ -807,8 +807,8 @@ FINDINGS = (
     Finding(
         ("EQ-KL-EXTENSION",),
         "The oracle's upper edge is the float64 number nearest to 1 − ε, and the formula's is "
-        "1 − ε. Beyond it the two differ by 2⁻⁵⁴/ε relative (2.9 · 10⁻¹¹ for ε = 10⁻⁶), 10⁵ times "
-        "the bound: an implementation that keeps 1 − r = ε is outside. So with EQ-SPARSITY, "
+        "1 − ε. Beyond it the two differ by up to 2⁻⁵⁴/ε relative (6 · 10⁻¹¹ for ε = 10⁻⁶), 10⁵ "
+        "times the bound: an implementation that keeps 1 − r = ε is outside. So with EQ-SPARSITY, "
         "EQ-COST and EQ-GRADIENT where a unit is beyond. The survey takes for ε powers of 2, of "
         "which 1 − ε is a float64 number.",
         rounded_edge,
