@@ -712,6 +712,7 @@ def export(case: Case) -> None:
     case.take(case.network())
     if keras.config.backend() == "torch":
         raise NotApplicableError("tests/keras_impl/test_serialization.py")
+    case.model(case.inputs)
     with tempfile.TemporaryDirectory() as folder:
         case.model.export(folder, verbose=False)
         import tensorflow as tf
