@@ -65,7 +65,7 @@ def main() -> int:
             outcome = found[subject.name]
             if (option.name, subject.name) in cells.PENDING and outcome.status == "WRONG":
                 status, _ = cells.PENDING[option.name, subject.name]
-                note = option.refused[subject.name] if status == "refused" else ""
+                note = option.refused[subject.name].replace("\\", "") if status == "refused" else ""
                 print(f"pending: {option.name} × {subject.name}: {outcome.note}", flush=True)
                 outcome = cells.Outcome(status, note)
             lines.append((option.name, subject.name, outcome.status, outcome.note))
