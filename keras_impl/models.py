@@ -348,8 +348,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             else:
                 a = _activated(name, z)
             if penalised and not last:
-                # The model adds the term itself: see `LayerThatKeepsItsLosses` for what Keras may do to
-                # the losses of several layers.
+                # The model adds the term itself: see `LayerThatKeepsItsLosses` for what Keras may
+                # do to the losses of several layers.
                 penalty = self.penalties[layer]
                 self.add_loss(penalty.penalty(self._term.choose(logits=z, activations=a), training))
         return a
