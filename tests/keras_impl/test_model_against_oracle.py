@@ -467,6 +467,9 @@ def test_a_batch_without_samples_costs_its_weight_decay(from_logits: bool) -> No
     assert float(sparsity) == 0.0
     assert all(float(term) > 0.0 for term in decay)
     model.compile(keras.optimizers.SGD(0.0))
+    loss = float(model.compute_loss(nothing, None, model(nothing)))
+    expected = sum(map(float, decay))
+    assert abs(loss - expected) <= 4 * 2.0**-24 * expected
     for logs in (model.train_on_batch(nothing), model.test_on_batch(nothing)):
         assert np.all(np.isfinite(logs))
     assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
