@@ -703,25 +703,6 @@ def test_a_model_that_has_changed_is_computed_as_it_is(made_and_changed: Any) ->
     assert full_cost(model, x).total == pytest.approx(after, rel=SLACK)
 
 
-@pytest.mark.equation("EQ-COST", "EQ-GRADIENT")
-def test_an_autoencoder_that_has_changed_is_computed_as_it_is() -> None:
-    x = np.random.default_rng(0).uniform(size=(7, 6)).astype("float32")
-    model = made(NETWORKS["notes"], 6, 2, "float32")
-
-    arguments = oracle_arguments(model)
-    for weight_decay in (arguments["weight_decay"], 0.5):
-        for kernel in model.kernels:
-            kernel.regularizer = WeightDecay(weight_decay)
-        arguments["weight_decay"] = weight_decay
-        step = reference.cost_and_gradient_with_bounds(
-            to_parameters(model), x, **arguments, precision="float32"
-        )
-        hold(model, *full_cost_and_gradient(model, x), step)
-    decay = full_cost(model, x).weight_decay
-    model.kernels[0].trainable = False
-    assert full_cost(model, x).weight_decay < 0.9 * decay
-
-
 def masked_steps(from_logits: bool) -> Any:
     """A mask of (B, T) for an output of (B, T, A, U), with T = A; and one for (B, T, U)."""
     x = keras.Input((3, 4))
