@@ -12,7 +12,11 @@ import keras
 from keras import ops
 
 from keras_impl.backends.custom_gradients import affine, sigmoid_in_place
-from keras_impl.backends.keras_internals import LayerThatKeepsItsLosses, keras_loses_compiled_losses
+from keras_impl.backends.keras_internals import (
+    LayerThatKeepsItsLosses,
+    keras_loses_compiled_losses,
+    refuse_time_distributed,
+)
 from keras_impl.backends.replicas import share_of_loss, sum_over_replicas
 from keras_impl.initializers import NgUniform
 from keras_impl.layers import KLSparsity
@@ -294,7 +298,12 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         return self._halves[name]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Return h(x), (samples, features), and add the sparsity terms to the losses."""
+        """Return h(x), (samples, features), and add the sparsity terms to the losses.
+
+        Raises:
+            ValueError: If the input is not one matrix; inside of `keras.layers.TimeDistributed`.
+        """
+        refuse_time_distributed(self)
         if keras.tree.is_nested(inputs) or len(inputs.shape) != 2:
             raise ValueError(
                 "SparseAutoencoder takes input of shape (samples, features). Received: "
@@ -374,8 +383,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         """Configure training; see `keras.Model.compile`.
 
         Raises:
-            ValueError: If a `loss` is given: the loss of this model is Ng's cost. If
-                `jit_compile=True` would train without the penalties (torch before 2.12).
+            ValueError: If a `loss` or `loss_weights` is given: the loss of this model is Ng's
+                cost. If `jit_compile=True` would train without the penalties (torch before 2.12).
         """
         if kwargs.get("jit_compile") is True and keras_loses_compiled_losses():
             raise ValueError(
@@ -387,6 +396,11 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             raise ValueError(
                 "The loss of SparseAutoencoder is Ng's cost; `loss` must be left out. "
                 f"Received: loss={loss!r}"
+            )
+        if kwargs.get("loss_weights") is not None:
+            raise ValueError(
+                "The terms of SparseAutoencoder are weighed by `beta` and `weight_decay`; "
+                f"`loss_weights` must be left out. Received: {kwargs['loss_weights']!r}"
             )
         super().compile(optimizer=optimizer, loss=None, **kwargs)
 

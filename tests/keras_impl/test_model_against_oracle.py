@@ -377,6 +377,8 @@ def test_what_would_not_count_is_refused(backend: str) -> None:
     for inputs in ([X], X[None]):
         with pytest.raises(ValueError, match=r"takes input of shape \(samples, features\)"):
             model(inputs)
+    with pytest.raises(ValueError, match="SparseAutoencoder inside of TimeDistributed"):
+        keras.layers.TimeDistributed(model)(np.ones((2, 3, 4), "float32"))
     with pytest.raises(NotImplementedError, match="SparseAutoencoder cannot be quantized"):
         model.quantize("int8")
 

@@ -147,6 +147,11 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         "`loss` must be left out",
     ),
+    (
+        lambda: SparseAutoencoder(2).compile("sgd", loss_weights=[0.5]),
+        ValueError,
+        r"`loss_weights` must be left out.*\[0.5\]",
+    ),
     (lambda: SparseAutoencoder(2).build((None, 3, 3)), ValueError, r"\(samples, features\)"),
     (lambda: SparseAutoencoder(2).decode(np.ones((1, 2))), ValueError, "before `decode`"),
     (lambda: to_keras_units(0.1, 1.0, 0.1, features=0), ValueError, "`features`.*0"),

@@ -34,13 +34,11 @@ REPORTED = 4 * 2.0**-24
 
 # (option, object): how it should end, and why it does not yet; for the time that a branch is out.
 PENDING: dict[tuple[str, str], tuple[str, str]] = {
-    ("loss_weights", "SparseAutoencoder"): ("refused", "left out without a word"),
     ("mask of fewer axes", "ActivityPenalty"): ("right", "a function is given the mask as it is"),
     ("mask of fewer axes, sizes that differ", "ActivityPenalty"): (
         "right",
         "a function is given the mask as it is",
     ),
-    ("TimeDistributed", "SparseAutoencoder"): ("refused", "its losses are left out"),
     ("TimeDistributed", "KLSparsity, momentum"): ("refused", "another function"),
 }
 
