@@ -198,22 +198,30 @@ def cost_and_gradient_with_bounds(
     of_layers = [
         compute.matmul(a.transposed, d) for a, d in zip(activations[:-1], deltas, strict=True)
     ]
-    if parameters.tied:
-        half = len(of_layers) // 2
-        of_layers = [
-            wide.add(of_layers[layer], of_layers[-1 - layer].transposed) for layer in range(half)
-        ]
     decay = wide.number(weight_decay * multiplicity)
+    decays = [wide.multiply(decay, kernel) for kernel in parameters.kernels]
+    if parameters.tied:
+        uses = zip(of_layers, reversed(of_layers), strict=True)
+        of_kernels = [
+            _sum_in_any_order(wide, encoder, decoder.transposed, of_decay)
+            for (encoder, decoder), of_decay in zip(uses, decays, strict=False)
+        ]
+    else:
+        of_kernels = [wide.add(g, of_decay) for g, of_decay in zip(of_layers, decays, strict=True)]
     gradient = BoundedParameters(
-        tuple(
-            wide.add(g, wide.multiply(decay, kernel))
-            for g, kernel in zip(of_layers, parameters.kernels, strict=True)
-        ),
+        tuple(of_kernels),
         tuple(compute.total(d, axis=0) for d in deltas),
         parameters.tied,
     )
     cost = _sum_of_terms(wide, reconstruction, decay_terms, sparsity_terms)
     return BoundedStep(cost, gradient, compute.matmul(deltas[0], kernels[0].transposed))
+
+
+def _sum_in_any_order(wide: Arithmetic, a: Bounded, b: Bounded, c: Bounded) -> Bounded:
+    # An implementation may add the decay of a tied kernel between its two uses.
+    orders = [wide.add(wide.add(x, y), z) for x, y, z in ((a, b, c), (a, c, b), (b, c, a))]
+    bound = functools.reduce(np.maximum, (order.bound for order in orders))
+    return Bounded(orders[0].value, bound)
 
 
 def _switched(beta: float, term: Bounded) -> Bounded:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from keras import ops
 
@@ -102,6 +102,25 @@ def check(label: str, actual: Any, expected: reference.Bounded, *context: Any) -
     scale=scales,
     precision=precisions,
     same=st.booleans(),
+)
+# The decay may be added between the two uses of a tied kernel: three terms in any order.
+@example(
+    case={
+        "activation": "sigmoid",
+        "output_activation": "linear",
+        "tied": True,
+        "tied_decay": 2,
+        "rho": 1e-5,
+        "beta": 0.0,
+        "weight_decay": 10.0,
+        "epsilon": 1e-6,
+    },
+    shape=(7, 4, (3, 2)),
+    from_logits=False,
+    seed=233,
+    scale=0.001,
+    precision="float32",
+    same=True,
 )
 def test_terms_and_gradients(
     case: dict[str, Any],

@@ -1098,8 +1098,9 @@ def test_the_decay_of_many_weights(name: str, tied_decay: int) -> None:
     actual = decay / 2.0 * tied_decay * stored * in_sequence(squares, wide(name)) * (1.0 - u) ** 3
     true = decay / 2.0 * tied_decay * math.fsum(squares)
     hold(actual, true, step.cost.weight_decay, 1.02 * FACTOR[wide(name)])
-    # Beside the largest weight what the zero of the other term may be is nothing.
-    actual = decay * tied_decay * stored * kernel[0, 0] * (1.0 - u) ** 2
+    # A product and two sums: beside the largest weight what the zeros of the two uses may be is
+    # nothing, but the decay may be added before either of them.
+    actual = decay * tied_decay * stored * kernel[0, 0] * (1.0 - u) ** 3
     largest = Bounded(*(part[0, 0] for part in vars(step.gradient.kernels[0]).values()))
     hold(actual, decay * tied_decay * kernel[0, 0], largest, 1.25 * FACTOR[wide(name)])
 
