@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_impl.backends.keras_internals import (
+    inputs_in_graph,
+    layer_being_called,
+    layers_before,
+    layers_of,
+)
 from keras_impl.validation import flag, positive_integer
 
 
@@ -149,10 +154,10 @@ class DenseTied(keras.layers.Layer):
             ValueError: If the layer named by `tied_to` is not found.
         """
         if self._encoder is None:
-            entry = self._get_call_context().entry_layer
+            entry = layer_being_called()
             self._find(
-                [*_inputs_in_graph(self), *_inputs_in_graph(entry)],
-                [] if entry is self else entry._flatten_layers(include_self=False),
+                [*inputs_in_graph(self), *inputs_in_graph(entry)],
+                [] if entry is self else layers_of(entry, include_self=False),
             )
             if self._encoder is None:
                 raise ValueError(self._not_found())
@@ -165,7 +170,7 @@ class DenseTied(keras.layers.Layer):
 
     def _find(self, tensors: list[Any], layers: Any = ()) -> None:
         """Tie to the layer of the stored name among `layers` and those that lead to `tensors`."""
-        found = {id(layer): layer for layer in [*layers, *_layers_before(tensors)]}
+        found = {id(layer): layer for layer in [*layers, *layers_before(tensors)]}
         named = [
             layer
             for layer in found.values()
@@ -297,21 +302,3 @@ def _kernel_of(layer: Any) -> Any:
         return kernel
     a, b = (ops.convert_to_tensor(v) for v in (layer.lora_kernel_a, layer.lora_kernel_b))
     return kernel + layer.lora_alpha / layer.lora_rank * (a @ b)
-
-
-def _inputs_in_graph(layer: Any) -> list[Any]:
-    """The symbolic tensors that a layer was called on."""
-    return [tensor for node in layer._inbound_nodes for tensor in node.input_tensors]
-
-
-def _layers_before(tensors: list[Any]) -> Iterator[Any]:
-    """Every layer that leads to symbolic tensors, with the layers inside of it."""
-    waiting, seen = list(tensors), set()
-    while waiting:
-        operation = waiting.pop()._keras_history.operation
-        if id(operation) in seen:
-            continue
-        seen.add(id(operation))
-        if isinstance(operation, keras.layers.Layer):
-            yield from operation._flatten_layers()
-        waiting += _inputs_in_graph(operation)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.backend.common import global_state
 
 # Keras exports the scope's class, and no way to ask for the one that is open.
 from keras.src.backend.common.stateless_scope import get_stateless_scope
@@ -131,16 +133,38 @@ def refuse_time_distributed(owner: Any) -> None:
 
         if torch.compiler.is_compiling():  # which sees no frames; it was called before
             return
-    frame = sys._getframe(1)
+    if called_by("keras.src.layers.rnn.time_distributed"):
+        name = type(owner).__name__
+        raise ValueError(
+            f"{name} inside of TimeDistributed would be computed for each step apart: another "
+            "penalty. Put it outside: the layers of Keras, and the penalties of this package, "
+            "take sequences as they are, and a penalty's mean runs over all of their steps."
+        )
+
+
+def inside_train_step() -> bool:
+    """Whether Keras's own training step, that of `fit` and `train_on_batch`, is what called.
+
+    >>> inside_train_step()
+    False
+    """
+    trainer = f"keras.src.backend.{keras.config.backend()}.trainer"
+    return called_by(trainer, ("train_step", "compute_loss_and_updates"))
+
+
+def called_by(module: str, functions: Sequence[str] | None = None) -> bool:
+    """Whether a function of a module, one of the named ones, is among the callers.
+
+    >>> called_by("doctest"), called_by("doctest", ["no_such_function"])
+    (True, False)
+    """
+    frame: Any = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__") == "keras.src.layers.rnn.time_distributed":
-            name = type(owner).__name__
-            raise ValueError(
-                f"{name} inside of TimeDistributed would be computed for each step apart: another "
-                "penalty. Put it outside: the layers of Keras, and the penalties of this package, "
-                "take sequences as they are, and a penalty's mean runs over all of their steps."
-            )
-        frame = frame.f_back  # type: ignore[assignment]
+        code_is_meant = functions is None or frame.f_code.co_name in functions
+        if code_is_meant and frame.f_globals.get("__name__") == module:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def layers_without_their_activity_regularizer(model: Any) -> Iterator[Any]:
@@ -157,8 +181,68 @@ def layers_without_their_activity_regularizer(model: Any) -> Iterator[Any]:
     >>> list(layers_without_their_activity_regularizer(model)) == [inner]
     True
     """
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if isinstance(layer, keras.layers.TimeDistributed):
             inner = layer.layer
             if inner.activity_regularizer is not None:
                 yield inner
+
+
+def layers_of(layer: Any, *, include_self: bool = True) -> list[Any]:
+    """Return a layer or model and all layers inside of it, at any depth, each once.
+
+    >>> [type(layer).__name__ for layer in layers_of(keras.Sequential([keras.layers.Dense(2)]))]
+    ['Sequential', 'Dense']
+    """
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def layer_being_called() -> Any | None:
+    """Return the outermost layer or model whose call is under way.
+
+    >>> layer_being_called() is None
+    True
+    """
+    context = global_state.get_global_attribute("current_call_ctx")
+    return None if context is None else context.entry_layer
+
+
+@contextmanager
+def losses_kept() -> Iterator[None]:
+    """Put the losses of the layers of the call that is under way back as they were before."""
+    outermost = layer_being_called()
+    # `_losses` is where `add_loss` puts them; Keras has no public way to put them back.
+    layers = [] if outermost is None else layers_of(outermost)
+    saved = [(layer, list(layer._losses)) for layer in layers]
+    yield
+    for layer, losses in saved:
+        layer._losses[:] = losses
+
+
+def inputs_in_graph(layer: Any) -> list[Any]:
+    """Return the symbolic tensors that a layer was called on.
+
+    >>> layer, x = keras.layers.Dense(2), keras.Input((3,))
+    >>> y = layer(x)
+    >>> inputs_in_graph(layer)[0] is x
+    True
+    """
+    return [tensor for node in layer._inbound_nodes for tensor in node.input_tensors]
+
+
+def layers_before(tensors: Sequence[Any]) -> Iterator[Any]:
+    """Yield every layer that leads to symbolic tensors, with the layers inside of it.
+
+    >>> y = keras.layers.Dense(2)(keras.Input((3,)))
+    >>> [type(layer).__name__ for layer in layers_before([y])]
+    ['Dense', 'InputLayer']
+    """
+    waiting, seen = list(tensors), set()
+    while waiting:
+        operation = waiting.pop()._keras_history.operation
+        if id(operation) in seen:
+            continue
+        seen.add(id(operation))
+        if isinstance(operation, keras.layers.Layer):
+            yield from layers_of(operation)
+        waiting += inputs_in_graph(operation)

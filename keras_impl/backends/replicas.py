@@ -19,7 +19,6 @@ rows. So one reduction forward is enough, and none is needed backward.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +26,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from keras_impl.backends.keras_internals import inside_train_step, losses_kept
 
 
 def replica_count(moves_state: bool = False) -> int:
@@ -59,7 +60,7 @@ def replica_count(moves_state: bool = False) -> int:
         if not (moves_state or torch.is_grad_enabled()):
             return 1
         count = _torch_world_size()
-        if count > 1 and _inside_train_step_of_keras():
+        if count > 1 and inside_train_step():
             raise RuntimeError(
                 f"`fit` on torch averages no gradients over the {count} processes of this group: "
                 "each would train a model of its own. Use DistributedDataParallel and a loop "
@@ -153,17 +154,11 @@ def losses_of_this_replica() -> Iterator[None]:
     replica waits (for a reduction, or to assign a variable) the next one clears the lists of
     losses and fills them with its own. The first would then train without its activity losses.
     """
-    saved: list[tuple[Any, list[Any]]] = []
     if keras.config.backend() == "tensorflow" and replica_count() > 1:
-        from keras.src.backend.common import global_state
-
-        call = global_state.get_global_attribute("current_call_ctx")
-        if call is not None and call.entry_layer is not None:
-            # `_losses` is where `add_loss` puts them; Keras has no public way to put them back.
-            saved = [(layer, list(layer._losses)) for layer in call.entry_layer._flatten_layers()]
-    yield
-    for layer, losses in saved:
-        layer._losses[:] = losses
+        with losses_kept():
+            yield
+    else:
+        yield
 
 
 def worker_count() -> int:
@@ -337,7 +332,7 @@ def _refuse_local_training_on_jax() -> None:
     if (
         jax.process_count() > 1
         and keras.distribution.distribution() is None
-        and _inside_train_step_of_keras()
+        and inside_train_step()
     ):
         raise RuntimeError(
             f"`fit` in one of {jax.process_count()} JAX processes without a distribution trains a "
@@ -345,20 +340,6 @@ def _refuse_local_training_on_jax() -> None:
             "keras.distribution.DataParallel())` before the model is made, or use "
             "`cross_replica=False`."
         )
-
-
-def _inside_train_step_of_keras() -> bool:
-    """Whether Keras's own training step, that of `fit` and `train_on_batch`, called us."""
-    trainer = f"keras.src.backend.{keras.config.backend()}.trainer"
-    frame = sys._getframe(1)
-    while frame is not None:
-        if (
-            frame.f_code.co_name in ("train_step", "compute_loss_and_updates")
-            and frame.f_globals.get("__name__") == trainer
-        ):
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def _tf_local_replicas(strategy: Any) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_impl.backends.arrays import as_float64
+from keras_impl.backends.keras_internals import layers_of
 from keras_impl.exact.objective import FullCost, FullDataObjective
 from keras_impl.exact.sums import Array
 from keras_impl.validation import positive_integer
@@ -276,7 +277,7 @@ def _warn_of_state(model: Any, moved: Sequence[Any]) -> None:
         return
     owners = [
         f"{layer.name} ({', '.join(sorted(variable.name for variable in own))})"
-        for layer in model._flatten_layers()
+        for layer in layers_of(model)
         if (own := _own(layer, moved))
     ]
     warnings.warn(
@@ -292,7 +293,7 @@ def _own(layer: Any, variables: Sequence[Any]) -> list[Any]:
     """Those of the variables that are the layer's own, and of no layer inside it."""
     inside = {
         id(variable)
-        for sublayer in layer._flatten_layers(include_self=False)
+        for sublayer in layers_of(layer, include_self=False)
         for variable in sublayer.variables
     }
     held = {id(variable) for variable in layer.variables} - inside

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_impl.backends.autodiff import compiled, has_gradients, value_and_gradients
+from keras_impl.backends.keras_internals import layers_without_their_activity_regularizer
 from keras_impl.exact.chunks import Chunk
 from keras_impl.exact.sample_losses import SampleLosses
 from keras_impl.exact.sums import LossSums, PenaltySums, penalty_sums
@@ -205,17 +206,13 @@ def one_sample(chunk: Chunk) -> Any:
 
 def _refuse_lost_penalties(model: Any) -> None:
     """Refuse what Keras never calls: it would count neither here nor in `fit`."""
-    for layer in model._flatten_layers():
-        if (
-            isinstance(layer, keras.layers.TimeDistributed)
-            and layer.layer.activity_regularizer is not None
-        ):
-            raise ValueError(
-                f"Keras never applies the activity regularizer of the layer {layer.layer.name}: "
-                f"the TimeDistributed around it, {layer.name}, runs its `call` alone. It would "
-                "count neither here nor in `fit`. Leave it out, and put a KLSparsity behind the "
-                f"TimeDistributed. Received: {layer.layer.activity_regularizer!r}"
-            )
+    for layer in layers_without_their_activity_regularizer(model):
+        raise ValueError(
+            f"Keras never applies the activity regularizer of the layer {layer.name}: the "
+            "TimeDistributed around it runs its `call` alone. It would count neither here nor in "
+            "`fit`. Leave it out, and put a KLSparsity behind the TimeDistributed. "
+            f"Received: {layer.activity_regularizer!r}"
+        )
 
 
 def _state_of(model: Any, penalties: list[Any], regularizers: list[Any]) -> Any:

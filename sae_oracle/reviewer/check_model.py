@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from keras_impl.backends.keras_internals import keras_divides_activity_by_batch, layers_of
 from sae_oracle.reviewer import candidates, check_loss, source
 from sae_oracle.reviewer.candidates import Context, Observation
 from sae_oracle.reviewer.check_penalty import Findings, add_removed, evidence, review_penalty
@@ -587,7 +587,7 @@ def _outside(
 
 def _review_regularizers(target: Target, subject: Subject, findings: Findings) -> None:
     """Review the activity regularizers inside by themselves; their formula is known by now."""
-    for layer in subject.model._flatten_layers(include_self=False):
+    for layer in layers_of(subject.model, include_self=False):
         thing = getattr(layer, "activity_regularizer", None)
         if thing is None or source.is_kerass_own(thing):
             continue
@@ -607,15 +607,14 @@ def _review_regularizers(target: Target, subject: Subject, findings: Findings) -
 
 def _has_activity_regularizer(model: Any) -> bool:
     return any(
-        getattr(layer, "activity_regularizer", None) is not None
-        for layer in model._flatten_layers()
+        getattr(layer, "activity_regularizer", None) is not None for layer in layers_of(model)
     )
 
 
 def _nested_regularizers(model: Any) -> list[tuple[float, float | None]]:
     """ρ and β of the regularizers and penalty layers inside the model."""
     found = []
-    for layer in model._flatten_layers(include_self=False):
+    for layer in layers_of(model, include_self=False):
         for thing in (getattr(layer, "activity_regularizer", None), layer):
             if thing is None or source.is_kerass_own(thing):
                 continue

@@ -222,7 +222,8 @@ def test_the_tangent_begins_where_it_is_said_however_small_epsilon_is(
 ) -> None:
     """1 − ε is rounded, in float32 to 1 from 3e-8 on; 1 − ρ̂ is exact above ½, and ε is kept.
 
-    Sixteen roundoffs for a difference of logarithms, for the slope and for its product each.
+    Sixteen roundoffs for a difference of logarithms, for the slope and for its product each; and
+    what is beyond the edge is a difference of numbers known to a roundoff of themselves.
     """
     if not has_gradients():
         precision = "float32"
@@ -237,7 +238,9 @@ def test_the_tangent_begins_where_it_is_said_however_small_epsilon_is(
             expected = of_ones + of_zeros + slope * (epsilon - (1.0 - rho_hat))
         else:
             slope = (1 - rho) / min(rest, 1.0 - epsilon) - rho / min(r, 1.0)
-        size = abs(np.log(r)) + abs(np.log(rest)) + 4.0 + abs(slope * rho_hat)
+        beyond = max(epsilon - rho_hat, rho_hat - 1.0 + epsilon, 0.0)
+        size = abs(np.log(r)) + abs(np.log(rest)) + 4.0
+        size += abs(slope) * (beyond + epsilon if beyond > 0.0 else 0.0)
         with computing_in(precision):
             tensor = ops.full((4, 1), rho_hat, dtype=precision)
             for penalty in (

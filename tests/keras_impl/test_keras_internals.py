@@ -16,8 +16,16 @@ from keras import ops
 
 from keras_impl import ActivityPenalty, KLSparsity, KLSparsityRegularizer, WeightDecay
 from keras_impl.backends.keras_internals import (
+    inputs_in_graph,
+    inside_train_step,
     is_weight,
+    layer_being_called,
+    layers_before,
+    layers_of,
     layers_without_their_activity_regularizer,
+    losses_kept,
+    mask_of,
+    masked,
 )
 
 
@@ -159,3 +167,77 @@ def test_a_penalty_of_each_step_is_refused(penalty: str, built: bool, steps: int
     # Outside of it, the same layer is what was meant.
     if penalty != "KLSparsityRegularizer":
         layers[penalty](x)
+
+
+def test_where_a_call_and_a_graph_of_layers_are_found() -> None:
+    """If it fails: `_flatten_layers`, `_inbound_nodes`, `_keras_history` or the context of a call
+    has another name in this Keras, and the function that this calls must learn it.
+    """
+    seen: list[Any] = []
+
+    class Looks(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            seen.append(layer_being_called())
+            return x + 0.0
+
+    looks, dense = Looks(), keras.layers.Dense(3)
+    inner = of_one_step(dense)
+    inputs = keras.Input((4,))
+    outputs = looks(inner(inputs))
+    model = keras.Model(inputs, outputs)
+    assert all(layer is looks for layer in seen), "a symbolic call"
+    model(ops.ones((2, 4)))
+    assert seen[-1] is model
+    assert layer_being_called() is None
+    assert {layer.name for layer in layers_of(model)} >= {model.name, inner.name, dense.name}
+    assert model not in layers_of(model, include_self=False)
+    assert inputs_in_graph(inner)[-1] is inputs
+    assert {layer.name for layer in layers_before([outputs])} >= {looks.name, dense.name}
+
+
+def test_losses_are_put_back_during_a_call() -> None:
+    """If it fails: `_losses` is no more where `add_loss` puts a loss (see `losses_kept`)."""
+
+    class Interrupted(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            self.add_loss(ops.sum(x))
+            with losses_kept():
+                self._clear_losses()
+                assert self.losses == []
+            return x
+
+    layer = Interrupted()
+    layer(ops.ones((2, 4)))
+    assert [float(loss) for loss in layer.losses] == [8.0]
+
+
+def test_the_training_step_of_keras_is_recognised() -> None:
+    """If it fails: the trainer's module or its `train_step` has another name in this Keras."""
+    seen: list[bool] = []
+
+    class Asks(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            seen.append(inside_train_step())
+            return x + 0.0
+
+    model = keras.Sequential([keras.Input((4,)), Asks(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.ones((2, 4), "float32")
+    seen.clear()
+    model.predict(x, verbose=0)
+    assert seen
+    assert not any(seen)
+    seen.clear()
+    model.train_on_batch(x, x[:, :1])
+    assert any(seen)
+
+
+def test_a_mask_is_carried_with_a_tensor() -> None:
+    """If it fails: `get_keras_mask` and `set_keras_mask` have moved (see `mask_of`, `masked`)."""
+    x, mask = ops.ones((2, 3, 4)), ops.ones((2, 3), dtype="bool")
+    assert mask_of(x) is None
+    assert mask_of(masked(x, mask)) is mask
+    # It is what Keras hands to the next layer.
+    layer = KLSparsity(0.5)
+    layer(masked(x, ops.zeros((2, 3), dtype="bool")))
+    assert float(layer.losses[0]) == 0.0
