@@ -399,28 +399,11 @@ def transformations() -> list[Transformation]:
     return makers[BACKEND]() if BACKEND in makers else []
 
 
-def pending(name: str, form: Form) -> str:
-    """Why a transformation fails until a branch is in; empty: it must not."""
-    if name.startswith(("func.", "forward_ad")):
-        return "issue 13, item 17: no setup_context"
-    if name == "checking_leaks" and form is FORMS["layer of a model"]:
-        return "issue 13, item 19: a tracer is kept"
-    return ""
-
-
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize(
-    ("name", "check", "transform"), transformations(), ids=[name for name, *_ in transformations()]
+    ("check", "transform"), [pytest.param(*rest, id=name) for name, *rest in transformations()]
 )
-def test_transformation(
-    name: str,
-    check: Callable[[Form, Any], None],
-    transform: Any,
-    form: Form,
-    request: pytest.FixtureRequest,
-) -> None:
-    if pending(name, form):
-        request.applymarker(pytest.mark.xfail(strict=False, reason=pending(name, form)))
+def test_transformation(check: Callable[[Form, Any], None], transform: Any, form: Form) -> None:
     with computing_in("float64"):
         x, v = ops.convert_to_tensor(form.x), ops.convert_to_tensor(DIRECTION)
         check(form, transform(form.function(), x, v))

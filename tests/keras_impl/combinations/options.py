@@ -613,8 +613,8 @@ def two_outputs(case: Case) -> None:
 
 @option(
     "TimeDistributed",
-    keras_fails="The inner `call` is run for each step: what it adds is of one step, and no activity "
-    "regularizer is run.",
+    keras_fails="The inner `call` is run for each step: it adds the loss of one step, and no "
+    "activity regularizer is run.",
     refused=dict.fromkeys(
         (
             "SparseAutoencoder",
@@ -868,7 +868,7 @@ def one_own_step(case: Case, loss_of: Callable[[Any, Any], Any]) -> float:
 
 @option(
     "checkpointed (RematScope)",
-    keras_fails="On JAX a loss that is added inside leaks a tracer, on TensorFlow it has no gradient.",
+    keras_fails="A loss added inside leaks a tracer on JAX, and has no gradient on TensorFlow.",
 )
 def rematerialised(case: Case) -> None:
     with keras.RematScope(mode="full"):
