@@ -615,6 +615,7 @@ def hold_to_keras(model: Any, x: Any, sizes: Any = (None, 5), **named: Any) -> f
         assert abs(cost.total - expected) <= SLACK * max(1.0, abs(expected)), batch_size
         cost, gradient = full_cost_and_gradient(model, x, batch_size, **named)
         assert abs(cost.total - expected) <= SLACK * max(1.0, abs(expected)), batch_size
+        assert all(np.all(np.isfinite(part)) for part in gradient), batch_size
         gradients.append(gradient)
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
