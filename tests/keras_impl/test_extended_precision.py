@@ -128,7 +128,7 @@ def hold(name: str, actual: Any, expected: Any, bounded: reference.Bounded) -> i
 
 cases = {
     "seed": st.integers(0, 2**16),
-    "m": st.sampled_from([1, 4]),
+    "m": st.just(4),
     "rho": st.sampled_from([1e-6, 1e-3, 0.05, 0.5, 0.99, 1 - 1e-6]),
     "beta": st.sampled_from([1e-3, 3.0, 1e4]),
     # Logits up to some 50: units that are 0 or 1 to 1e-22.

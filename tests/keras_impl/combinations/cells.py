@@ -300,7 +300,7 @@ def outcome_of(option: Option, subject: Subject, *, eagerly: bool = False) -> Ou
     if message and isinstance(error, (TypeError, ValueError)) and re.search(message, str(error)):
         return Outcome("refused", message.replace("\\", ""))
     if subject.keras_own is not None and subject.name not in option.own:
-        own = attempt(option, subject.keras_own, eagerly)
+        own = attempt_once(option, subject.keras_own, eagerly)
         if own is not None and is_the_same_failure(error, own):
             return Outcome("Keras fails", option.keras_fails or described(own))
     return Outcome("WRONG", described(error))
@@ -332,6 +332,17 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {(reason or lines or [''])[0][:120]}"
 
 
+def attempt_once(option: Option, subject: Subject, eagerly: bool) -> Exception | None:
+    """`attempt` of Keras's own objects, which several of ours are held beside."""
+    key = option.run, subject.name, eagerly
+    if key not in _of_keras:
+        _of_keras[key] = attempt(option, subject, eagerly)
+    return _of_keras[key]
+
+
+_of_keras: dict[tuple[Any, str, bool], Exception | None] = {}
+
+
 def attempt(option: Option, subject: Subject, eagerly: bool) -> Exception | None:
     """What a cell raises; `None`: it is right."""
     keras.utils.clear_session(free_memory=False)
@@ -345,5 +356,5 @@ def attempt(option: Option, subject: Subject, eagerly: bool) -> Exception | None
             if not (case.loss_is_held and case.step_is_held):
                 raise SilentCellError("it ran, and nothing was compared")
         except Exception as error:
-            return error
+            return error.with_traceback(None)  # which would keep the model
     return None
