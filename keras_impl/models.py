@@ -443,9 +443,9 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         """Refuse: this model computes with its own kernels, which Keras does not quantize.
 
         Raises:
-            NotImplementedError: Always.
+            ValueError: Always.
         """
-        raise NotImplementedError(
+        raise ValueError(
             "SparseAutoencoder cannot be quantized. Copy the weights to layers that can: "
             "keras.layers.Dense, and DenseTied for a tied decoder."
         )

@@ -744,7 +744,11 @@ def export(case: Case) -> None:
     case.hold_output(np.asarray(output))
 
 
-@option("quantize int8", slow=("jax", "tensorflow", "torch"))
+@option(
+    "quantize int8",
+    slow=("jax", "tensorflow", "torch"),
+    refused={"SparseAutoencoder": "SparseAutoencoder cannot be quantized"},
+)
 def quantize(case: Case) -> None:
     case.take(case.network())
     inputs = case.inputs
