@@ -15,7 +15,7 @@ from tests.one_backend import is_backend_path
 
 hypothesis.settings.register_profile("dev", max_examples=15, deadline=None)
 hypothesis.settings.register_profile(
-    "ci", max_examples=25, deadline=None, derandomize=True, print_blob=True, database=None
+    "ci", max_examples=15, deadline=None, derandomize=True, print_blob=True, database=None
 )
 # That a mutant fails is enough: no smaller example is looked for.
 hypothesis.settings.register_profile(

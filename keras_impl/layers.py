@@ -214,8 +214,9 @@ class ActivityPenalty(PenaltyLayer):
 
     What `add_loss` adds Keras divides by nothing; an `activity_regularizer` it divides by the
     batch size from 3.14 on. The penalty is computed in at least float32. Where the input carries a
-    mask, a penalty that takes an argument `mask` gets it; for any other one the masked positions
-    are set to 0, which is right for sums of |a|, a² and their like.
+    mask, a penalty that takes an argument `mask` gets it: true where valid, in the shape of the
+    input without its last axis. For any other one the masked positions are set to 0, which is right
+    for sums of |a|, a² and their like.
 
     Args:
         penalty: What `keras.regularizers.get` takes, other than `None`: a function of a tensor,
@@ -259,9 +260,10 @@ class ActivityPenalty(PenaltyLayer):
         a = at_least_float32(inputs)
         if mask is None:
             return self.function(a)
+        valid = valid_positions(mask, a)
         if "mask" in inspect.signature(self.function).parameters:
-            return self.function(a, mask=mask)
-        return self.function(ops.where(valid_positions(mask, a), a, ops.zeros_like(a)))
+            return self.function(a, mask=ops.squeeze(valid, -1) if valid.shape[-1] == 1 else valid)
+        return self.function(ops.where(valid, a, ops.zeros_like(a)))
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument; the penalty as Keras serializes it."""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tests.keras_impl.combinations.cells import (
-    PENDING,
     Case,
     Option,
     Outcome,
@@ -42,7 +41,6 @@ def cells_here() -> Iterator[Any]:
             if BACKEND != "torch"
             and subject.name in JOINED
             and ON_THE_PAGE.get((option.name, subject.name, BACKEND)) == "right"
-            and (option.name, subject.name) not in PENDING
         ]
         groups = [(subject,) for subject in SUBJECTS if subject not in joined]
         for group in [tuple(joined), *groups] if joined else groups:
@@ -57,8 +55,6 @@ def test_a_cell_is_what_the_page_says(
     subject = group[0] if len(group) == 1 else together(group)
     eagerly = backend != "torch" and backend not in option.compiled
     found = outcome_of(option, subject, eagerly=eagerly)
-    if found.status == "WRONG" and (option.name, subject.name) in PENDING:
-        pytest.xfail(f"{PENDING[option.name, subject.name][1]}: {found.note}")
     assert found.status != "WRONG", found.note
     for subject in group:
         assert found.status == ON_THE_PAGE[option.name, subject.name, backend], found.note

@@ -68,7 +68,8 @@ def digits_of(
     decay = weight_decay / 2 * sum(mpmath.mpf(v) ** 2 for w in counted for row in w for v in row)
 
     sparsity, slopes = mpmath.mpf(0), []
-    low, high = mpmath.mpf(epsilon), 1 - mpmath.mpf(epsilon)
+    # EQ-KL-EXTENSION has a float64 number for its upper edge.
+    low, high = mpmath.mpf(epsilon), mpmath.mpf(min(1.0 - epsilon, 1.0 - 2.0**-53))
     for j in range(s):
         rho_hat = sum(a2[i][j] for i in range(m)) / m
         r = min(max(rho_hat, low), high)

@@ -63,11 +63,6 @@ def main() -> int:
             if subject.name not in found:
                 found[subject.name] = cells.outcome_of(option, subject, eagerly=eagerly)
             outcome = found[subject.name]
-            if (option.name, subject.name) in cells.PENDING and outcome.status == "WRONG":
-                status, _ = cells.PENDING[option.name, subject.name]
-                note = option.refused[subject.name].replace("\\", "") if status == "refused" else ""
-                print(f"pending: {option.name} × {subject.name}: {outcome.note}", flush=True)
-                outcome = cells.Outcome(status, note)
             lines.append((option.name, subject.name, outcome.status, outcome.note))
             if outcome.status == "WRONG":
                 print(f"{option.name} × {subject.name}: {outcome.note}", flush=True)

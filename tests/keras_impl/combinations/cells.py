@@ -32,17 +32,6 @@ RATE = 0.5
 REPORTED = 4 * 2.0**-24
 
 
-# (option, object): how it should end, and why it does not yet; for the time that a branch is out.
-PENDING: dict[tuple[str, str], tuple[str, str]] = {
-    ("mask of fewer axes", "ActivityPenalty"): ("right", "a function is given the mask as it is"),
-    ("mask of fewer axes, sizes that differ", "ActivityPenalty"): (
-        "right",
-        "a function is given the mask as it is",
-    ),
-    ("TimeDistributed", "KLSparsity, momentum"): ("refused", "another function"),
-}
-
-
 class WrongNumberError(AssertionError):
     """A number that is further from the oracle than its bound.
 
