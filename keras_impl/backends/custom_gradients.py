@@ -274,6 +274,8 @@ def _tensorflow_sum_of_rows() -> Callable[[Any], Any]:
         parts = rows // size
         even = a if fitting else a[: parts * size]
         totals = tf.reduce_sum(tf.reshape(even, (size, parts, a.shape[-1])), axis=0)
+        # Turned by a row: else XLA makes one sum of the stages again, row after row.
+        totals = tf.concat([totals[1:], totals[:1]], axis=0)
         total = in_stages(totals, stages - 1)
         return total if fitting else total + tf.reduce_sum(a[parts * size :], axis=0)
 
