@@ -66,7 +66,9 @@ def _divergence_and_slope(rho: float, rho_hat: Any, epsilon: float) -> tuple[Any
     # 1 − ρ̂ is kept beside ρ̂: where ε is small, 1 − ε is rounded, and may be 1; ε is not.
     epsilon = max(epsilon, _smallest(rho_hat))
     r = namespace.clip(rho_hat, epsilon, 1.0 - epsilon)
-    rest = namespace.clip(rest_hat, epsilon, 1.0 - epsilon)
+    # The upper edge is a float64 number, as EQ-KL-EXTENSION says.
+    nearest_one = 1.0 - min(1.0 - epsilon, 1.0 - 2.0**-53)
+    rest = namespace.clip(rest_hat, nearest_one, 1.0 - epsilon)
     nearer_zero = r < 0.5
     log_rest = namespace.log1p(-namespace.clip(r, 0.0, 0.5))
     log_rest = namespace.where(nearer_zero, log_rest, namespace.log(rest))

@@ -134,6 +134,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         TypeError, ValueError: If an argument leaves its range.
         AttributeError: If an argument is assigned to later.
 
+    >>> import numpy as np
     >>> model = SparseAutoencoder(25, rho=0.01, beta=3.0, weight_decay=1e-4)
     >>> model.compile("adam")
     >>> history = model.fit(np.full((8, 64), 0.5, "float32"), verbose=0)

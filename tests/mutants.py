@@ -82,8 +82,8 @@ MUTANTS = (
     Mutant(
         "tanh's half forgotten in chunks",
         S,
-        "factor = penalty.beta / 2.0 if penalty.symmetric else penalty.beta",
-        "factor = penalty.beta",
+        "factor = term.beta / 2.0 if term.symmetric else term.beta",
+        "factor = term.beta",
         (TRAINING,),
     ),
     Mutant(
