@@ -62,9 +62,9 @@ class PenaltyLayer(LayerThatKeepsItsLosses):
 class KLSparsity(PenaltyLayer):
     """Passes its input through and adds βΣⱼKL(ρ‖ρ̂ⱼ) (EQ-SPARSITY) to the loss.
 
-    ρ̂ⱼ is the mean of unit j over every axis but the last, over the valid positions where the
-    input carries a mask. What `add_loss` adds Keras divides by nothing: the term is Ng's on every
-    Keras.
+    ρ̂ⱼ is the mean of unit j over every axis but that of the units, over the valid positions where
+    the input carries a mask. Where none is left, or in a batch of no rows, the term is 0. What
+    `add_loss` adds Keras divides by nothing: the term is Ng's on every Keras.
 
     With `momentum` μ, ρ̂ is a running average over batches (EQ-RHO-HAT-RUNNING): in training
     ρ̂ ← μρ̂ + (1 − μ)·(mean of the batch), the first batch sets ρ̂, and the term is βΣKL(ρ‖ρ̂) of the

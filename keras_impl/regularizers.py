@@ -30,6 +30,8 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
     The notes take ρ̂ over the whole training set. A batch is an estimate of it, and KL of a mean
     is not the mean of KLs: see `KLSparsity(momentum=...)` and `full_cost`. Masks do not reach a
     regularizer, so padded steps are counted: use `KLSparsity` on masked sequences.
+    `keras.layers.TimeDistributed` never calls the activity regularizer of the layer that it wraps,
+    Keras's own ones neither: put a `KLSparsity` behind it, or leave it out.
 
     Source: CS294A lecture notes "Sparse autoencoder", §3.
 
