@@ -220,25 +220,25 @@ def test_every_share_of_a_logits_gradient_keeps_its_digits(
 def test_the_tangent_begins_where_it_is_said_however_small_epsilon_is(
     epsilon: float, precision: str
 ) -> None:
-    """1 − ε is rounded, in float32 to 1 from 3e-8 on; 1 − ρ̂ is exact above ½, and ε is kept.
+    """1 − ε is rounded, in float32 to 1 from 3e-8 on; the edge is where EQ-KL-EXTENSION has it.
 
-    Sixteen roundoffs for a difference of logarithms, for the slope and for its product each; and
-    what is beyond the edge is a difference of numbers known to a roundoff of themselves.
+    That is the float64 number 1 − ε, or the last one below 1. Above ½, 1 − ρ̂ is exact. Sixteen
+    roundoffs for a difference of logarithms, for the slope and for its product each; and what is
+    beyond the edge is a difference of numbers known to a roundoff of themselves.
     """
     if not has_gradients():
         precision = "float32"
     rho = 0.05
+    upper = 1.0 - min(1.0 - epsilon, 1.0 - 2.0**-53)  # an exact difference
     for rho_hat in (-1.0, 0.0, 2.0**-40, 0.25, 0.75, 1.0 - 2.0**-20, 1.0, 1.5):
+        r, rest = max(rho_hat, epsilon), max(1.0 - rho_hat, upper)
         expected = reference.extended_kl_divergence(rho, rho_hat, epsilon)
-        r, rest = max(rho_hat, epsilon), max(1.0 - rho_hat, epsilon)
-        if 1.0 - rho_hat < epsilon:  # in float64 too 1 − ε may be 1
-            of_ones = rho * (np.log(rho) - np.log1p(-epsilon))
-            slope = (1 - rho) / epsilon - rho / (1.0 - epsilon)
-            of_zeros = (1 - rho) * (np.log1p(-rho) - np.log(epsilon))
-            expected = of_ones + of_zeros + slope * (epsilon - (1.0 - rho_hat))
-        else:
-            slope = (1 - rho) / min(rest, 1.0 - epsilon) - rho / min(r, 1.0)
-        beyond = max(epsilon - rho_hat, rho_hat - 1.0 + epsilon, 0.0)
+        slope = (1 - rho) / min(rest, 1.0 - epsilon) - rho / min(r, 1.0 - upper)
+        if rest == upper:  # where the oracle's own 1 − ε may be 1
+            of_ones = rho * (np.log(rho) - np.log1p(-upper))
+            of_zeros = (1 - rho) * (np.log1p(-rho) - np.log(upper))
+            expected = of_ones + of_zeros + slope * (upper - (1.0 - rho_hat))
+        beyond = max(epsilon - rho_hat, rho_hat - 1.0 + upper, 0.0)
         size = abs(np.log(r)) + abs(np.log(rest)) + 4.0
         size += abs(slope) * (beyond + epsilon if beyond > 0.0 else 0.0)
         with computing_in(precision):
