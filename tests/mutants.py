@@ -68,6 +68,7 @@ M, H, C = "keras_impl/models.py", "keras_impl/losses.py", "keras_impl/units.py"
 W, K = "keras_impl/exact/objective.py", "keras_impl/exact/chunks.py"
 S, Q = "keras_impl/exact/sums.py", "keras_impl/exact/steps.py"
 E, TERM = "keras_impl/means.py", "keras_impl/term.py"
+KI = "keras_impl/backends/keras_internals.py"
 T, F = "keras_impl/tied.py", "keras_impl/backends/custom_gradients.py"
 COMPILED = ("jax", "tensorflow")  # torch has this one written out, in custom_gradients.py
 
@@ -89,8 +90,8 @@ MUTANTS = (
     Mutant(
         "rows that fill up are averaged too",
         S,
-        "return ActivationSums(sum_over_samples(a, positions), count)",
-        "return ActivationSums(sum_over_samples(a, mask), count)",
+        "return ActivationSums(sum_over_samples(x, positions), count)",
+        "return ActivationSums(sum_over_samples(x), count)",
         (TRAINING,),
     ),
     Mutant(
@@ -151,9 +152,9 @@ MUTANTS = (
     ),
     Mutant(
         "first axis only",
-        E,
-        "    return ops.sum(x, axis=tuple(range(len(x.shape) - 1)))",
-        "    return ops.sum(x, axis=(0,))",
+        F,
+        "    axes = tuple(range(len(x.shape) - 1))\n    if keras.config.backend() == \"numpy\"",
+        "    axes = (0,)\n    if keras.config.backend() == \"numpy\"",
         (PENALTY,),
     ),
     Mutant(
@@ -174,8 +175,8 @@ MUTANTS = (
     Mutant(
         "padded steps in the count",
         E,
-        "count = ops.sum(ops.cast(valid, x.dtype), axis",
-        "count = ops.sum(ops.ones_like(ops.cast(valid, x.dtype)), axis",
+        "count = sum_of_rows(ops.cast(valid, x.dtype))",
+        "count = sum_of_rows(ops.ones_like(ops.cast(valid, x.dtype)))",
         (PENALTY,),
     ),
     Mutant(
@@ -234,15 +235,15 @@ MUTANTS = (
     Mutant(
         "clip instead of the tangent",
         D,
-        "return divergence + slope * namespace.where(",
-        "return divergence + 0.0 * slope * namespace.where(",
+        "return divergence + slope * beyond, slope",
+        "return divergence, slope",
         (PENALTY,),
     ),
     Mutant(
         "tangent of the wrong sign",
         D,
-        "return divergence + slope * namespace.where(",
-        "return divergence - slope * namespace.where(",
+        "return divergence + slope * beyond, slope",
+        "return divergence - slope * beyond, slope",
         (PENALTY,),
     ),
     Mutant(
@@ -323,16 +324,16 @@ MUTANTS = (
     Mutant(
         "logits: log m lost",
         E,
-        "log_count = math.log(count) if known",
-        "log_count = 0.0 if known",
+        "log_rho_hat, log_rest = log_sums_of_sigmoids(z, valid, divisor)",
+        "log_rho_hat, log_rest = log_sums_of_sigmoids(z, valid)",
         (PENALTY,),
         COMPILED,
     ),
     Mutant(
         "logits: one half twice",
         E,
-        "return ops.log(total) + below, ops.log(total_of_rest) - above",
-        "return ops.log(total) + below, ops.log(total) + below",
+        "return ops.log(total / divisor) + below, ops.log(total_of_rest / divisor) - above",
+        "return ops.log(total / divisor) + below, ops.log(total / divisor) + below",
         (PENALTY,),
         COMPILED,
     ),
@@ -362,8 +363,8 @@ MUTANTS = (
     Mutant(
         "logits: moved, but not back",
         E,
-        "ops.log(total_of_rest) - above",
-        "ops.log(total_of_rest)",
+        "ops.log(total_of_rest / divisor) - above",
+        "ops.log(total_of_rest / divisor)",
         (PENALTY, FUSED),
         COMPILED,
     ),
@@ -442,7 +443,7 @@ MUTANTS = (
     Mutant(
         "fused: second derivative of a constant",
         F,
-        "_, slope = kl_divergence_and_slope(ctx.rho, rho_hat, ctx.epsilon, torch)",
+        "_, slope = kl_divergence_and_slope(ctx.rho, rho_hat, ctx.epsilon)",
         "pass",
         (FUSED,),
         ("torch",),
@@ -603,29 +604,29 @@ MUTANTS = (
     Mutant(
         "penalty added twice",
         L,
-        "        self.add_loss(loss)\n",
-        "        self.add_loss(loss)\n        self.add_loss(loss)\n",
+        "self.add_loss(self.penalty(inputs, training=training, mask=mask))",
+        "for _ in range(2):\n            self.add_loss(self.penalty(inputs, training, mask))",
         (PENALTY,),
     ),
     Mutant(
         "losses let go",
-        L,
-        "        self._losses_of_this_call.append(loss)\n",
+        KI,
+        "        self._loss_ids.clear()\n",
         "",
         (PENALTY,),
         ("torch",),  # elsewhere the `id`s of dead tensors were not seen to come back
     ),
     Mutant(
         "a second use clears the first",
-        L,
-        "        if in_stateless_scope():\n            live",
-        "        if False:\n            live",
+        KI,
+        "if scope is not None and self._scope_of_losses() is scope:",
+        "if False:",
         (PENALTIES,),
     ),
     Mutant(
         "masked steps counted in any penalty",
         L,
-        "return self.function(ops.where(valid_positions(mask, a), a, ops.zeros_like(a)))",
+        "return self.function(ops.where(valid, a, ops.zeros_like(a)))",
         "return self.function(a)",
         (PENALTIES,),
     ),
@@ -778,7 +779,7 @@ MUTANTS = (
     ),
     Mutant(
         "replicas: losses of other threads",
-        P,
+        KI,
         "layer._losses[:] = losses",
         "pass",
         (REPLICAS,),

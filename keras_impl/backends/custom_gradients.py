@@ -193,7 +193,8 @@ def _sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
     """One exponential for both: exp(−|z − s|) is at most 1."""
     positive = z > 0.0
     scaled = ops.exp(ops.where(positive, shift - z, z - shift))
-    nearer_one = 1.0 / (1.0 + scaled * ops.exp(-ops.abs(shift)))
+    # Not `ops.abs(shift)`: OpenVINO takes |−relu(−x)| for −relu(−x), which is part of the shift.
+    nearer_one = 1.0 / (1.0 + scaled * ops.exp(ops.minimum(shift, -shift)))
     nearer_zero = scaled * nearer_one
     return (
         ops.where(positive, nearer_one, nearer_zero),
