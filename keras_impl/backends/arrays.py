@@ -26,6 +26,8 @@ def to_numpy(array: Any) -> NDArray[Any]:
         array = array.detach().cpu()
         if str(array.dtype) == "torch.bfloat16":
             array = array.float()
+    if hasattr(array, "numpy"):  # torch's and TensorFlow's own, which knows `copy` and bfloat16
+        array = array.numpy()
     return np.asarray(array)
 
 
