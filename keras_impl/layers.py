@@ -16,7 +16,7 @@ from keras_impl.means import valid_positions
 from keras_impl.recording import is_captured
 from keras_impl.regularizers import KLSparsityRegularizer
 from keras_impl.term import ReadOnly, SparsityTerm, unit_axis
-from keras_impl.validation import number_between
+from keras_impl.validation import real_number
 
 
 class PenaltyLayer(LayerThatKeepsItsLosses):
@@ -130,9 +130,7 @@ class KLSparsity(PenaltyLayer):
             rho, beta, from_logits, epsilon, symmetric, axis=axis, cross_replica=cross_replica
         )
         if momentum is not None:
-            momentum = number_between(
-                "momentum", momentum, 0.0, 1.0, low_open=False, high_open=True
-            )
+            momentum = real_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
             if self.from_logits:
                 raise ValueError(
                     "`momentum` averages mean activations, which `from_logits=True` never forms. "

@@ -23,7 +23,7 @@ from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
 from keras_impl.regularizers import WeightDecay
 from keras_impl.term import ReadOnly, SparsityTerm
-from keras_impl.validation import flag, integer, non_negative, positive_integer
+from keras_impl.validation import flag, integer, non_negative
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
@@ -50,7 +50,7 @@ class AutoencoderLayer(keras.layers.Layer):
         self, units: int, activation: str, transposed: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.units = positive_integer("units", units)
+        self.units = integer("units", units, low=1)
         self.activation = _activation("activation", activation)
         self.transposed = flag("transposed", transposed)
         self.kernel: Any = None
@@ -185,7 +185,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             tied=flag("tied", tied),
             activation=_activation("activation", activation),
             output_activation=output_activation,
-            tied_decay=positive_integer("tied_decay", tied_decay),
+            tied_decay=integer("tied_decay", tied_decay, low=1),
             seed=None if seed is None else integer("seed", seed),
         )
         if self.from_logits and self.activation != "sigmoid":
@@ -536,7 +536,7 @@ def _called(method: Any, x: Any, y: Any, arguments: Sequence[Any], keywords: dic
 
 def _hidden_units(hidden_units: Any) -> tuple[int, ...]:
     if getattr(hidden_units, "shape", None) == () or isinstance(hidden_units, numbers.Number):
-        return (positive_integer("hidden_units", hidden_units),)
+        return (integer("hidden_units", hidden_units, low=1),)
     if isinstance(hidden_units, (str, bytes)) or not hasattr(hidden_units, "__len__"):
         units = ()
     else:
@@ -546,7 +546,7 @@ def _hidden_units(hidden_units: Any) -> tuple[int, ...]:
             "`hidden_units` must be a positive integer or a sequence of them. "
             f"Received: hidden_units={hidden_units!r}"
         )
-    return tuple(positive_integer("hidden_units", n) for n in units)
+    return tuple(integer("hidden_units", n, low=1) for n in units)
 
 
 def _activation(argument: str, name: Any) -> str:

@@ -14,7 +14,7 @@ from keras_impl.backends.keras_internals import (
     layers_before,
     layers_of,
 )
-from keras_impl.validation import flag, positive_integer
+from keras_impl.validation import flag, integer
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -72,7 +72,7 @@ class DenseTied(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.units = None if units is None else positive_integer("units", units)
+        self.units = None if units is None else integer("units", units, low=1)
         self.activation = keras.activations.get(activation)
         self.use_bias = flag("use_bias", use_bias)
         self.bias_initializer = keras.initializers.get(bias_initializer)

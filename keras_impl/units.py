@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
-from keras_impl.validation import non_negative, positive_integer, sparsity_target
+from keras_impl.validation import integer, non_negative, sparsity_target
 
 
 class KerasUnits(NamedTuple):
@@ -43,7 +43,7 @@ class NgUnits(NamedTuple):
 def _batch_factor(batch_size: Any) -> int:
     if batch_size is None:
         return 1
-    batch_size = positive_integer("batch_size", batch_size)
+    batch_size = integer("batch_size", batch_size, low=1)
     return batch_size if keras_divides_activity_by_batch() else 1
 
 
@@ -72,7 +72,7 @@ def to_keras_units(
     >>> round(to_keras_units(0.1, 3.0, 3e-3, features=784).beta, 5)
     0.00765
     """
-    scale = 2.0 / positive_integer("features", features)
+    scale = 2.0 / integer("features", features, low=1)
     return KerasUnits(
         rho=sparsity_target(rho),
         beta=non_negative("beta", beta) * scale * _batch_factor(batch_size),
@@ -102,7 +102,7 @@ def from_keras_units(
     >>> round(from_keras_units(0.1, 6.0, 0.0, features=576).beta)
     1728
     """
-    scale = 2.0 / positive_integer("features", features)
+    scale = 2.0 / integer("features", features, low=1)
     return NgUnits(
         rho=sparsity_target(rho),
         beta=non_negative("beta", beta) / scale / _batch_factor(batch_size),

@@ -27,8 +27,14 @@ def plain(value: Any) -> Any:
         return value
 
 
-def number_between(
-    name: str, value: Any, low: float, high: float, *, low_open: bool, high_open: bool
+def real_number(
+    name: str,
+    value: Any,
+    *,
+    low: float,
+    high: float,
+    low_open: bool = False,
+    high_open: bool = False,
 ) -> float:
     """Return `value` as a Python float inside an interval.
 
@@ -39,7 +45,7 @@ def number_between(
         TypeError: If `value` is not one real number.
         ValueError: If it lies outside the interval.
 
-    >>> number_between("rho", 0.5, 0.0, 1.0, low_open=True, high_open=True)
+    >>> real_number("rho", 0.5, low=0.0, high=1.0, low_open=True, high_open=True)
     0.5
     """
     number = plain(value)
@@ -56,29 +62,32 @@ def number_between(
 
 def sparsity_target(rho: Any) -> float:
     """Return ρ, inside (0, 1)."""
-    return number_between("rho", rho, 0.0, 1.0, low_open=True, high_open=True)
+    return real_number("rho", rho, low=0.0, high=1.0, low_open=True, high_open=True)
 
 
 def non_negative(name: str, value: Any) -> float:
     """Return a finite number that is not negative."""
-    return number_between(name, value, 0.0, math.inf, low_open=False, high_open=True)
+    return real_number(name, value, low=0.0, high=math.inf, high_open=True)
 
 
-def positive_integer(name: str, value: Any) -> int:
-    """Return an integer of at least 1."""
+def integer(name: str, value: Any, *, low: int | None = None) -> int:
+    """Return an integer that is at least `low`; `None`: any integer.
+
+    Raises:
+        TypeError: If `value` is not one integer.
+        ValueError: If it is below `low`.
+
+    >>> integer("units", 25.0, low=1)
+    Traceback (most recent call last):
+    TypeError: `units` must be a positive integer. Received: units=25.0
+    """
     number = plain(value)
+    kinds = {None: "an integer", 1: "a positive integer"}
+    kind = kinds.get(low, f"an integer ≥ {low}")
     if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-        raise TypeError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    if number < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-    return int(number)
-
-
-def integer(name: str, value: Any) -> int:
-    """Return an integer of any sign."""
-    number = plain(value)
-    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}")
+        raise TypeError(f"`{name}` must be {kind}. Received: {name}={value!r}")
+    if low is not None and number < low:
+        raise ValueError(f"`{name}` must be {kind}. Received: {name}={value!r}")
     return int(number)
 
 
@@ -92,7 +101,7 @@ def extension_edge(epsilon: Any, rho: float) -> float:
     """
     if epsilon is None:
         return min(1e-6, rho, 1.0 - rho)
-    epsilon = number_between("epsilon", epsilon, 0.0, 0.5, low_open=False, high_open=True)
+    epsilon = real_number("epsilon", epsilon, low=0.0, high=0.5, high_open=True)
     if epsilon > min(rho, 1.0 - rho):
         raise ValueError(
             f"`epsilon` must lie in [0, min(rho, 1 - rho)] = [0, {min(rho, 1.0 - rho)}]. "

@@ -12,11 +12,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from reference.cost import decay_multiplicity, outputs_and_targets
+from reference.cost import CostArguments, decay_multiplicity, outputs_and_targets
 from reference.estimators import valid_samples
 from reference.network import Parameters, layer_activations, sample_rows
 from reference.regularizers import orthogonal, orthogonal_gradient, unit_rows
@@ -28,13 +28,13 @@ from reference.rounding import (
     precision_named,
 )
 from reference.validation import (
-    edge,
+    extension_edge,
     flag,
     integer,
     non_negative,
     real_array,
     real_number,
-    target_activation,
+    sparsity_target,
 )
 
 
@@ -81,6 +81,12 @@ def without_bounds(parameters: Parameters) -> BoundedParameters:
     )
 
 
+class BoundArguments(CostArguments, total=False):
+    """The keyword arguments of `cost_and_gradient_with_bounds` but for its precision."""
+
+    from_logits: bool
+
+
 def cost_and_gradient_with_bounds(
     parameters: Parameters | BoundedParameters,
     x: Any,
@@ -104,15 +110,7 @@ def cost_and_gradient_with_bounds(
     Args:
         parameters: The network; `BoundedParameters` if it is itself the result of steps.
         x: (m, n), a row a sample.
-        rho: ρ, inside (0, 1).
-        beta: β ≥ 0.
-        weight_decay: λ ≥ 0.
-        y: The targets; `None`: x.
-        activation: f of the hidden layers.
-        output_activation: f of the last layer; `None`: the same.
-        epsilon: Where EQ-KL-EXTENSION begins.
-        symmetric: Whether hidden activations lie in [−1, 1].
-        tied_decay: How often a tied kernel counts in EQ-DECAY, 1 or 2.
+        rho, beta, ..., tied_decay: As `sparse_autoencoder_cost`.
         from_logits: Whether the implementation computes the sparsity by EQ-KL-LOGITS.
         precision: The format of activations, products and deltas: a name of
             `reference.rounding.PRECISIONS`.
@@ -129,10 +127,10 @@ def cost_and_gradient_with_bounds(
     >>> 0.0 < float(step.cost.reconstruction.bound) < 1e-6
     True
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
-    epsilon = edge(epsilon, rho)
+    epsilon = extension_edge(epsilon, rho)
     symmetric, from_logits = flag("symmetric", symmetric), flag("from_logits", from_logits)
     if from_logits and activation != "sigmoid":
         raise ValueError(
@@ -254,7 +252,7 @@ def gradient_descent_with_bounds(
     steps: int,
     learning_rate: float,
     precision: str = "float32",
-    **arguments: Any,
+    **arguments: Unpack[BoundArguments],
 ) -> BoundedParameters:
     """EQ-BOUND-DESCENT: W ← W − α ∂J/∂W, `steps` times, with a bound for the weights reached.
 
@@ -334,9 +332,9 @@ def kl_sparsity_with_bounds(
     >>> float(value.value), gradient.value.tolist()
     (0.0, [[0.0], [0.0]])
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
-    epsilon = edge(epsilon, rho)
+    epsilon = extension_edge(epsilon, rho)
     symmetric, from_logits = flag("symmetric", symmetric), flag("from_logits", from_logits)
     samples, valid = valid_samples(activations, mask)
     compute = Arithmetic(precision)

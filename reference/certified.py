@@ -37,11 +37,11 @@ from reference.equations import equations
 from reference.network import Parameters
 from reference.network import initialise as initial_parameters
 from reference.validation import (
-    edge,
+    extension_edge,
     non_negative,
     real_array,
     real_number,
-    target_activation,
+    sparsity_target,
 )
 
 __all__ = ["CERTIFIED", "Gradients", "Network", "Propagated", "Terms", "certify", "text"]
@@ -311,15 +311,15 @@ def kl_divergence_derivative(rho: Any, rho_hat: Any) -> Balls:
 
 def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Balls:
     """EQ-KL-EXTENSION: EQ-KL between ε and 1 − ε, both exact, and its tangents beyond."""
-    rho = target_activation(rho)
-    p, e = _ball(rho), _ball(edge(epsilon, rho))
+    rho = sparsity_target(rho)
+    p, e = _ball(rho), _ball(extension_edge(epsilon, rho))
     return _each(lambda q: _extended(p, e, q, 1 - q), _balls("rho_hat", rho_hat))
 
 
 def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> Balls:
     """EQ-KL-EXTENSION-DERIVATIVE: EQ-KL-DERIVATIVE at the nearest point of [ε, 1 − ε]."""
-    rho = target_activation(rho)
-    p, e = _ball(rho), _ball(edge(epsilon, rho))
+    rho = sparsity_target(rho)
+    p, e = _ball(rho), _ball(extension_edge(epsilon, rho))
     return _each(lambda q: _extended_slope(p, e, q, 1 - q), _balls("rho_hat", rho_hat))
 
 
@@ -340,13 +340,13 @@ def _means_of_sigmoids(z: Balls) -> tuple[Balls, Balls]:
 
 def kl_divergence_from_logits(rho: Any, logits: Any) -> Balls:
     """EQ-KL-LOGITS: EQ-KL of the mean of EQ-SIGMOID, for each unit."""
-    p = _ball(target_activation(rho))
+    p = _ball(sparsity_target(rho))
     return _each(lambda q, rest: _kl(p, q, rest), *_means_of_sigmoids(_samples("logits", logits)))
 
 
 def kl_divergence_from_logits_derivative(rho: Any, logits: Any) -> Balls:
     """EQ-KL-LOGITS-DERIVATIVE: EQ-KL-DERIVATIVE at the mean, times f′(zᵢ)/m."""
-    p = _ball(target_activation(rho))
+    p = _ball(sparsity_target(rho))
     z = _samples("logits", logits)
     slopes = _each(lambda q, rest: _kl_slope(p, q, rest), *_means_of_sigmoids(z))
     return (slopes * sigmoid_derivative(z) / len(z)).reshape(np.shape(logits))
@@ -583,8 +583,8 @@ def sparsity_cost(
 
 
 def _sparsity(rho: Any, beta: Any, epsilon: Any, rho_hat: Balls, rest: Balls) -> Balls:
-    rho = target_activation(rho)
-    p, e, b = _ball(rho), _ball(edge(epsilon, rho)), _ball(non_negative("beta", beta))
+    rho = sparsity_target(rho)
+    p, e, b = _ball(rho), _ball(extension_edge(epsilon, rho)), _ball(non_negative("beta", beta))
     divergence = _sum(_each(lambda q, rest: _extended(p, e, q, rest), rho_hat, rest))
     return arb(0) if b == 0 else b * divergence
 
@@ -671,8 +671,8 @@ def sparsity_slope(
 
 
 def _slope(rho: Any, beta: Any, epsilon: Any, rho_hat: Balls, rest: Balls) -> Balls:
-    rho = target_activation(rho)
-    p, e, b = _ball(rho), _ball(edge(epsilon, rho)), _ball(non_negative("beta", beta))
+    rho = sparsity_target(rho)
+    p, e, b = _ball(rho), _ball(extension_edge(epsilon, rho)), _ball(non_negative("beta", beta))
     if b == 0:
         return _zeros(np.shape(rho_hat))
     return b * _each(lambda q, rest: _extended_slope(p, e, q, rest), rho_hat, rest)

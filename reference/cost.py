@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import numpy as np
 
@@ -12,12 +12,12 @@ from reference.estimators import mean_activation
 from reference.network import Parameters, forward
 from reference.validation import (
     Array,
-    edge,
+    extension_edge,
     flag,
     integer,
     non_negative,
     real_array,
-    target_activation,
+    sparsity_target,
 )
 
 
@@ -143,9 +143,9 @@ def sparsity_cost(
     >>> sparsity_cost([[0.5, 0.5], [0.5, 0.5]], rho=0.5, beta=3.0)
     0.0
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
-    epsilon = edge(epsilon, rho)
+    epsilon = extension_edge(epsilon, rho)
     rho_hat = mean_activation(activations, mask, symmetric=symmetric)
     return _weighted_sum(beta, extended_kl_divergence(rho, rho_hat, epsilon))
 
@@ -165,6 +165,20 @@ def sparsity_cost_from_logits(logits: Any, rho: Any, beta: Any) -> float:
 def _weighted_sum(beta: float, divergences: Array) -> float:
     # β = 0 switches the term off even where a divergence is infinite.
     return beta * float(np.sum(divergences)) if beta > 0.0 else 0.0
+
+
+class CostArguments(TypedDict, total=False):
+    """The keyword arguments of `sparse_autoencoder_cost`, which says what each one means."""
+
+    rho: Required[Any]
+    beta: Required[Any]
+    weight_decay: Required[Any]
+    y: Any
+    activation: str
+    output_activation: str | None
+    epsilon: Any
+    symmetric: bool
+    tied_decay: int
 
 
 def sparse_autoencoder_cost(
@@ -216,9 +230,9 @@ def sparse_autoencoder_cost(
     >>> cost.total == cost.reconstruction + cost.weight_decay + cost.sparsity
     True
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
-    epsilon, symmetric = edge(epsilon, rho), flag("symmetric", symmetric)
+    epsilon, symmetric = extension_edge(epsilon, rho), flag("symmetric", symmetric)
     propagated = forward(parameters, x, activation=activation, output_activation=output_activation)
     return Cost(
         reconstruction=reconstruction_cost(propagated.output, x if y is None else y),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reference.activations import log_sigmoid
-from reference.validation import Array, edge, real_array, real_number, target_activation
+from reference.validation import Array, extension_edge, real_array, real_number, sparsity_target
 
 
 def _probability(name: str, value: Any) -> Array:
@@ -129,8 +129,8 @@ def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Array:
     >>> round(float(far - near), 12)
     1.333333333333
     """
-    rho = target_activation(rho)
-    epsilon = edge(epsilon, rho)
+    rho = sparsity_target(rho)
+    epsilon = extension_edge(epsilon, rho)
     rho_hat = real_array("rho_hat", rho_hat)
     if epsilon == 0.0:
         return kl_divergence(rho, rho_hat)
@@ -170,8 +170,8 @@ def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> A
     >>> extended_kl_divergence_derivative(0.5, [-3.0, 0.5, 7.0], 0.25).round(12).tolist()
     [-1.333333333333, 0.0, 1.333333333333]
     """
-    rho = target_activation(rho)
-    epsilon = edge(epsilon, rho)
+    rho = sparsity_target(rho)
+    epsilon = extension_edge(epsilon, rho)
     rho_hat = real_array("rho_hat", rho_hat)
     if epsilon == 0.0:
         return kl_divergence_derivative(rho, rho_hat)
@@ -214,7 +214,7 @@ def kl_divergence_from_logits(rho: Any, logits: Any) -> Array:
     >>> float(kl_divergence_from_logits(0.5, [[1e4]])[0]) - (5e3 + float(np.log(0.5)))
     0.0
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     z = samples_and_units("logits", logits)
     log_rho_hat = log_mean_exp(log_sigmoid(z))
     log_one_minus_rho_hat = log_mean_exp(log_sigmoid(-z))
@@ -245,7 +245,7 @@ def kl_divergence_from_logits_derivative(rho: Any, logits: Any) -> Array:
     >>> kl_divergence_from_logits_derivative(0.25, [[1e4], [1e4]]).tolist()
     [[0.375], [0.375]]
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     z = samples_and_units("logits", logits)
     share_of_ones = _softmax(log_sigmoid(z))
     share_of_zeros = _softmax(log_sigmoid(-z))

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from reference.activations import activation_named
-from reference.cost import decay_multiplicity
+from reference.cost import CostArguments, decay_multiplicity
 from reference.divergence import extended_kl_divergence_derivative
 from reference.estimators import mean_activation
 from reference.network import Parameters, forward, layer_activations
 from reference.validation import (
     Array,
-    edge,
+    extension_edge,
     flag,
     non_negative,
     real_array,
     real_number,
-    target_activation,
+    sparsity_target,
 )
 
 
@@ -97,15 +97,7 @@ def backpropagate(
     Args:
         parameters: The network, untied or tied, of any depth.
         x: (m, n), a row a sample.
-        rho: ρ, inside (0, 1).
-        beta: β ≥ 0.
-        weight_decay: λ ≥ 0.
-        y: The targets; `None`: x.
-        activation: f of the hidden layers.
-        output_activation: f of the last layer; `None`: the same.
-        epsilon: Where EQ-KL-EXTENSION begins.
-        symmetric: Whether hidden activations lie in [−1, 1].
-        tied_decay: How often a tied kernel counts in EQ-DECAY, 1 or 2.
+        rho, beta, ..., tied_decay: As `sparse_autoencoder_cost`.
 
     Returns:
         The gradients of EQ-COST by parameters and by input, and the deltas.
@@ -122,10 +114,10 @@ def backpropagate(
     >>> gradients.parameters.kernels[0].tolist(), gradients.x.tolist()
     ([[3.0]], [[1.0]])
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
-    epsilon = edge(epsilon, rho)
+    epsilon = extension_edge(epsilon, rho)
     symmetric = flag("symmetric", symmetric)
     propagated = forward(parameters, x, activation=activation, output_activation=output_activation)
     x = propagated.activations[0]
@@ -206,7 +198,9 @@ def tied_gradient(of_layers: list[Array]) -> list[Array]:
     return [of_layers[layer] + of_layers[-1 - layer].T for layer in range(half)]
 
 
-def sparse_autoencoder_gradient(parameters: Parameters, x: Any, **arguments: Any) -> Parameters:
+def sparse_autoencoder_gradient(
+    parameters: Parameters, x: Any, **arguments: Unpack[CostArguments]
+) -> Parameters:
     """EQ-GRADIENT, the part by the parameters: ∂J/∂W and ∂J/∂b of `sparse_autoencoder_cost`.
 
     Source: CS294A lecture notes "Sparse autoencoder", §2.2 and §3.

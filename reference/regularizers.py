@@ -12,11 +12,11 @@ from reference.gradient import sparsity_slope
 from reference.network import norms
 from reference.validation import (
     Array,
-    edge,
+    extension_edge,
     non_negative,
     real_array,
     real_number,
-    target_activation,
+    sparsity_target,
 )
 
 
@@ -220,9 +220,9 @@ def kl_sparsity_gradient(
     >>> kl_sparsity_gradient([[0.5], [0.5]], rho=0.25, beta=2.0).tolist()
     [[1.0], [1.0]]
     """
-    rho = target_activation(rho)
+    rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
-    epsilon = edge(epsilon, rho)
+    epsilon = extension_edge(epsilon, rho)
     rho_hat = mean_activation(activations, mask, symmetric=symmetric)
     _, valid = valid_samples(activations, mask)
     m = int(np.sum(valid))

@@ -132,7 +132,7 @@ def _kind_of_scalar(name: str, value: Any) -> str:
     return array.dtype.kind if array.ndim == 0 else ""
 
 
-def target_activation(rho: Any) -> float:
+def sparsity_target(rho: Any) -> float:
     """Return the sparsity parameter ρ, a number inside (0, 1)."""
     return real_number("rho", rho, low=0.0, high=1.0, low_open=True, high_open=True)
 
@@ -142,7 +142,7 @@ def non_negative(name: str, value: Any) -> float:
     return real_number(name, value, low=0.0)
 
 
-def edge(epsilon: Any, rho: float) -> float:
+def extension_edge(epsilon: Any, rho: float) -> float:
     """Return ε, where the extension of the KL begins: 0 ≤ ε ≤ min(ρ, 1 − ρ) and ε < ½."""
     epsilon = real_number("epsilon", epsilon, low=0.0, high=0.5, high_open=True)
     if epsilon > min(rho, 1.0 - rho):

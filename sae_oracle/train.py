@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import TextColumn
 
-from reference.validation import non_negative, target_activation
+from reference.validation import non_negative, sparsity_target
 from sae_oracle.pictures import feature_figure, write_png
 from sae_oracle.processes import progress_on
 
@@ -53,7 +53,7 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
         if getattr(arguments, name) < 1:
             return f"--{name} must be positive. Received {getattr(arguments, name)}."
     try:
-        target_activation(arguments.rho)
+        sparsity_target(arguments.rho)
         non_negative("beta", arguments.beta)
         non_negative("weight_decay", arguments.weight_decay)
     except ValueError as error:

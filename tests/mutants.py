@@ -153,8 +153,8 @@ MUTANTS = (
     Mutant(
         "first axis only",
         F,
-        "    axes = tuple(range(len(x.shape) - 1))\n    if keras.config.backend() == \"numpy\"",
-        "    axes = (0,)\n    if keras.config.backend() == \"numpy\"",
+        '    axes = tuple(range(len(x.shape) - 1))\n    if keras.config.backend() == "numpy"',
+        '    axes = (0,)\n    if keras.config.backend() == "numpy"',
         (PENALTY,),
     ),
     Mutant(
@@ -741,8 +741,8 @@ MUTANTS = (
     Mutant(
         "units: features for features / 2",
         C,
-        'scale = 2.0 / positive_integer("features", features)\n    return KerasUnits(',
-        'scale = 1.0 / positive_integer("features", features)\n    return KerasUnits(',
+        'scale = 2.0 / integer("features", features, low=1)\n    return KerasUnits(',
+        'scale = 1.0 / integer("features", features, low=1)\n    return KerasUnits(',
         (OBJECTS,),
     ),
     Mutant(

@@ -17,7 +17,7 @@ from keras import tree
 from numpy.typing import NDArray
 
 from keras_impl.backends.arrays import to_numpy
-from keras_impl.validation import positive_integer
+from keras_impl.validation import integer
 
 NUMBERS_PER_CHUNK = 2**22
 """How many numbers of x a chunk may hold unless `batch_size` says otherwise: 16 MiB in float32."""
@@ -63,7 +63,7 @@ class Chunks:
     def __init__(self, x: Any, y: Any, sample_weight: Any, batch_size: Any, dtype: str) -> None:
         self.dtype = dtype
         if batch_size is not None:
-            batch_size = positive_integer("batch_size", batch_size)
+            batch_size = integer("batch_size", batch_size, low=1)
         self.samples: int | None = None
         if _is_structure_of_arrays(x):
             self.samples = _rows(x, "x")

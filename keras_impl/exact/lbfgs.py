@@ -20,7 +20,7 @@ from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.keras_internals import layers_of
 from keras_impl.exact.objective import FullCost, FullDataObjective
 from keras_impl.exact.sums import Array
-from keras_impl.validation import positive_integer
+from keras_impl.validation import integer
 
 __all__ = ["FullCost", "fit_lbfgs", "full_cost", "full_cost_and_gradient"]
 
@@ -195,7 +195,7 @@ def fit_lbfgs(
     # Not with the package: most who import it never call this.
     from scipy.optimize import Bounds, minimize
 
-    iterations = positive_integer("iterations", iterations)
+    iterations = integer("iterations", iterations, low=1)
     known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}
     if set(options) - known:
         raise ValueError(

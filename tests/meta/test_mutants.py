@@ -19,10 +19,10 @@ def test_no_mutant_has_gone_stale_and_no_two_are_the_same() -> None:
     ("right", "wrong", "problem"),
     [
         ("scale = 1.0", "scale = 2.0", "occurs 0 times"),
-        ("scale = 2.0 / positive_integer(", "scale = (", "occurs 2 times"),
+        ("scale = 2.0 / integer(", "scale = (", "occurs 2 times"),
         ("return batch_size if", "return (batch_size if", "invalid-syntax"),
         ("return batch_size if", "return _batch_size if", "Undefined name `_batch_size`"),
-        ("    batch_size = positive_integer(", "    batch_size = positive(", "name `positive`"),
+        ("    batch_size = integer(", "    batch_size = positive(", "name `positive`"),
     ],
     ids=["stale", "ambiguous", "no program", "a variable", "a function"],
 )
