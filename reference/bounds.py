@@ -87,7 +87,7 @@ class BoundArguments(CostArguments, total=False):
     from_logits: bool
 
 
-def cost_and_gradient_with_bounds(
+def cost_and_gradient_with_bounds(  # noqa: D417
     parameters: Parameters | BoundedParameters,
     x: Any,
     *,
@@ -126,7 +126,7 @@ def cost_and_gradient_with_bounds(
     ...     rho=0.5, beta=1.0, weight_decay=0.0)
     >>> 0.0 < float(step.cost.reconstruction.bound) < 1e-6
     True
-    """  # noqa: D417
+    """
     rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)

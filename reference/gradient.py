@@ -72,7 +72,7 @@ def hidden_delta(
     return (next_delta @ next_kernel.T + sparsity_slope) * derivative
 
 
-def backpropagate(
+def backpropagate(  # noqa: D417
     parameters: Parameters,
     x: Any,
     *,
@@ -113,7 +113,7 @@ def backpropagate(
     ... )
     >>> gradients.parameters.kernels[0].tolist(), gradients.x.tolist()
     ([[3.0]], [[1.0]])
-    """  # noqa: D417
+    """
     rho = sparsity_target(rho)
     beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
