@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from tests.backend_processes import attach
-from tests.one_backend import is_backend_path
+from tests.one_backend import is_backend_path, start_afresh
 
 hypothesis.settings.register_profile("dev", max_examples=15, deadline=None)
 hypothesis.settings.register_profile(
@@ -24,6 +24,9 @@ hypothesis.settings.register_profile(
     phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
 )
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
+
+# Written on each backend by hand; as a module with examples it would bring Keras into the parent.
+collect_ignore = ["tests/data"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     attach(config)
     if os.environ.get("KERAS_BACKEND"):
         prepare_backend(os.environ["KERAS_BACKEND"], config.getoption("device") or "cpu")
+        keep_what_jax_compiles(config)
 
 
 def prepare_backend(backend: str, device: str) -> None:
@@ -56,6 +60,9 @@ def prepare_backend(backend: str, device: str) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["JAX_PLATFORMS"] = "cpu"
+        # Compiling takes most of the time. XLA's own passes stay, which is where sums are
+        # reordered and steps fused; LLVM optimizes nothing. (`make verify` runs with all of it.)
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     if backend == "torch":
         import torch
 
@@ -73,6 +80,17 @@ def prepare_backend(backend: str, device: str) -> None:
         import jax
 
         jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def keep_what_jax_compiles(config: pytest.Config) -> None:
+    """Keep it for the tests, processes and runs to come: a key is the program and its options."""
+    cache = getattr(config, "cache", None)
+    if os.environ["KERAS_BACKEND"] == "jax" and cache is not None:
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def gpu_is_visible(backend: str) -> bool:
@@ -133,8 +151,4 @@ def _fresh_keras(request: pytest.FixtureRequest) -> None:
     if os.environ.get("KERAS_BACKEND") and is_backend_path(
         request.node.path, request.config.rootpath
     ):
-        import keras
-
-        # Garbage need not be collected here: a second each time, over all that a backend loads.
-        keras.utils.clear_session(free_memory=False)
-        keras.utils.set_random_seed(0)
+        start_afresh()

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import sys
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,27 @@ BACKENDS = TRAINING_BACKENDS + INFERENCE_BACKENDS
 
 def is_backend_path(path: Path, root: Path) -> bool:
     return any(path.is_relative_to(root / folder) for folder in BACKEND_FOLDERS)
+
+
+def start_afresh() -> None:
+    """Let Keras name layers and draw seeds as in a new process."""
+    import keras
+    import numpy as np
+
+    if keras.config.backend() == "tensorflow":
+        from tensorflow.python.eager import context
+
+        # Keras would drop every compiled kernel of every operation, which no result depends on.
+        context.context().clear_kernel_cache = lambda: None
+    # Garbage need not be collected here: a second each time, over all that a backend loads.
+    keras.utils.clear_session(free_memory=False)
+    # Keras draws its seeds from these. (`set_random_seed` drops TensorFlow's kernels, too.)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    if keras.config.backend() == "torch":
+        import torch
+
+        torch.manual_seed(0)
 
 
 class DoctestOfBackend(pytest.DoctestItem):

@@ -194,7 +194,8 @@ def _sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
     positive = z > 0.0
     scaled = ops.exp(ops.where(positive, shift - z, z - shift))
     # Not `ops.abs(shift)`: OpenVINO takes |−relu(−x)| for −relu(−x), which is part of the shift.
-    nearer_one = 1.0 / (1.0 + scaled * ops.exp(ops.minimum(shift, -shift)))
+    # Nor `ops.minimum`, which is float32 on torch.
+    nearer_one = 1.0 / (1.0 + scaled * ops.exp(ops.where(shift > 0.0, -shift, shift)))
     nearer_zero = scaled * nearer_one
     return (
         ops.where(positive, nearer_one, nearer_zero),

@@ -25,6 +25,7 @@ from tests.keras_impl.combinations.oracle import (
 )
 from tests.keras_impl.combinations.subjects import EPSILON, FEATURES, HIDDEN, RHO, Subject
 from tests.keras_impl.precision import POLICIES, as_numpy, computing_in, rounded
+from tests.one_backend import start_afresh
 
 ROWS = 8
 RATE = 0.5
@@ -334,8 +335,7 @@ _of_keras: dict[tuple[Any, str, bool], Exception | None] = {}
 
 def attempt(option: Option, subject: Subject, eagerly: bool) -> Exception | None:
     """What a cell raises; `None`: it is right."""
-    keras.utils.clear_session(free_memory=False)
-    keras.utils.set_random_seed(0)
+    start_afresh()
     with computing_in(option.precision), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras's, of generators that are not shuffled and the like
         case = Case(subject, option.precision)
