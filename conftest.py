@@ -25,8 +25,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 
-# Written on each backend by hand; as a module with examples it would bring Keras into the parent.
-collect_ignore = ["tests/data"]
+# What would bring Keras into the parent, and has no examples: the first is run by hand, the
+# second loads the reviewer when somebody asks for its names, as pytest does.
+collect_ignore = ["tests/data", "sae_oracle/__init__.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,10 +48,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     default = "ci" if os.environ.get("CI") else "dev"
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default))
+    keep_what_jax_compiles(config)
     attach(config)
     if os.environ.get("KERAS_BACKEND"):
         prepare_backend(os.environ["KERAS_BACKEND"], config.getoption("device") or "cpu")
-        keep_what_jax_compiles(config)
 
 
 def prepare_backend(backend: str, device: str) -> None:
@@ -62,7 +63,9 @@ def prepare_backend(backend: str, device: str) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
         # Compiling takes most of the time. XLA's own passes stay, which is where sums are
         # reordered and steps fused; LLVM optimizes nothing. (`make verify` runs with all of it.)
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        flags = os.environ.get("XLA_FLAGS", "")
+        if "optimization_level" not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
     if backend == "torch":
         import torch
 
@@ -85,12 +88,10 @@ def prepare_backend(backend: str, device: str) -> None:
 def keep_what_jax_compiles(config: pytest.Config) -> None:
     """Keep it for the tests, processes and runs to come: a key is the program and its options."""
     cache = getattr(config, "cache", None)
-    if os.environ["KERAS_BACKEND"] == "jax" and cache is not None:
-        import jax
-
-        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if cache is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def gpu_is_visible(backend: str) -> bool:

@@ -284,6 +284,8 @@ class Parent:
         failed = session.testsfailed and not option.continue_on_collection_errors
         if failed or option.collectonly or self.distributed:
             return
+        # What the parent runs itself comes first, while the children run theirs.
+        session.items.sort(key=lambda item: isinstance(item, BackendItem))
         by_backend: dict[str, list[BackendItem]] = {}
         for item in session.items:
             if isinstance(item, BackendItem):

@@ -38,7 +38,12 @@ def environment(
         more: Other variables.
     """
     dropped = ("PYTEST", "SAE_ORACLE", "TF_CONFIG", "XLA_FLAGS", "JAX_", "KERAS_BACKEND")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    cache = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")  # saves time, and changes nothing
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(cache) or not name.startswith(dropped)
+    }
     if hidden is None:
         hidden = LOADED_IF_THERE + (TRAINING_BACKENDS if backend else ())
     needed = {"jax", "numpy"} if backend == "numpy" else {backend}  # Keras's NumPy needs JAX

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -26,12 +25,13 @@ BACKEND = os.environ.get("KERAS_BACKEND", "")
 ON_THE_PAGE = statuses_of_page(PAGE.read_text(encoding="utf-8"))
 
 
-def cells_here() -> Iterator[Any]:
+def cells_here() -> list[Any]:
     """Every cell of this backend, but for those of many seconds, which the page alone runs.
 
     On JAX and TensorFlow, where a cell takes a tenth of a second, the objects that are right by
     themselves stand in one network.
     """
+    cells = []
     for option in OPTIONS:
         if BACKEND in option.slow:
             continue
@@ -45,7 +45,8 @@ def cells_here() -> Iterator[Any]:
         groups = [(subject,) for subject in SUBJECTS if subject not in joined]
         for group in [tuple(joined), *groups] if joined else groups:
             names = " + ".join(subject.name for subject in group)
-            yield pytest.param(option, group, id=f"{option.name}-{names}")
+            cells.append(pytest.param(option, group, id=f"{option.name}-{names}"))
+    return cells
 
 
 @pytest.mark.parametrize(("option", "group"), cells_here())
