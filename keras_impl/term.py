@@ -12,7 +12,12 @@ from keras import ops
 from keras_impl.backends import custom_gradients
 from keras_impl.backends.replicas import replica_count
 from keras_impl.divergence import at_least_float32, kl_divergence_and_slope
-from keras_impl.means import kl_divergence_from_logits, mean_activation, mean_and_count
+from keras_impl.means import (
+    kl_divergence_from_logits,
+    mean_activation,
+    mean_and_count,
+    valid_positions,
+)
 from keras_impl.validation import (
     extension_edge,
     flag,
@@ -82,6 +87,10 @@ class SparsityTerm:
         """
         beta = self.beta * times
         x = at_least_float32(x)
+        if beta == 0.0:
+            if mask is not None:
+                valid_positions(mask, x)  # refuses one that does not fit
+            return nothing_of(x)
         plain = mask is None and 0 not in x.shape and not self._adds_over_replicas()
         in_one_piece = plain and custom_gradients.has_penalties_in_one_piece()
         if self.from_logits:
@@ -103,6 +112,8 @@ class SparsityTerm:
             times: A factor of β.
         """
         beta = self.beta * times
+        if beta == 0.0:
+            return nothing_of(rho_hat)
         if custom_gradients.has_penalties_in_one_piece():
             return custom_gradients.kl_penalty(rho_hat[None], self.rho, beta, self.epsilon)
         divergence, slope = kl_divergence_and_slope(self.rho, rho_hat, self.epsilon)
@@ -166,6 +177,17 @@ class SparsityTerm:
 
     def _adds_over_replicas(self) -> bool:
         return self.cross_replica and replica_count() > 1
+
+
+def nothing_of(x: Any) -> Any:
+    """Return a scalar 0 whose gradient by `x` is 0, also where x is infinite.
+
+    What β = 0 leaves of the term; 0 · KL would be NaN where the divergence is infinite.
+
+    >>> float(nothing_of(ops.convert_to_tensor([float("inf")])))
+    0.0
+    """
+    return ops.sum(ops.where(ops.zeros_like(x, dtype="bool"), x, ops.zeros_like(x)))
 
 
 def unit_axis(axis: int | None, shape: tuple[int | None, ...]) -> int:

@@ -505,6 +505,13 @@ MUTANTS = (
         COMPILED,
     ),
     Mutant(
+        "beta of 0 times an infinite divergence",
+        TERM,
+        "        if beta == 0.0:\n            if mask",
+        "        if beta < 0.0:\n            if mask",
+        ("tests/keras_impl/test_term.py",),
+    ),
+    Mutant(
         "beta squared",
         TERM,
         "with_slope(beta * ops.sum(divergence), rho_hat, beta * slope)",

@@ -13,7 +13,9 @@ import pytest
 from keras import ops
 
 from keras_impl import KLSparsity, KLSparsityRegularizer, WeightDecay
+from keras_impl.backends.autodiff import value_and_gradients
 from keras_impl.term import SparsityTerm
+from tests.keras_impl.precision import as_numpy
 
 OWNERS: list[tuple[Any, dict[str, Any]]] = [
     (
@@ -53,6 +55,21 @@ def test_copies_and_pickles_keep_their_term() -> None:
     assert SparsityTerm(0.2) == SparsityTerm(0.2, epsilon=1e-6)
     layer = KLSparsity(0.2, 2.0, momentum=0.5)
     assert copy.deepcopy(layer).get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("momentum", [None, 0.5])
+def test_a_beta_of_0_leaves_nothing_of_an_infinite_divergence(momentum: float | None) -> None:
+    """A dead unit without the extension: the KL is infinite, and 0 · ∞ would be NaN."""
+    dead = ops.zeros((4, 2))
+    layer = KLSparsity(0.1, beta=0.0, epsilon=0.0, momentum=momentum)
+    regularizer = KLSparsityRegularizer(0.1, beta=0.0, epsilon=0.0)
+    layer.build((4, 2))
+    for penalty in (layer.penalty, regularizer):
+        value, (gradient,) = value_and_gradients(penalty, [dead])
+        assert float(value) == 0.0
+        assert np.all(as_numpy(gradient) == 0.0)
+    with pytest.raises(ValueError, match="mask must have the shape"):
+        layer.penalty(dead, training=True, mask=ops.ones((3,)))
 
 
 def scalars(value: float | bool) -> list[Any]:
