@@ -87,7 +87,7 @@ class SparsityTerm:
         """
         beta = self.beta * times
         x = at_least_float32(x)
-        if beta == 0.0:
+        if self.beta == 0.0:  # not `beta`: a replica without rows adds its sums to the others'
             if mask is not None:
                 valid_positions(mask, x)  # refuses one that does not fit
             return nothing_of(x)
@@ -112,7 +112,7 @@ class SparsityTerm:
             times: A factor of β.
         """
         beta = self.beta * times
-        if beta == 0.0:
+        if self.beta == 0.0:
             return nothing_of(rho_hat)
         if custom_gradients.has_penalties_in_one_piece():
             return custom_gradients.kl_penalty(rho_hat[None], self.rho, beta, self.epsilon)

@@ -507,8 +507,8 @@ MUTANTS = (
     Mutant(
         "beta of 0 times an infinite divergence",
         TERM,
-        "        if beta == 0.0:\n            if mask",
-        "        if beta < 0.0:\n            if mask",
+        "        if self.beta == 0.0:  #",
+        "        if self.beta < 0.0:  #",
         ("tests/keras_impl/test_term.py",),
     ),
     Mutant(
