@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.progress import Progress
 
@@ -17,18 +20,31 @@ from sae_oracle import report
 from sae_oracle import review_command as reviewing
 from sae_oracle import train as training
 from sae_oracle.bench import command as benchmark
+from sae_oracle.files import (
+    first_line,
+    is_stdout,
+    plain,
+    shown,
+    sound_output,
+    write_each,
+    write_result,
+)
+from sae_oracle.options import file_name, seconds
 from sae_oracle.pictures import write_png
 from sae_oracle.processes import (
     BACKENDS,
+    INTERRUPTION,
     TIME_LIMIT,
     TRAINING_BACKENDS,
+    Child,
+    Interrupted,
     console_for,
     installed,
     moving,
     problem_with,
     progress_on,
     run_backend,
-    write_atomically,
+    signal_name,
 )
 
 EXERCISE_TIME_LIMIT = 1800.0
@@ -58,12 +74,19 @@ def verify_backend(
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Run the main job; return the exit status: 0 all inside, 1 not, 2 nothing to verify."""
-    console = console_for()
+    """Run the main job; return the exit status.
+
+    0 all inside; 1 something is outside, or was not compared; 2 a backend could not be verified;
+    70 a mistake of ours ended it.
+    """
+    asked = {"--json": arguments.json, "--status": arguments.status}
+    console = console_for(stderr=any(map(is_stdout, asked.values())))
     names = BACKENDS if arguments.backend == "all" else (arguments.backend,)
-    problem = problem_with((arguments.json, arguments.report, arguments.status), names)
+    problem = problem_with(asked, names)
+    if problem is None and arguments.report is not None:
+        problem = _problem_with_folder("--report", arguments.report)
     if problem is not None:
-        console.print(problem)
+        console.print(problem, soft_wrap=True)
         return 2
     with (
         progress_on(console) as progress,
@@ -76,37 +99,94 @@ def verify(arguments: argparse.Namespace) -> int:
         for name in names:
             task = progress.add_task(name, total=None if installed(name) else 0)
             on_message = moving(progress, task)
-            futures[name] = pool.submit(verify_backend, name, arguments.device, on_message)
-        found = {name: future.result() for name, future in futures.items()}
-        exercise = {name: future.result() for name, future in exercises.items()}
+            futures[name] = pool.submit(
+                verify_backend, name, arguments.device, on_message, arguments.time_limit
+            )
+        try:
+            wait([*futures.values(), *exercises.values()])
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            Child.end_all()
+    found, exercise = _ended(futures), _ended(exercises)
+    if INTERRUPTION.number is not None:
+        known = {name: result for name, result in found.items() if result["kind"] != "error"}
+        report.print_results(report.collect(known), console)
+        console.print("[bold red]Interrupted:[/] no file is written; the rest is not verified.")
+        raise Interrupted
     results = report.collect(found, exercise)
-    report.print_results(results, console)
+    everything = {
+        "passed": results.passed,
+        "verdict": report.summary(results),
+        "cells": results.counts,
+        "backends": found,
+        "exercise": exercise,
+    }
+    files: dict[Path, Callable[[Path], None]] = {}
     if arguments.json is not None:
-        everything = {
-            "passed": results.passed,
-            "verdict": report.summary(results),
-            "cells": results.counts,
-            "backends": found,
-            "exercise": exercise,
-        }
-        write_atomically(arguments.json, json.dumps(everything, indent=1))
+        files[arguments.json] = lambda path: write_result(
+            path, json.dumps(everything, indent=1) + "\n"
+        )
     if arguments.status is not None:
-        write_atomically(arguments.status, report.status_matrix(results))
+        files[arguments.status] = lambda path: write_result(path, report.status_matrix(results))
+    page = None
     if arguments.report is not None:
-        arguments.report.mkdir(exist_ok=True)
         page = arguments.report / "index.html"
-        write_atomically(page, report.html_page(results))
+        files[page] = lambda path: write_result(path, report.html_page(results))
         if exercise:
-            write_png(report.exercise_features(exercise), arguments.report / "features.png")
-        console.print(f"Report: {page}")
+            features = report.exercise_features(exercise)
+            files[arguments.report / "features.png"] = lambda path: write_png(features, path)
+    problems = write_each(files)
+    report.print_results(results, console)
+    if page is not None and page not in problems:
+        console.print(f"Report: {shown(page)}", soft_wrap=True)
+    for problem in problems.values():
+        console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
+    return 2 if problems else status_of(results)
+
+
+def status_of(results: report.Results) -> int:
+    """Return the exit status of what was found."""
     if results.passed:
         return 0
-    return 1
+    if results.counts["outside"]:
+        return 1
+    failed = [
+        run for run in (*results.backends.values(), *results.exercise.values())
+        if run["kind"] == "error"
+    ]  # fmt: skip
+    if failed:
+        return max(int(run.get("status", 2)) for run in failed)
+    return 1 if results.held else 2
+
+
+def _ended(futures: Mapping[str, Future[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return what each process found, or that it was not waited for."""
+    found = {}
+    for name, future in futures.items():
+        with contextlib.suppress(BaseException):
+            if not future.cancelled():
+                found[name] = future.result()
+                continue
+        if future.done() and not future.cancelled() and INTERRUPTION.number is None:
+            future.result()  # raises: it is a mistake of ours
+        found[name] = {"kind": "error", "error": "interrupted", "status": 2}
+    return found
+
+
+def _problem_with_folder(option: str, folder: Path) -> str | None:
+    """Make the folder of a report, and return why it could not be written; `None`: it could."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".sae-oracle-", dir=folder):
+            return None
+    except (OSError, RuntimeError, ValueError) as error:
+        name = shown(str(folder)[:300])
+        return f"[bold red]Error:[/] {option} must be a folder: {name}: {shown(first_line(error))}"
 
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run the benchmark; return the exit status (see `sae_oracle.bench.command.bench`)."""
-    return benchmark.bench(arguments, run_backend, console_for())
+    return benchmark.bench(arguments, run_backend)
 
 
 def _submit_exercises(
@@ -134,7 +214,7 @@ def train(arguments: argparse.Namespace) -> int:
     """Train on one backend; return the exit status (see `sae_oracle.train.train`)."""
     console = console_for()
     names = TRAINING_BACKENDS if arguments.backend is None else (arguments.backend,)
-    problem = problem_with((), names)
+    problem = problem_with({}, names)
     if problem is not None:
         console.print(problem)
         return 2
@@ -150,7 +230,7 @@ def review(arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    root = argparse.ArgumentParser(
+    root = _Parser(
         prog="sae-oracle",
         description="The numerical reference for Ng's sparse autoencoder, and its Keras proof.",
     )
@@ -159,19 +239,28 @@ def parser() -> argparse.ArgumentParser:
         "verify",
         help="hold the Keras objects to the oracle, on every installed backend",
         description="Hold every Keras object to the NumPy oracle on real data. Exit status: 0 "
-        "everything is inside its derived bound, 1 something is not, 2 nothing could be verified.",
+        "everything is inside its derived bound, 1 something is not, 2 it could not be verified.",
     )
     verify_parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     verify_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    verify_parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
+    verify_parser.add_argument(
+        "--json", type=file_name, metavar="FILE", help="write everything found"
+    )
     verify_parser.add_argument(
         "--report",
-        type=Path,
+        type=file_name,
         metavar="DIR",
         help="do the notes' exercise too; write DIR/index.html",
     )
     verify_parser.add_argument(
-        "--status", type=Path, metavar="FILE", help="write the status matrix"
+        "--status", type=file_name, metavar="FILE", help="write the status matrix"
+    )
+    verify_parser.add_argument(
+        "--time-limit",
+        type=seconds,
+        default=TIME_LIMIT,
+        metavar="SECONDS",
+        help=f"of the process of a backend (default: {TIME_LIMIT:.0f})",
     )
     verify_parser.set_defaults(run=verify)
     benchmark.add_parser(commands).set_defaults(run=bench)
@@ -180,8 +269,9 @@ def parser() -> argparse.ArgumentParser:
         help="train the notes' sparse autoencoder by L-BFGS on its exact cost",
         description="Minimise the cost of the notes over the whole data set by L-BFGS; write the "
         "model, its history and a picture of the learned features. The defaults are those of the "
-        "notes' exercise. Exit status: 0 trained, 1 failed, 2 bad arguments or data, 130 "
-        "interrupted (the best weights seen are written).",
+        "notes' exercise. Ctrl-C, SIGTERM and SIGHUP end it with the best weights seen. Exit "
+        "status: 0 trained, 1 the cost was not finite, 2 bad arguments or data, or this machine "
+        "could not, 128 + n ended by signal n (the best weights seen are written).",
     )
     train_parser.add_argument(
         "--backend", choices=TRAINING_BACKENDS, help="default: the first installed"
@@ -193,14 +283,43 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows control characters in what it was given, and does not send them."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    chosen = parser().parse_args(arguments)
-    try:
-        return int(chosen.run(chosen))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    """Run the command; return its exit status: docs/exit-statuses.md."""
+    with sound_output():
+        chosen = parser().parse_args(arguments)
+        try:
+            with INTERRUPTION.heeded():
+                Child.may_start()
+                return int(chosen.run(chosen))
+        except KeyboardInterrupt:
+            Child.end_all()
+            by = "" if INTERRUPTION.number is None else f" by {signal_name(INTERRUPTION.number)}"
+            print(f"interrupted{by}", file=sys.stderr)
+            return INTERRUPTION.status or 130
+        except (MemoryError, OSError) as error:
+            file = getattr(error, "filename", None)
+            where = "" if file is None else f": {plain(file)}"
+            print(f"sae-oracle: error: {first_line(error)}{where}", file=sys.stderr)
+            return 2
+        except Exception:
+            traceback.print_exc()
+            print(BUG, file=sys.stderr)
+            return 70
+        finally:
+            Child.end_all()
+
+
+BUG = (
+    "This is a mistake of sae-oracle, and not yours. Please report it to its authors, with the "
+    "lines above and the command."
+)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import reference
+from sae_oracle.files import write_result
 
 
 def image_shape(inputs: int) -> tuple[int, ...]:
@@ -84,13 +85,16 @@ def feature_figure(kernels: Mapping[str, Any], columns: int | None = None) -> An
     return figure
 
 
-def write_png(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG with few colours: small, and whole or not at all."""
+def png(figure: Any) -> bytes:
+    """Return a figure as a PNG with few colours: small."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(small_png(buffer.getvalue()))
-    partial.replace(path)
+    return small_png(buffer.getvalue())
+
+
+def write_png(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG with few colours, whole or not at all."""
+    write_result(path, png(figure))
 
 
 def small_png(data: bytes) -> bytes:

@@ -1,18 +1,22 @@
-"""What the commands share: which backends there are, and a process of its own for each."""
+"""What the commands share: which backends there are, a process of its own for each, and signals."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import secrets
+import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +28,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from sae_oracle.files import problem_with_file, shown
 
 BACKENDS = ("jax", "tensorflow", "torch", "numpy", "openvino")
 
@@ -42,7 +48,8 @@ def installed(backend: str) -> bool:
     >>> installed("mxnet")
     False
     """
-    return importlib.util.find_spec("jax" if backend == "numpy" else backend) is not None
+    needed = "jax" if backend == "numpy" else backend
+    return backend in BACKENDS and importlib.util.find_spec(needed) is not None
 
 
 def console_for(*, stderr: bool = False) -> Console:
@@ -75,18 +82,23 @@ def moving(progress: Progress, task: TaskID) -> Callable[[dict[str, Any]], None]
     return on_message
 
 
-def problem_with(files: Iterable[Path | None], backends: Sequence[str]) -> str | None:
+def problem_with(files: Mapping[str, Path | None], backends: Sequence[str]) -> str | None:
     """Return why a command cannot do its work, before minutes of it; `None`: it can.
 
     Args:
-        files: What it will write; `None` is none.
+        files: What it will write, by option; `None` is none.
         backends: Where it would run; one that is installed is enough.
     """
-    for path in files:
-        if path is not None and not path.resolve().parent.is_dir():
-            return f"[bold red]No such folder:[/] {path.parent}"
+    asked = {option: path for option, path in files.items() if path is not None}
+    for option, path in asked.items():
+        problem = problem_with_file(option, path)
+        if problem is not None:
+            return f"[bold red]Error:[/] {problem}"
+        for other, same in asked.items():
+            if other != option and os.path.abspath(same) == os.path.abspath(path):
+                return f"[bold red]Error:[/] {option} and {other} must differ: {shown(path)}"
     if not any(installed(name) for name in backends):
-        return f"[bold red]Not installed:[/] {', '.join(backends)}"
+        return f"[bold red]Not installed:[/] {shown(', '.join(backends))}"
     return None
 
 
@@ -111,11 +123,306 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def signal_name(number: int) -> str:
+    """Return the name of a signal.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'signal 40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+
+class Interruption:
+    """SIGINT, SIGTERM and SIGHUP, in one place: the first ends the command, others do no more.
+
+    Where a result is being saved the first one is only noted (`deferred`).
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._is_deferred = False
+
+    @property
+    def status(self) -> int:
+        """The exit status that the signal asks for; 0 without one."""
+        return 0 if self.number is None else 128 + self.number
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Take the signals, but for those that whoever started the command ignores (`nohup`)."""
+        self.number = None
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let a signal end nothing in here: what is in here asks for `number`."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        is_first = self.number is None
+        if is_first:
+            self.number = number
+        if is_first and not self._is_deferred:
+            raise Interrupted
+
+
+INTERRUPTION = Interruption()
+
+TAIL = 2**16
+"""Bytes that are kept of what a process prints."""
+
+LONGEST_MESSAGE = 2**26
+"""Bytes of a message."""
+
+GRACE = 60.0
+"""Seconds in which a process must end that was asked to, or has said its last message."""
+
+
+class Child:
+    """A process of ours, which says what it does over a pipe of its own, and ends with us.
+
+    Args:
+        module: What it runs.
+        arguments: Its arguments.
+        variables: Its environment.
+        request: What it finds as `channel.request`.
+        limits: Bytes for each limit of `resource` that it has, such as "RLIMIT_AS".
+        output_limit: Bytes that it may print; `None`: any, of which the last are kept.
+    """
+
+    _all: ClassVar[set[Child]] = set()
+    _guard = threading.Lock()
+    _can_start = True
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        *,
+        request: Any = None,
+        limits: Mapping[str, int] | None = None,
+        output_limit: int | None = None,
+    ) -> None:
+        from_us, self._to_child = os.pipe()
+        self._messages, to_us = os.pipe()
+        self._nonce = secrets.token_hex(16).encode()
+        self._output = b""
+        self._printed = 0
+        self._output_limit = output_limit
+        self._buffer = bytearray()
+        self.reason = ""
+        first = {"nonce": self._nonce.decode(), "limits": dict(limits or {}), "request": request}
+        try:
+            with Child._guard:
+                if not Child._can_start:
+                    raise Interrupted
+                self.process = subprocess.Popen(
+                    python("sae_oracle.workers", str(from_us), str(to_us), module, *arguments),
+                    env=dict(variables),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(from_us, to_us),
+                    # What it starts ends with it; a terminal's Ctrl-C reaches us alone.
+                    start_new_session=True,
+                )
+                Child._all.add(self)
+        except BaseException:
+            os.close(self._to_child)
+            os.close(self._messages)
+            raise
+        finally:
+            os.close(from_us)
+            os.close(to_us)
+        self._tell(first)
+
+    @classmethod
+    def may_start(cls) -> None:
+        """Let processes be started, by a command that begins."""
+        cls._can_start = True
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Kill every process, and start no other: the command is about to end."""
+        with cls._guard:
+            cls._can_start = False
+            for child in cls._all:
+                child.kill("interrupted")
+
+    def kill(self, reason: str) -> None:
+        """Kill the process and what it has started.
+
+        Args:
+            reason: What is then said of it.
+        """
+        self.reason = self.reason or reason
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def stop(self, reason: str) -> None:
+        """Ask the process to save what it has, and end."""
+        self._tell(reason)
+
+    def _tell(self, what: Any) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            text = what if isinstance(what, str) else json.dumps(what)
+            os.write(self._to_child, text.encode() + b"\n")
+
+    def run(
+        self,
+        on_message: Callable[[dict[str, Any]], None],
+        time_limit: float | None,
+        *,
+        can_stop: bool = False,
+    ) -> dict[str, Any]:
+        """Read the messages until the process has ended.
+
+        Args:
+            on_message: Called with each message.
+            time_limit: Seconds before it is stopped; `None`: never.
+            can_stop: Whether it can end early with a result, and a signal asks it to.
+
+        Returns:
+            Its last message: `kind` is "result" or "error".
+        """
+        assert self.process.stdout is not None
+        output = self.process.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            for descriptor in (self._messages, output):
+                os.set_blocking(descriptor, False)
+                selector.register(descriptor, selectors.EVENT_READ)
+            try:
+                return self._read(selector, on_message, time_limit, can_stop)
+            finally:
+                # Whatever it has started ends with it, the process itself if we could not go on.
+                self.kill("interrupted")
+                self.process.wait()
+                self.process.stdout.close()
+                os.close(self._messages)
+                os.close(self._to_child)
+                with Child._guard:
+                    Child._all.discard(self)
+
+    def _read(
+        self,
+        selector: selectors.BaseSelector,
+        on_message: Callable[[dict[str, Any]], None],
+        time_limit: float | None,
+        can_stop: bool,
+    ) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+        kinds: set[str] = set()
+        deadline = None if time_limit is None else time.monotonic() + time_limit
+        must_end = deadline if not can_stop else None
+        was_asked = has_said_all = False
+        while True:
+            has_ended = self.process.poll() is not None
+            for message in self._ready(selector, 0.0 if has_ended else 0.1):
+                last = message
+                kinds.add(message["kind"])
+                on_message(message)
+            if has_ended:
+                return self._outcome(last, time_limit)
+            now = time.monotonic()
+            reason = ""
+            if can_stop and not was_asked:
+                if INTERRUPTION.number is not None:
+                    reason = "interrupted"
+                elif deadline is not None and now > deadline:
+                    reason = "time limit"
+            if reason:
+                was_asked = True
+                must_end = now + GRACE
+                if not kinds:
+                    self.kill(f"{reason}: the training had not begun")
+                self.stop(reason)
+            elif not has_said_all and kinds & {"result", "error"}:
+                has_said_all = True
+                must_end = min(now + GRACE, now + GRACE if must_end is None else must_end)
+            if must_end is not None and now > must_end:
+                self.kill(f"no end within {time_limit:g} s" if time_limit else "no end")
+
+    def _ready(self, selector: selectors.BaseSelector, wait: float) -> Iterator[dict[str, Any]]:
+        """Return the messages that have come; of what was printed keep the end."""
+        has_line = False
+        for key, _ in selector.select(wait):
+            # No more than a moment's worth: there is a time to watch.
+            for _ in range(64):
+                try:
+                    data = os.read(key.fd, 2**20)
+                except BlockingIOError:
+                    break
+                if not data:
+                    selector.unregister(key.fd)
+                    break
+                if key.fd == self._messages:
+                    self._buffer += data
+                    has_line = has_line or b"\n" in data
+                    continue
+                self._printed += len(data)
+                self._output = (self._output + data)[-TAIL:]
+        if not selector.get_map():
+            time.sleep(min(wait, 0.02))
+        if self._output_limit is not None and self._printed > self._output_limit:
+            self.kill(f"it printed more than {self._output_limit} bytes")
+        if len(self._buffer) > LONGEST_MESSAGE:
+            self.kill(f"a message of more than {LONGEST_MESSAGE} bytes")
+        if has_line:
+            *lines, self._buffer = self._buffer.split(b"\n")
+            yield from filter(None, map(self._message, lines))
+
+    def _message(self, line: bytearray) -> dict[str, Any] | None:
+        nonce, _, text = line.partition(b" ")
+        if not secrets.compare_digest(nonce, self._nonce):
+            return None
+        with contextlib.suppress(ValueError, RecursionError):
+            message = json.loads(text)
+            if isinstance(message, dict) and isinstance(message.get("kind"), str):
+                return message
+        return None
+
+    def _outcome(self, last: dict[str, Any], time_limit: float | None) -> dict[str, Any]:
+        if last.get("kind") in ("result", "error"):
+            return last
+        code = self.process.returncode
+        doing = f" while {last['doing']}" if "doing" in last else ""
+        status = 2
+        if self.reason:
+            reason = self.reason
+        elif code < 0:
+            name = signal_name(-code)
+            hint = ": out of memory?" if name == "SIGKILL" else ""
+            reason = f"the process was ended by {name}{hint}"
+        else:
+            reason = f"the process ended with status {code}" + ("" if doing else " and no result")
+            status = 70
+        return {"kind": "error", "error": reason + doing, "status": status}
+
+    @property
+    def output(self) -> list[str]:
+        """The last lines that the process has printed."""
+        return self._output.decode("utf-8", "replace").strip().splitlines()
 
 
 def run_backend(
@@ -124,7 +431,7 @@ def run_backend(
     backend: str,
     device: str,
     on_message: Callable[[dict[str, Any]], None],
-    time_limit: float = TIME_LIMIT,
+    time_limit: float | None = TIME_LIMIT,
     *,
     passes_interrupts: bool = False,
 ) -> dict[str, Any]:
@@ -136,56 +443,12 @@ def run_backend(
         backend: The backend of the process.
         device: "cpu" hides every GPU from it; "gpu" fails if it sees none.
         on_message: Called with each message.
-        time_limit: Seconds before the process is killed.
-        passes_interrupts: Whether Ctrl-C is passed on to the process, and its end awaited.
+        time_limit: Seconds before the process is ended; `None`: never.
+        passes_interrupts: Whether it can end early with a result: a signal, or the time limit,
+            asks it to, and its end is awaited.
 
     Returns:
         Its last message: `kind` is "result" or "error".
     """
-    command = python(module, "--device", device, *arguments)
-    last: dict[str, Any] = {}
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            command,
-            env=environment(backend, device),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            # A terminal's Ctrl-C would reach the process too, and a second one end it.
-            start_new_session=passes_interrupts,
-        )
-        watch = _killer(process, time_limit)
-        assert process.stdout is not None
-        while True:
-            try:
-                line = process.stdout.readline()
-                if not line:
-                    break
-                if line.startswith("{"):
-                    last = json.loads(line)
-                    on_message(last)
-            except KeyboardInterrupt:
-                if not passes_interrupts:
-                    raise
-                process.send_signal(signal.SIGINT)
-        code = process.wait()
-        timed_out = not watch()
-        if last.get("kind") in ("result", "error"):
-            return last
-        errors.seek(0)
-        error_lines = errors.read().strip().splitlines()
-    reason = f"no end within {time_limit:.0f} s" if timed_out else f"exit status {code}"
-    return {"kind": "error", "error": f"{reason}: {' | '.join(error_lines[-3:])}"}
-
-
-def _killer(process: subprocess.Popen[str], seconds: float) -> Callable[[], bool]:
-    """Kill the process after some seconds; call what is returned to stop waiting."""
-    timer = threading.Timer(seconds, process.kill)
-    timer.start()
-
-    def stop() -> bool:
-        in_time = timer.is_alive()
-        timer.cancel()
-        return in_time
-
-    return stop
+    child = Child(module, ["--device", device, *arguments], environment(backend, device))
+    return child.run(on_message, time_limit, can_stop=passes_interrupts)

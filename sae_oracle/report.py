@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 import reference
-from sae_oracle.pictures import feature_figure, small_png
+from sae_oracle.pictures import feature_figure, png
 
 EXERCISE_MARGIN = 0.0035
 """How far the final cost of a right backend's exercise may be from the oracle's, some 0.345.
@@ -394,10 +393,7 @@ def heat_map(results: Results) -> str:
 
 def data_uri(figure: Any) -> str:
     """Return a figure as a PNG in a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    picture = small_png(buffer.getvalue())
-    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
 
 
 _STYLE = """

@@ -11,22 +11,23 @@ import ast
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from sae_oracle.processes import console_for, environment, problem_with, python, write_atomically
+from sae_oracle.files import is_stdout, shown, write_each, write_result
+from sae_oracle.options import file_name, seconds
+from sae_oracle.processes import Child, console_for, environment, problem_with
 
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
+
+OUTPUT_LIMIT, FILE_LIMIT = 64 * 2**20, 1024 * 2**20
+"""Bytes that it may print, and write into one file."""
 
 KINDS = ("regularizer", "layer", "loss", "model")
 
@@ -74,23 +75,25 @@ def name_or_number(text: str) -> str | float:
         return text
 
 
-def seconds(text: str) -> float:
-    """Parse a time limit.
+def mebibytes(text: str) -> int:
+    """Parse a limit; return it in bytes.
 
-    >>> seconds("90")
-    90.0
+    >>> mebibytes("2")
+    2097152
     """
-    value = float(text)
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number of seconds is expected, not {text!r}")
-    return value
+    with contextlib.suppress(ValueError):
+        value = int(text)
+        if 1 <= value < 2**40:
+            return value * 2**20
+    raise argparse.ArgumentTypeError(f"MiB, an integer of 1 or more, are expected, not {text!r}")
 
 
 def review_on(
     backend: str,
     request: Mapping[str, Any],
     time_limit: float,
-    started: list[subprocess.Popen[bytes]] | None = None,
+    limits: Mapping[str, int] | None = None,
+    output_limit: int | None = OUTPUT_LIMIT,
 ) -> dict[str, Any]:
     """Review the target on one backend, in a process of its own.
 
@@ -98,57 +101,32 @@ def review_on(
         backend: Its name.
         request: The arguments of `keras_impl.review`, and `target`, where the object is.
         time_limit: Seconds before the process is killed.
-        started: Where to put the process, so that it can be killed from elsewhere.
+        limits: Bytes for each limit of `resource`, such as "RLIMIT_AS".
+        output_limit: Bytes that the process may print.
 
     Returns:
         `review`, the review as a dictionary (with a `reason` if it could not be done), and
         `on_one_backend`, a finding or `None`.
     """
-    with tempfile.TemporaryDirectory(prefix="sae-oracle-review-") as folder:
-        asked, result = Path(folder, "request.json"), Path(folder, "result.jsonl")
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        result.touch()
-        command = python("sae_oracle.reviewer", str(asked), str(result))
-        with open(Path(folder, "output"), "w+b") as output:
-            process = subprocess.Popen(
-                command,
-                env=environment(backend, "cpu"),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-            if started is not None:
-                started.append(process)
-            try:
-                code: int | None = process.wait(time_limit)
-            except subprocess.TimeoutExpired:
-                code = None
-            # Whatever the code under review has started ends with it.
-            _kill(process)
-            messages = [json.loads(line) for line in result.read_text("utf-8").splitlines()]
-            if messages and messages[-1]["kind"] == "review":
-                return messages[-1]
-            doing = messages[-1]["doing"] if messages else "starting Keras"
-            output.seek(0)
-            output_lines = output.read().decode("utf-8", "replace").strip().splitlines()
-    if code is None:
-        reason = f"no end within {time_limit:g} s while {doing}"
-    elif code < 0:
-        reason = f"the process was ended by {signal.Signals(-code).name} while {doing}"
-    else:
-        reason = f"the process ended with status {code} while {doing}"
-        if output_lines and not messages:
-            reason += f": {output_lines[-1]}"
+    child = Child(
+        "sae_oracle.reviewer",
+        [],
+        environment(backend, "cpu"),
+        request=dict(request),
+        limits=limits,
+        output_limit=output_limit,
+    )
+    stages = []
+    found = child.run(lambda message: stages.append(message), time_limit)
+    if found["kind"] == "result":
+        return found
+    reason = found["error"]
+    if not stages:
+        reason += " while starting Keras"
+        reason += f": {child.output[-1]}" if child.output else ""
     failed = {"target": request["target"], "kind": "", "backend": backend, "reason": reason}
     empty: dict[str, Any] = {"findings": [], "guesses": [], "notes": [], "checks": []}
     return {"review": {**failed, **empty}, "on_one_backend": None}
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def merge(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -177,19 +155,19 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
     for review in reviews:
         if review["reason"]:
             console.print(
-                f"[bold red]Could not review[/] {escape(review['target'])} on "
-                f"{review['backend']}: {escape(review['reason'])}"
+                f"[bold red]Could not review[/] {shown(review['target'])} on "
+                f"{review['backend']}: {shown(review['reason'])}"
             )
     for guess in dict.fromkeys(guess for review in reviews for guess in review["guesses"]):
-        console.print(f"  {escape(guess)}")
+        console.print(f"  {shown(guess)}")
     if not reviewed:
         return
     first = reviewed[0]
     backends = ", ".join(review["backend"] for review in reviewed)
-    title = f"[bold]{escape(first['target'])}[/] ({first['kind']}; {backends})"
+    title = f"[bold]{shown(first['target'])}[/] ({first['kind']}; {backends})"
     findings = merge(results)
     for note in dict.fromkeys(note for review in reviewed for note in review["notes"]):
-        console.print(f"  note: {escape(note)}")
+        console.print(f"  note: {shown(note)}")
     if not findings:
         console.print(f"{title}: [bold green]conforms[/]; checked: " + "; ".join(first["checks"]))
         return
@@ -209,9 +187,9 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
         other = "".join(f"\nor: {text}" for text in found["alternatives"])
         table.add_row(
             f"[bold {colour}]{found['identifier']}[/]\n{found['severity']}{where}",
-            f"{escape(found['message'] + other)}\n[green]fix:[/] {escape(found['fix'])}",
-            escape(seen),
-            escape(found["source"]),
+            f"{shown(found['message'] + other)}\n[green]fix:[/] {shown(found['fix'])}",
+            shown(seen),
+            shown(found["source"]),
         )
     console.print(title + ":")
     console.print(table)
@@ -239,16 +217,15 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         arguments: Those of the command line.
         all_backends: The installed backends, in the order of preference.
     """
-    console = console_for(stderr=arguments.json == "-")
+    console = console_for(stderr=is_stdout(arguments.json))
     if not all_backends:
         console.print("[bold red]Not installed:[/] no backend of Keras is")
         return 2
-    file = None if arguments.json in (None, "-") else Path(arguments.json)
     chosen = arguments.backend or default_backend(all_backends)
     names = list(all_backends) if chosen == "all" else [chosen]
-    problem = problem_with((file,), names)
+    problem = problem_with({"--json": arguments.json}, names)
     if problem is not None:
-        console.print(problem)
+        console.print(problem, soft_wrap=True)
         return 2
     request = {
         "target": arguments.target,
@@ -262,39 +239,41 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         "replicas": arguments.replicas,
         "ignore": arguments.ignore or [],
     }
-    started: list[subprocess.Popen[bytes]] = []
+    limits = {"RLIMIT_FSIZE": arguments.file_limit}
+    if arguments.memory_limit is not None:
+        limits["RLIMIT_AS"] = arguments.memory_limit
     with (
-        console.status(f"Reviewing on {', '.join(names)}"),
+        console.status(f"Reviewing on {shown(', '.join(names))}"),
         ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
     ):
         futures = [
-            pool.submit(review_on, name, request, arguments.time_limit, started) for name in names
+            pool.submit(
+                review_on, name, request, arguments.time_limit, limits, arguments.output_limit
+            )
+            for name in names
         ]
         try:
             results = [future.result() for future in futures]
         except BaseException:  # interrupted: the pool would wait for the processes
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in started:
-                _kill(process)
+            Child.end_all()
             raise
     status = exit_status(results)
+    problems = {}
     if arguments.json is not None:
-        text = json.dumps(
-            {
-                "target": arguments.target,
-                "status": status,
-                "findings": merge(results),
-                "reviews": [result["review"] for result in results],
-            },
-            indent=1,
-            ensure_ascii=False,
-        )
-        if file is None:
-            print(text)
-            return status
-        write_atomically(file, text)
-    print_review(results, console)
-    return status
+        everything = {
+            "target": arguments.target,
+            "status": status,
+            "findings": merge(results),
+            "reviews": [result["review"] for result in results],
+        }
+        text = json.dumps(everything, indent=1) + "\n"
+        problems = write_each({arguments.json: lambda path: write_result(path, text)})
+    if not is_stdout(arguments.json):
+        print_review(results, console)
+    for problem in problems.values():
+        console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
+    return 2 if problems else status
 
 
 def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParser:
@@ -340,8 +319,27 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         help="where to run it; all: on every installed backend (default: Keras's own choice)",
     )
     parser.add_argument("--ignore", action="append", metavar="ID", help="leave a finding out")
-    parser.add_argument("--time-limit", type=seconds, default=TIME_LIMIT, metavar="SECONDS")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write JSON (to standard output)"
+        "--time-limit",
+        type=seconds,
+        default=TIME_LIMIT,
+        metavar="SECONDS",
+        help=f"of the process of a backend (default: {TIME_LIMIT:.0f})",
+    )
+    for name, default, what in (
+        ("memory", None, "its address space (default: none)"),
+        ("file", FILE_LIMIT, f"a file that it writes (default: {FILE_LIMIT // 2**20})"),
+        ("output", OUTPUT_LIMIT, f"what it prints (default: {OUTPUT_LIMIT // 2**20})"),
+    ):
+        parser.add_argument(
+            f"--{name}-limit", type=mebibytes, default=default, metavar="MIB", help=f"of {what}"
+        )
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=Path("-"),
+        type=file_name,
+        metavar="FILE",
+        help="write JSON (to standard output)",
     )
     return parser

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-import zipfile
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,20 @@ import numpy as np
 from rich.console import Console
 from rich.progress import TextColumn
 
-from reference.validation import non_negative, sparsity_target
-from sae_oracle.pictures import feature_figure, write_png
-from sae_oracle.processes import progress_on
+from sae_oracle.files import READY, ResultFolder, first_line, shown
+from sae_oracle.options import file_name, memory, problem_with_number, seconds
+from sae_oracle.pictures import feature_figure, png
+from sae_oracle.processes import INTERRUPTION, progress_on, signal_name
 
 BUILT_IN = ("patches", "digits")
 
 FILES = ("model.keras", "history.json", "features.png")
+
+LARGEST_SEED = 2**32 - 2
+"""JAX's are 32 bits, and the second kernel has the next one."""
+
+BYTES_PER_WEIGHT = 240
+"""What L-BFGS needs at least: 25 vectors of SciPy's in float64, and copies of the weights."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,53 +50,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=int, default=400, help="of L-BFGS (default: 400)")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights (default: 0)")
     parser.add_argument(
-        "--out", type=Path, default=Path("trained"), metavar="DIR", help="default: trained"
+        "--out",
+        type=file_name,
+        default=Path("trained"),
+        metavar="DIR",
+        help="made if it is missing (default: trained)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=seconds,
+        metavar="SECONDS",
+        help="end after so long, with the best weights seen (default: never)",
     )
 
 
 def problem_with(arguments: argparse.Namespace) -> str | None:
     """Return what is wrong with the arguments, before any work is done; `None`: nothing."""
-    for name in ("hidden", "iterations"):
-        if getattr(arguments, name) < 1:
-            return f"--{name} must be positive. Received {getattr(arguments, name)}."
+    for option, value, allowed in (
+        ("--hidden", arguments.hidden, {"low": 1}),
+        ("--iterations", arguments.iterations, {"low": 1}),
+        ("--seed", arguments.seed, {"low": 0, "high": LARGEST_SEED}),
+        ("--rho", arguments.rho, {"low": 0.0, "high": 1.0, "is_open": True}),
+        ("--beta", arguments.beta, {"low": 0.0}),
+        ("--weight-decay", arguments.weight_decay, {"low": 0.0}),
+    ):
+        problem = problem_with_number(option, value, **allowed)
+        if problem is not None:
+            return problem
     try:
-        sparsity_target(arguments.rho)
-        non_negative("beta", arguments.beta)
-        non_negative("weight_decay", arguments.weight_decay)
-    except ValueError as error:
-        return str(error)
-    if not arguments.out.resolve().parent.is_dir():
-        return f"No such folder: {arguments.out.resolve().parent}"
-    if arguments.out.exists() and not arguments.out.is_dir():
-        return f"--out must be a folder. {arguments.out} is none."
-    if arguments.data in BUILT_IN:
-        return None
-    return _problem_with_file(Path(arguments.data), arguments.output_activation)
+        if arguments.out.exists() and not arguments.out.is_dir():
+            return f"--out must be a folder. {shown(arguments.out)} is none."
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"--out cannot be written: {shown(str(arguments.out)[:300])}: {first_line(error)}"
+    inputs = 64
+    if arguments.data not in BUILT_IN:
+        path = Path(arguments.data)
+        try:
+            problem = _problem_with_file(path, arguments.output_activation)
+            inputs = 0 if problem else int(np.load(path, mmap_mode="r").shape[1])
+        except Exception as error:  # whatever NumPy makes of a file that is none
+            problem = (
+                f"{shown(str(path)[:300])} is no .npy file of numbers: {shown(first_line(error))}"
+            )
+        if problem is not None:
+            return problem
+    need = BYTES_PER_WEIGHT * (2 * inputs + 1) * arguments.hidden
+    if need > memory():
+        gibibytes = f"{need // 2**30:,}" if need < 2**100 else "more than 2^70"
+        return (
+            f"--hidden must fit into memory. With {inputs} inputs {arguments.hidden} hidden units "
+            f"take {gibibytes} GiB at least, and there are {memory() / 2**30:,.1f} GiB."
+        )
+    return None
 
 
 def _problem_with_file(path: Path, output_activation: str) -> str | None:
+    name = shown(path)
     if not path.is_file():
-        return f"--data must be {', '.join(BUILT_IN)} or a .npy file. No such file: {path}"
-    try:
+        what = "It is a folder" if path.is_dir() else "No such file"
+        return f"--data must be {', '.join(BUILT_IN)} or a .npy file. {what}: {name}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a header in an old form
         x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        return f"{path} is no .npy file of numbers: {error}"
     if not isinstance(x, np.ndarray):
-        return f"{path} must hold one array. It is an archive of several."
+        return f"{name} must hold one array. It is an archive of several."
     if x.dtype.kind not in "fiu":
-        return f"{path} must hold real numbers. It holds {x.dtype}."
+        return f"{name} must hold real numbers. It holds {x.dtype}."
     if x.ndim != 2 or 0 in x.shape:
-        return f"{path} must hold a matrix, a row a sample. It has shape {x.shape}."
+        return f"{name} must hold a matrix, a row a sample. It has shape {x.shape}."
     low, high = np.inf, -np.inf
     for start in range(0, len(x), max(1, 2**20 // x.shape[1])):
         rows = np.asarray(x[start : start + max(1, 2**20 // x.shape[1])])
         if not np.all(np.isfinite(rows)):
             row = start + int(np.argmin(np.all(np.isfinite(rows), axis=1)))
-            return f"{path} must hold finite numbers. Row {row} does not."
+            return f"{name} must hold finite numbers. Row {row} does not."
         low, high = min(low, float(rows.min())), max(high, float(rows.max()))
     if output_activation == "sigmoid" and not (low >= 0.0 and high <= 1.0):
         return (
-            f"{path} has values from {low:.4g} to {high:.4g}, and a sigmoid output reaches (0, 1) "
+            f"{name} has values from {low:.4g} to {high:.4g}, and a sigmoid output reaches (0, 1) "
             "only: rescale the data, or use --output-activation linear."
         )
     return None
@@ -110,67 +148,110 @@ def train(
         console: Where to print.
 
     Returns:
-        The exit status: 0 trained, 1 failed (nothing is written), 2 bad arguments (nothing is
-        done), 130 interrupted (the best weights seen are written).
+        The exit status: 0 trained; 1 the cost or a gradient was not finite, 2 bad arguments, or
+        this machine could not, 70 a mistake of ours (nothing is written); 128 + n ended by signal
+        n (the best weights seen are written).
     """
     problem = problem_with(arguments)
     if problem is not None:
-        console.print(f"[bold red]Error:[/] {problem}", highlight=False, soft_wrap=True)
-        return 2
-    data = arguments.data if arguments.data in BUILT_IN else str(Path(arguments.data).resolve())
-    out = arguments.out.resolve()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".sae-oracle-train-") as name:
-        folder = Path(name)
-        options = {
-            "--data": data,
-            "--hidden": arguments.hidden,
-            "--rho": arguments.rho,
-            "--beta": arguments.beta,
-            "--weight-decay": arguments.weight_decay,
-            "--output-activation": arguments.output_activation,
-            "--iterations": arguments.iterations,
-            "--seed": arguments.seed,
-            "--folder": folder,
-        }
-        with progress_on(console, TextColumn("{task.fields[terms]}")) as progress:
-            task = progress.add_task(backend, total=arguments.iterations, terms="")
+        return _fail(console, problem)
+    try:
+        with ResultFolder(Path(os.path.abspath(arguments.out)), FILES) as results:
+            if results.has_finished_another:
+                console.print(f"Saved what an earlier training had left in {shown(arguments.out)}.")
+            # From here on a signal ends the training, and no signal ends the saving.
+            with INTERRUPTION.deferred():
+                result = _run(arguments, backend, run, console, results.path)
+                picture = _draw(results.path) if result["kind"] == "result" else None
+                if result["kind"] == "result":
+                    results.commit()
+    except BlockingIOError:
+        out = shown(arguments.out)
+        return _fail(console, f"Another training writes to --out {out}: wait for it to end.")
+    except (OSError, RuntimeError, ValueError) as error:
+        out = shown(str(arguments.out)[:300])
+        problem = f"--out cannot be written: {out}: {shown(first_line(error))}"
+        if os.path.isdir(arguments.out / READY):
+            problem += f". The result is in {shown(arguments.out / READY)}."
+        return _fail(console, problem)
+    if result["kind"] != "result":
+        _fail(console, shown(result["error"]))
+        return INTERRUPTION.status or int(result.get("status", 1))
+    _print_result(result, arguments.out, console, picture)
+    if INTERRUPTION.number is None and result["message"] == "interrupted":
+        return 130  # the process was asked, and not we
+    return INTERRUPTION.status
 
-            def on_message(message: dict[str, Any]) -> None:
-                if message["kind"] == "step":
-                    terms = " ".join(f"{k}={v:.4g}" for k, v in message["terms"].items())
-                    progress.update(task, completed=message["done"], terms=terms)
 
-            result = run(
-                "sae_oracle.workers.train",
-                [f"{option}={value}" for option, value in options.items()],
-                backend,
-                arguments.device,
-                on_message,
-                time_limit=7 * 24 * 3600.0,
-                passes_interrupts=True,
-            )
-        if result["kind"] != "result":
-            console.print(f"[bold red]Error:[/] {result['error']}", highlight=False, soft_wrap=True)
-            return 130 if "KeyboardInterrupt" in result["error"] else 1
+def _fail(console: Console, problem: str) -> int:
+    console.print(f"[bold red]Error:[/] {problem}", highlight=False, soft_wrap=True)
+    return 2
+
+
+def _run(
+    arguments: argparse.Namespace,
+    backend: str,
+    run: Callable[..., dict[str, Any]],
+    console: Console,
+    folder: Path,
+) -> dict[str, Any]:
+    data = arguments.data if arguments.data in BUILT_IN else os.path.abspath(arguments.data)
+    options = {
+        "--data": data,
+        "--hidden": arguments.hidden,
+        "--rho": arguments.rho,
+        "--beta": arguments.beta,
+        "--weight-decay": arguments.weight_decay,
+        "--output-activation": arguments.output_activation,
+        "--iterations": arguments.iterations,
+        "--seed": arguments.seed,
+        "--folder": folder,
+    }
+    with progress_on(console, TextColumn("{task.fields[terms]}")) as progress:
+        task = progress.add_task(backend, total=arguments.iterations, terms="")
+
+        def on_message(message: dict[str, Any]) -> None:
+            if message["kind"] == "step":
+                terms = " ".join(f"{k}={v:.4g}" for k, v in message["terms"].items())
+                progress.update(task, completed=message["done"], terms=terms)
+
+        return run(
+            "sae_oracle.workers.train",
+            [f"{option}={value}" for option, value in options.items()],
+            backend,
+            arguments.device,
+            on_message,
+            time_limit=arguments.time_limit,
+            passes_interrupts=True,
+        )
+
+
+def _draw(folder: Path) -> str | None:
+    """Draw the features; return why there is no picture. A model without one is a model."""
+    try:
         kernel = np.load(folder / "kernel.npy")
-        write_png(feature_figure({f"{len(kernel.T)} units": kernel}), folder / "features.png")
-        out.mkdir(exist_ok=True)
-        for file in FILES:
-            (folder / file).replace(out / file)
-    interrupted = result["message"] == "interrupted"
-    _print_result(result, arguments.out, console, interrupted)
-    return 130 if interrupted else 0
+        figure = feature_figure({f"{len(kernel.T)} units": kernel})
+        (folder / "features.png").write_bytes(png(figure))
+    except Exception as error:
+        (folder / "features.png").unlink(missing_ok=True)
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
 
 
-def _print_result(result: dict[str, Any], out: Path, console: Console, interrupted: bool) -> None:
+def _print_result(
+    result: dict[str, Any], out: Path, console: Console, no_picture: str | None
+) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     cost, rho_hat = result["cost"], result["mean_activations"]
-    if interrupted:
+    if result["message"] in ("interrupted", "time limit"):
+        by = "" if INTERRUPTION.number is None else f" by {signal_name(INTERRUPTION.number)}"
+        if result["message"] == "time limit":
+            by = " by --time-limit"
         say(
-            f"[bold]Interrupted[/] after {result['iterations']} iterations: the model has the best "
-            "weights seen."
+            f"[bold]Interrupted[/] after {result['iterations']} iterations{by}: the model has the "
+            "best weights seen."
         )
     say(
         f"cost {cost['total']:.6g} = reconstruction {cost['reconstruction']:.6g} + weight decay "
@@ -182,6 +263,9 @@ def _print_result(result: dict[str, Any], out: Path, console: Console, interrupt
     )
     say(
         f"{result['iterations']} iterations, {result['evaluations']} evaluations, "
-        f"{result['seconds']} s on {result['backend']} ({result['message']})"
+        f"{result['seconds']} s on {result['backend']} ({shown(result['message'])})"
     )
-    say(f"Wrote {', '.join(str(out / file) for file in FILES)}")
+    written = [file for file in FILES if no_picture is None or file != "features.png"]
+    say(f"Wrote {', '.join(shown(out / file) for file in written)}")
+    if no_picture is not None:
+        say(f"Wrote no {shown(out / 'features.png')}: {shown(no_picture)}")

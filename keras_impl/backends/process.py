@@ -1,12 +1,10 @@
-"""One process, one backend: its dtypes, versions and device, and what it says to its parent."""
+"""One process, one backend: its dtypes, versions and device."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import sys
-from typing import Any
 
 import keras
 
@@ -72,26 +70,3 @@ def full_float32_products() -> None:
         # (pytorch issue 188792).
         for function in (torch.log, torch.exp, torch.log1p, torch.tanh, torch.sigmoid):
             function(torch.ones(1))
-
-
-def say(message: dict[str, Any]) -> None:
-    """Print a message to the parent process, one JSON line.
-
-    >>> say({"kind": "step", "done": 1, "of": 2})
-    {"kind": "step", "done": 1, "of": 2}
-    """
-    print(json.dumps(message), flush=True)
-
-
-def device_or_exit(asked: str) -> str:
-    """Return the device in use; say that there is no GPU and exit with 2 where one is asked for.
-
-    Args:
-        asked: "cpu" or "gpu".
-    """
-    backend = keras.config.backend()
-    in_use = device_in_use(backend)
-    if asked == "gpu" and in_use == "cpu":
-        say({"kind": "error", "error": f"no GPU: {backend} sees none"})
-        raise SystemExit(2)
-    return in_use

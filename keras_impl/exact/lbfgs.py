@@ -7,6 +7,8 @@ that is no sum over batches comes in chunks: `keras_impl.exact.objective`.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,7 +152,7 @@ def fit_lbfgs(
     a weight that starts below 0 starts at 0. The optimizer of `compile` is not used.
 
     Ctrl-C ends the fit with a warning, with the best weights in the model, and returns what there
-    is.
+    is. A second one, while the best weights are put back, changes nothing.
 
     Source: Stanford CS294A programming assignment "Sparse autoencoder" (400 iterations of
     L-BFGS); R. H. Byrd, P. Lu, J. Nocedal and C. Zhu, "A limited memory algorithm for bound
@@ -211,18 +213,20 @@ def fit_lbfgs(
     watchers = _Watchers(model, iterations, callbacks)
     descent = _Descent(objective, watchers)
     model.stop_training = False
-    interrupted = False
     message = "stopped by a callback"
-    with _progress(iterations, verbose) as advance:
+    with _Interruption() as interruption, _progress(iterations, verbose) as advance:
 
         def after_iteration(intermediate_result: Any) -> None:
             cost = descent.at(intermediate_result.x)
             watchers.end_iteration(cost)
             advance(str(cost))
+            if interruption.is_asked:  # where Python could not raise it, as in a destructor
+                raise KeyboardInterrupt
             if model.stop_training:
                 raise StopIteration
 
         try:
+            interruption.may_raise = True
             watchers.callbacks.on_train_begin()
             result = minimize(
                 descent,
@@ -235,15 +239,16 @@ def fit_lbfgs(
             )
             if not model.stop_training:
                 message = str(result.message)
+            interruption.may_raise = False
         except KeyboardInterrupt:
-            interrupted = True
             message = "interrupted"
         finally:
+            interruption.may_raise = False
             descent.keep_best()
+        watchers.end()
     history = watchers.history
-    watchers.end()
     history.params |= {"evaluations": descent.evaluations, "message": message}
-    if interrupted:
+    if message == "interrupted":
         warnings.warn(
             f"Interrupted after {len(history.epoch)} iterations: the model has the best weights "
             f"seen, {descent.best_cost}.",
@@ -313,6 +318,35 @@ def _progress(iterations: int, verbose: bool) -> Iterator[Callable[[str], None]]
     with Progress(*columns, disable=not verbose) as progress:
         task = progress.add_task("", total=iterations, terms="")
         yield lambda terms: progress.update(task, advance=1, terms=terms)
+
+
+class _Interruption:
+    """The first Ctrl-C ends the work, wherever it is; what comes after that is done whole.
+
+    Where SIGINT raises KeyboardInterrupt, as it does unless a program says otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.may_raise = False
+        self.is_asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interruption:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None and signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: Any) -> None:
+        is_first, self.is_asked = not self.is_asked, True
+        if is_first and self.may_raise:
+            raise KeyboardInterrupt
 
 
 class _Watchers:

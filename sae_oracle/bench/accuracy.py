@@ -20,9 +20,10 @@ from keras import ops
 
 import reference
 from keras_impl.backends.autodiff import value_and_gradients
-from keras_impl.backends.process import device_or_exit, full_float32_products, say, versions
+from keras_impl.backends.process import full_float32_products, versions
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import digits
+from sae_oracle.workers.channel import device_or_exit, say
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
 from sae_oracle.workers.verify import cost_of
 

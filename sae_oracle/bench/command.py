@@ -15,16 +15,47 @@ from rich.console import Console
 
 from sae_oracle.bench import tables
 from sae_oracle.bench.sizes import NAMES
+from sae_oracle.files import is_stdout, shown, write_each, write_result
+from sae_oracle.options import file_name, seconds
 from sae_oracle.processes import (
     TRAINING_BACKENDS,
+    console_for,
     installed,
     moving,
     problem_with,
     progress_on,
-    write_atomically,
 )
 
 RunBackend = Callable[..., dict[str, Any]]
+
+PICTURES = (
+    ".eps",
+    ".jpeg",
+    ".jpg",
+    ".pdf",
+    ".png",
+    ".ps",
+    ".svg",
+    ".svgz",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+"""What Matplotlib draws."""
+
+
+def picture_name(text: str) -> Path:
+    """Parse the name of a picture.
+
+    >>> picture_name("found.svg").suffix
+    '.svg'
+    """
+    path = file_name(text)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(
+            f"a name that ends in {', '.join(PICTURES)} is expected, not {text!r}"
+        )
+    return path
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -34,20 +65,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="how much longer a training step takes because of the penalty",
         description="Time training steps with and without the penalty, in pairs, beside equal "
         "steps as a control, the penalty as it is usually written, Keras's L2, and the same step "
-        "without Keras. Exit status: 0 measured, 1 something failed, 2 bad arguments or nothing "
-        "to measure (no backend, no GPU).",
+        "without Keras. Exit status: 0 measured, 2 bad arguments, or something could not be "
+        "measured (no backend, no GPU, too little memory).",
     )
     parser.add_argument("--backend", choices=(*TRAINING_BACKENDS, "all"), default="all")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--size", choices=(*NAMES, "all"), default="mnist")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (.svg, .png)")
+    parser.add_argument("--json", type=file_name, metavar="FILE", help="write everything measured")
     parser.add_argument(
-        "--compare", type=Path, metavar="FILE", help="compare with an earlier --json"
+        "--plot", type=picture_name, metavar="FILE", help="draw the ratios (.svg, .png, .pdf)"
+    )
+    parser.add_argument(
+        "--compare", type=file_name, metavar="FILE", help="compare with an earlier --json"
     )
     parser.add_argument(
         "--time-limit",
-        type=float,
+        type=seconds,
         default=90.0,
         metavar="SECONDS",
         help="begin no new round of a size after so long, on each backend (default: 90)",
@@ -58,25 +91,24 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def bench(
     arguments: argparse.Namespace,
     run_backend: RunBackend,
-    console: Console,
+    console: Console | None = None,
 ) -> int:
-    """Measure one backend after the other; print, write, compare; return the exit status."""
+    """Measure one backend after the other; write, print, compare; return the exit status."""
+    if console is None:
+        console = console_for(stderr=is_stdout(arguments.json) or is_stdout(arguments.plot))
     names = TRAINING_BACKENDS if arguments.backend == "all" else (arguments.backend,)
-    problem = problem_with((arguments.json, arguments.plot), names)
+    problem = problem_with({"--json": arguments.json, "--plot": arguments.plot}, names)
     if problem is not None:
-        console.print(problem)
-        return 2
-    if arguments.time_limit <= 0:
-        console.print(
-            f"[bold red]`--time-limit` must be positive.[/] Received: {arguments.time_limit}"
-        )
+        console.print(problem, soft_wrap=True)
         return 2
     earlier = None
     if arguments.compare is not None:
         try:
             earlier = tables.load(arguments.compare)
-        except (OSError, ValueError) as error:
-            console.print(f"[bold red]Not a result of sae-oracle bench:[/] {error}")
+        except (OSError, ValueError, RecursionError) as error:
+            console.print(
+                f"[bold red]Not a result of sae-oracle bench:[/] {shown(error)}", soft_wrap=True
+            )
             return 2
     sizes = NAMES if arguments.size == "all" else (arguments.size,)
     found = {}
@@ -102,23 +134,30 @@ def bench(
         "machine": machine(),
         "backends": found,
     }
-    tables.print_results(results, console)
+    files: dict[Path, Callable[[Path], None]] = {}
     if arguments.json is not None:
-        write_atomically(arguments.json, json.dumps(results, indent=1) + "\n")
-        console.print(f"Written: {arguments.json}")
+        files[arguments.json] = lambda path: write_result(
+            path, json.dumps(results, indent=1) + "\n"
+        )
     if arguments.plot is not None:
-        from sae_oracle.bench import plots
-
-        plots.draw_ratios(results, arguments.plot)
-        console.print(f"Drawn: {arguments.plot}")
+        files[arguments.plot] = lambda path: _draw(results, path)
+    problems = write_each(files)
+    tables.print_results(results, console)
+    for path in files:
+        console.print(f"Written: {shown(path)}") if path not in problems else None
     if earlier is not None:
         tables.print_comparison(earlier, results, console)
-    kinds = {result["kind"] for result in found.values()}
-    if "error" in kinds:
-        without_gpu = [r for r in found.values() if r.get("error", "").startswith("no GPU")]
-        failed = [r for r in found.values() if r["kind"] == "error"]
-        return 2 if len(without_gpu) == len(failed) and "result" not in kinds else 1
-    return 0
+    for problem in problems.values():
+        console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
+    failed = [result for result in found.values() if result["kind"] == "error"]
+    statuses = [int(result.get("status", 2)) for result in failed]
+    return max([0, *statuses, *(2 for _ in problems)])
+
+
+def _draw(results: dict[str, Any], path: Path) -> None:
+    from sae_oracle.bench import plots  # Matplotlib takes a second
+
+    plots.draw_ratios(results, path)
 
 
 def machine() -> dict[str, Any]:

@@ -20,11 +20,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.backends.process import device_in_use, device_or_exit, say, versions
+from keras_impl.backends.process import device_in_use, versions
 from sae_oracle.bench import keras_steps, native_steps
 from sae_oracle.bench.keras_steps import CONTROL, NO_PENALTY
 from sae_oracle.bench.sizes import NAMES, Size, sizes_for
 from sae_oracle.bench.statistics import Step, Timing, interleave, shortest
+from sae_oracle.workers.channel import device_or_exit, say
 
 BATCHES_IN_AN_EPOCH = 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib import pyplot as plt
 
 from sae_oracle.bench import tables
 from sae_oracle.bench.tables import NOT_SHOWN, Results, Row
+from sae_oracle.files import write_result
 
 # The same picture from the same numbers, byte for byte.
 STYLE = {
@@ -126,6 +128,10 @@ def _by_variant(rows: list[Row]) -> Mapping[str, list[Row]]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(path, dpi=150, metadata=metadata)
+    kind = path.suffix.lower().removeprefix(".")
+    picture = io.BytesIO()
+    figure.savefig(
+        picture, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None
+    )
     plt.close(figure)
+    write_result(path, picture.getvalue())

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 import reference
-from keras_impl.backends.process import full_float32_products, say, use_dtype, versions
+from keras_impl.backends.process import full_float32_products, use_dtype, versions
 from keras_impl.exact.lbfgs import fit_lbfgs
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import natural_patches
+from sae_oracle.workers.channel import say
 from sae_oracle.workers.oracle_bridge import set_parameters, to_parameters
 
 PATCHES = 10_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_impl.backends.process import device_or_exit, full_float32_products, say, versions
+from keras_impl.backends.process import full_float32_products, versions
 from keras_impl.exact.lbfgs import fit_lbfgs, full_cost
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import digits, natural_patches
+from sae_oracle.workers import channel
+from sae_oracle.workers.channel import device_or_exit, say
 
 
 def data_named(name: str, seed: int) -> NDArray[Any]:
@@ -30,6 +33,19 @@ def data_named(name: str, seed: int) -> NDArray[Any]:
     if name == "digits":
         return digits()
     return np.load(name, mmap_mode="r")
+
+
+class _Stops(keras.callbacks.Callback):
+    """Lets SIGTERM and SIGHUP do what Ctrl-C does, and nothing interrupt the saving."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        say({"kind": "begin"})
+
+    def on_train_end(self, logs: Any = None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:
@@ -70,11 +86,18 @@ def main() -> None:
             x,
             chosen.iterations,
             verbose=False,
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=on_iteration)],
+            callbacks=[_Stops(), keras.callbacks.LambdaCallback(on_epoch_end=on_iteration)],
         )
     except FloatingPointError as error:
-        say({"kind": "error", "error": str(error)})
+        say({"kind": "error", "error": str(error), "status": 1})
         raise SystemExit(1) from error
+    message = history.params["message"]
+    if message == "interrupted":
+        message = channel.asked_to_stop or message
+    if history.params["evaluations"] == 0:
+        reason = f"{message}: the cost had not been computed once"
+        say({"kind": "error", "error": reason, "status": 2})
+        raise SystemExit(2)
     seconds = time.perf_counter() - began
     cost = full_cost(model, x)
     model.save(chosen.folder / "model.keras")
@@ -85,7 +108,7 @@ def main() -> None:
         "settings": settings,
         "iterations": len(history.epoch),
         "evaluations": history.params["evaluations"],
-        "message": history.params["message"],
+        "message": message,
         "seconds": round(seconds, 1),
         "cost": {
             "total": cost.total,

@@ -19,17 +19,12 @@ from keras import ops
 
 import reference
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
-from keras_impl.backends.process import (
-    device_or_exit,
-    full_float32_products,
-    say,
-    use_dtype,
-    versions,
-)
+from keras_impl.backends.process import full_float32_products, use_dtype, versions
 from keras_impl.losses import HalfSquaredError
 from keras_impl.models import SparseAutoencoder
 from keras_impl.regularizers import KLSparsityRegularizer
 from sae_oracle.datasets import digits, natural_patches
+from sae_oracle.workers.channel import device_or_exit, say
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
 
 STEPS = 5

@@ -1,0 +1,77 @@
+"""What the options of the commands allow: checked before any work, by name, value and range."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+from pathlib import Path
+
+
+def problem_with_number(
+    option: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    is_open: bool = False,
+) -> str | None:
+    """Return what is wrong with the value of an option; `None`: nothing.
+
+    Args:
+        option: Its name.
+        value: The number; NaN and the infinities are none.
+        low: The least that is allowed.
+        high: The greatest that is allowed.
+        is_open: Whether both are left out.
+
+    >>> problem_with_number("--rho", 1.5, low=0.0, high=1.0, is_open=True)
+    '--rho must lie in (0, 1). Received 1.5.'
+    >>> problem_with_number("--hidden", 0, low=1)
+    '--hidden must be positive, 1 or more. Received 0.'
+    """
+    is_inside = low < value < high if is_open else low <= value <= high
+    if is_inside and value not in (-math.inf, math.inf):
+        return None
+    if low == 1 and high == math.inf:
+        allowed = "be positive, 1 or more"
+    elif isinstance(value, int):
+        allowed = f"be an integer from {low} to {high}"
+    else:
+        left, right = "(" if is_open else "[", ")" if is_open or high == math.inf else "]"
+        allowed = f"lie in {left}{low:g}, {high:g}{right}"
+    return f"{option} must {allowed}. Received {value}."
+
+
+def file_name(text: str) -> Path:
+    """Parse the name of a file or of a folder.
+
+    >>> file_name("found.json").name
+    'found.json'
+    """
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"the name of a file or folder is expected, not {text!r}")
+    return Path(text)
+
+
+def seconds(text: str) -> float:
+    """Parse a time limit.
+
+    >>> seconds("90")
+    90.0
+    """
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if 0.0 < value <= 1e9:
+            return value
+    raise argparse.ArgumentTypeError(f"seconds in (0, 1e9] are expected, not {text!r}")
+
+
+def memory() -> float:
+    """Return the bytes of memory that this process can have."""
+    with contextlib.suppress(OSError, ValueError):  # of a container
+        return float(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return math.inf
