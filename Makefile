@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EARLIER := $(VENV)/keras-3.13.2
 
 .DEFAULT_GOAL := help
-.PHONY: help verify test lint coverage mutants bench clean
+.PHONY: help verify test lint faults coverage mutants bench clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,9 @@ lint: $(STAMP) ## ruff and mypy: what .pre-commit-config.yaml runs too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(STAMP) ## every row of tests/faults: what goes wrong with a machine (some minutes)
+	SAE_ORACLE_FAULTS=whole $(BIN)/python -m pytest -q tests/faults
 
 # What the tests never run, over all processes and backends.
 coverage: $(STAMP) ## which lines the tests never run

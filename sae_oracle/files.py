@@ -43,13 +43,18 @@ def plain(text: object) -> str:
     )
 
 
-def shown(text: object) -> str:
+def shown(text: object, *, lines: bool = False) -> str:
     r"""Return text of anybody's for Rich to print as it is.
 
-    >>> shown("[/x]")
-    '\\[/x]'
+    Args:
+        text: The text.
+        lines: Whether it may have several lines.
+
+    >>> shown("[/x]"), shown("a\nb"), shown("a\nb", lines=True)
+    ('\\[/x]', 'a\\nb', 'a\nb')
     """
-    return escape(plain(text))
+    parts = str(text).split("\n") if lines else [str(text)]
+    return escape("\n".join(map(plain, parts)))
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
@@ -161,7 +166,7 @@ def problem_with_file(option: str, path: Path) -> str | None:
             return f"No such folder: {shown(path.parent)} ({option})"
         descriptor, partial = _new_file(path.parent)
         os.close(descriptor)
-        partial.unlink()
+        _discard(partial)
     except (OSError, ValueError, RuntimeError) as error:
         return f"{option} cannot be written: {shown(str(path)[:300])}: {shown(first_line(error))}"
     return None
@@ -172,6 +177,14 @@ def _new_file(folder: Path) -> tuple[int, Path]:
     path = folder / f".sae-oracle-{secrets.token_hex(8)}.partial"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     return os.open(path, flags, 0o666), path
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink()
+    except BaseException:  # interrupted
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -203,7 +216,7 @@ def write_result(path: Path, content: str | bytes) -> None:
             os.close(descriptor)
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
         raise
     _sync(path.parent)
 

@@ -409,15 +409,16 @@ class Child:
         doing = f" while {last['doing']}" if "doing" in last else ""
         status = 2
         if self.reason:
-            reason = self.reason
+            reason = self.reason + doing
         elif code < 0:
             name = signal_name(-code)
             hint = ": out of memory?" if name == "SIGKILL" else ""
-            reason = f"the process was ended by {name}{hint}"
+            reason = f"the process was ended by {name}{hint}{doing}"
         else:
-            reason = f"the process ended with status {code}" + ("" if doing else " and no result")
             status = 70
-        return {"kind": "error", "error": reason + doing, "status": status}
+            printed = self.output[-1:] if not last else []
+            reason = ": ".join([f"the process ended with status {code}{doing}", *printed])
+        return {"kind": "error", "error": reason, "status": status}
 
     @property
     def output(self) -> list[str]:

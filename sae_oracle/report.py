@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 import reference
+from sae_oracle.files import plain, shown
 from sae_oracle.pictures import feature_figure, png
 
 EXERCISE_MARGIN = 0.0035
@@ -159,7 +160,7 @@ def exercise_table(exercise: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, run in exercise.items():
         problem = exercise_problem(exercise, name)
         if run["kind"] != "result":
-            table.add_row(name, f"[bold red]failed[/]: {problem}")
+            table.add_row(name, f"[bold red]failed[/]: {shown(problem)}")
             continue
         low, high = run["rho_hat"]
         total = f"{run['total']:.5f}"
@@ -300,11 +301,11 @@ def print_results(results: Results, console: Console) -> None:
         console.print(table)
     for name, result in results.backends.items():
         if result["kind"] == "result":
-            console.print(f"{name}: {versions(result)}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {shown(versions(result))}", highlight=False, soft_wrap=True)
         elif result["kind"] == "absent":
             console.print(f"{name}: not installed, not verified", soft_wrap=True)
         else:
-            console.print(f"[bold red]{name}: failed[/]: {result['error']}", soft_wrap=True)
+            console.print(f"[bold red]{name}: failed[/]: {shown(result['error'])}", soft_wrap=True)
     for line in failures(results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print("—: the backend has no gradients. (x% ?): the share that no bound can decide.")
@@ -318,7 +319,7 @@ def failures(results: Results) -> list[str]:
     """Return a line for each cell where something was raised."""
     return [
         f"{'Keras fails' if cell.keras_fails else 'Not compared'}: {row[1]}, {row[2]}, on {name}: "
-        f"{cell.failure}"
+        + plain(cell.failure)
         for row, cells in results.cells.items()
         for name, cell in cells.items()
         if cell.failure
@@ -410,7 +411,7 @@ img { max-width: 100% } code { white-space: nowrap }
 def _exercise_section(exercise: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not exercise:
         return []
-    escape = html.escape
+    escape = escaped
     lines = [
         "<h2>The notes' exercise</h2>",
         "<p>10,000 patches of natural images, 64-25-64, ρ = 0.01, β = 3, λ = 1e-4, 400 iterations "
@@ -426,7 +427,7 @@ def _exercise_section(exercise: Mapping[str, Mapping[str, Any]]) -> list[str]:
         kind = " class='outside'" if problem else ""
         lines.append(f"<tr><td>{escape(name)}</td><td></td><td></td>")
         if run["kind"] != "result":
-            lines.append(f"<td{kind}>{escape(str(problem))}</td></tr>")
+            lines.append(f"<td{kind}>{escape(problem)}</td></tr>")
             continue
         low, high = run["rho_hat"]
         lines.append(
@@ -444,10 +445,19 @@ def _exercise_section(exercise: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def escaped(text: object) -> str:
+    r"""Return text that a page shows as it is.
+
+    >>> escaped("<b>\x1b")
+    '&lt;b&gt;\\x1b'
+    """
+    return html.escape(plain(text))
+
+
 def html_page(results: Results) -> str:
     """Return one self-contained page: verdict, table, heat map, versions, equations."""
     known = reference.equations()
-    escape = html.escape
+    escape = escaped
     lines = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<title>sae-oracle verify</title>",
@@ -462,16 +472,16 @@ def html_page(results: Results) -> str:
         "</tr></thead><tbody>",
     ]
     for row, cells in results.cells.items():
+        label, quantity, dtype = map(escape, row)
         lines.append(
-            f"<tr><td><a href='#{row[0]}'>{row[0]}</a></td><td>{escape(row[1])}</td>"
-            f"<td>{row[2]}</td>"
+            f"<tr><td><a href='#{label}'>{label}</a></td><td>{quantity}</td><td>{dtype}</td>"
         )
         for name in results.held:
             cell = cells.get(name)
             state = "inside" if cell is None else cell.state
             kind = f" class='{_PAGE_CLASSES[state]}'" if _PAGE_CLASSES[state] else ""
             title = f" title='{escape(cell.case)}'" if cell is not None and cell.case else ""
-            lines.append(f"<td{kind}{title}>{'—' if cell is None else escape(str(cell))}</td>")
+            lines.append(f"<td{kind}{title}>{'—' if cell is None else escape(cell)}</td>")
         lines.append("</tr>")
     lines.append(
         "</tbody></table><p>—: the backend has no gradients, or Keras computes in float32 alone on "

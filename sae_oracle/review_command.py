@@ -123,7 +123,6 @@ def review_on(
     reason = found["error"]
     if not stages:
         reason += " while starting Keras"
-        reason += f": {child.output[-1]}" if child.output else ""
     failed = {"target": request["target"], "kind": "", "backend": backend, "reason": reason}
     empty: dict[str, Any] = {"findings": [], "guesses": [], "notes": [], "checks": []}
     return {"review": {**failed, **empty}, "on_one_backend": None}
@@ -164,12 +163,14 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
         return
     first = reviewed[0]
     backends = ", ".join(review["backend"] for review in reviewed)
-    title = f"[bold]{shown(first['target'])}[/] ({first['kind']}; {backends})"
+    title = f"[bold]{shown(first['target'])}[/] ({shown(first['kind'])}; {backends})"
     findings = merge(results)
     for note in dict.fromkeys(note for review in reviewed for note in review["notes"]):
         console.print(f"  note: {shown(note)}")
     if not findings:
-        console.print(f"{title}: [bold green]conforms[/]; checked: " + "; ".join(first["checks"]))
+        console.print(
+            f"{title}: [bold green]conforms[/]; checked: " + shown("; ".join(first["checks"]))
+        )
         return
     table = Table(show_lines=True, title_justify="left")
     for heading, ratio in (("finding", 2), ("what is wrong", 6), ("evidence", 4), ("violates", 4)):
@@ -187,9 +188,10 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
         other = "".join(f"\nor: {text}" for text in found["alternatives"])
         table.add_row(
             f"[bold {colour}]{found['identifier']}[/]\n{found['severity']}{where}",
-            f"{shown(found['message'] + other)}\n[green]fix:[/] {shown(found['fix'])}",
-            shown(seen),
-            shown(found["source"]),
+            f"{shown(found['message'] + other, lines=True)}\n"
+            f"[green]fix:[/] {shown(found['fix'], lines=True)}",
+            shown(seen, lines=True),
+            shown(found["source"], lines=True),
         )
     console.print(title + ":")
     console.print(table)

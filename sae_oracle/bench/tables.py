@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sae_oracle.files import shown
+
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
 
@@ -25,9 +27,15 @@ def load(path: Path) -> dict[str, Any]:
         ValueError: If it holds something else.
     """
     results = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(results, dict) or results.get("kind") != "sae-oracle bench":
+    try:
+        is_ours = results["kind"] == "sae-oracle bench" and isinstance(results["date"], str)
+        for row in by_key(results).values():
+            is_ours = is_ours and all(row["ratio"][k] >= 0.0 for k in ("median", "low", "high"))
+    except (KeyError, TypeError, AttributeError):
+        is_ours = False
+    if not is_ours:
         raise ValueError(f"{path} is not written by `sae-oracle bench --json`")
-    return results
+    return dict(results)
 
 
 def measured(results: Results) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -79,11 +87,11 @@ def print_results(results: Results, console: Console) -> None:
     """Print a table for each backend and network, and what was not measured."""
     for backend, found in measured(results):
         for (part, network), rows in parts(found).items():
-            table = Table(title=title(backend, found, part, network), title_justify="left")
+            table = Table(title=shown(title(backend, found, part, network)), title_justify="left")
             for heading in HEADINGS:
                 table.add_column(heading, no_wrap=heading != "")
             for row in rows:
-                table.add_row(*cells(row))
+                table.add_row(*map(shown, cells(row)))
             console.print(table)
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         console.print(
@@ -94,11 +102,11 @@ def print_results(results: Results, console: Console) -> None:
             console.print(f"{backend}: not installed, not measured")
         elif found["kind"] == "error":
             console.print(
-                f"{backend}: [bold red]not measured:[/] {found['error']}", highlight=False
+                f"{backend}: [bold red]not measured:[/] {shown(found['error'])}", highlight=False
             )
     machine = results["machine"]
     console.print(
-        f"{results['date']}, {machine['processor']}, {machine['cores']} cores, "
+        f"{results['date']}, {shown(machine['processor'])}, {machine['cores']} cores, "
         f"load {machine['load']}. Ratio and added time: medians of pairs with 95 % intervals."
     )
     if was_busy(results):
@@ -127,7 +135,7 @@ def by_key(results: Results) -> dict[Key, Row]:
 def print_comparison(earlier: Results, later: Results, console: Console) -> None:
     """Print the ratios of two runs side by side, where both have them."""
     before, after = by_key(earlier), by_key(later)
-    table = Table(title=f"{earlier['date']} → {later['date']}", title_justify="left")
+    table = Table(title=f"{shown(earlier['date'])} → {shown(later['date'])}", title_justify="left")
     for heading in ("backend", "network", "way", "variant", "was", "is", ""):
         table.add_column(heading, no_wrap=heading not in ("network", ""))
     for key in after:
@@ -138,10 +146,7 @@ def print_comparison(earlier: Results, later: Results, console: Console) -> None
         verdict = ("slower" if now["median"] > was["median"] else "faster") if changed else ""
         backend, _, network, way, variant = key
         table.add_row(
-            backend,
-            network,
-            way,
-            variant,
+            *map(shown, (backend, network, way, variant)),
             *(f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in (was, now)),
             verdict,
         )
