@@ -156,12 +156,15 @@ class Interruption:
 
     @contextlib.contextmanager
     def heeded(self) -> Iterator[None]:
-        """Take the signals, but for those that whoever started the command ignores (`nohup`)."""
+        """Take the signals, but for a SIGHUP that whoever started the command ignores (`nohup`).
+
+        A shell that starts it in the background ignores SIGINT: who sends it means it.
+        """
         self.number = None
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     before[number] = signal.signal(number, self._note)
         try:
             yield

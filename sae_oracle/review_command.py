@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sae_oracle.files import is_stdout, shown, write_each, write_result
-from sae_oracle.options import file_name, seconds
+from sae_oracle.options import file_name, problem_with_number, seconds
 from sae_oracle.processes import Child, console_for, environment, problem_with
 
 TIME_LIMIT = 120.0
@@ -226,6 +226,12 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     chosen = arguments.backend or default_backend(all_backends)
     names = list(all_backends) if chosen == "all" else [chosen]
     problem = problem_with({"--json": arguments.json}, names)
+    if problem is None and isinstance(arguments.rho, float):
+        problem = problem_with_number("--rho", arguments.rho, low=0.0, high=1.0, is_open=True)
+    for option in ("beta", "weight_decay"):
+        value = getattr(arguments, option)
+        if problem is None and isinstance(value, float):
+            problem = problem_with_number(f"--{option.replace('_', '-')}", value, low=0.0)
     if problem is not None:
         console.print(problem, soft_wrap=True)
         return 2

@@ -261,9 +261,11 @@ def _print_result(
         f"mean activations from {min(rho_hat):.4g} to {max(rho_hat):.4g} "
         f"(rho = {result['settings']['rho']:g})"
     )
+    # keras.json may ask for another dtype than everybody's.
+    dtype = "" if result["dtype"] == "float32" else f" in {result['dtype']}"
     say(
         f"{result['iterations']} iterations, {result['evaluations']} evaluations, "
-        f"{result['seconds']} s on {result['backend']} ({shown(result['message'])})"
+        f"{result['seconds']} s on {result['backend']}{dtype} ({shown(result['message'])})"
     )
     written = [file for file in FILES if no_picture is None or file != "features.png"]
     say(f"Wrote {', '.join(shown(out / file) for file in written)}")

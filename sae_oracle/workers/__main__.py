@@ -26,6 +26,9 @@ def status_of(error: BaseException) -> int:
     """
     if isinstance(error, (MemoryError, OSError, ImportError, KeyboardInterrupt)):
         return COULD_NOT
+    frames = traceback.extract_tb(error.__traceback__)
+    if any(frame.filename.endswith("keras/src/backend/config.py") for frame in frames):
+        return COULD_NOT  # what keras.json says
     # What the backends raise if there is too little memory has no type in common.
     text = f"{type(error).__name__} {error}".lower()
     signs = ("out of memory", "outofmemory", "resource_exhausted", "allocate memory", "oom when")

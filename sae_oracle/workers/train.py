@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_impl.backends.process import full_float32_products, versions
+from keras_impl.backends.process import full_float32_products, use_dtype, versions
 from keras_impl.exact.lbfgs import fit_lbfgs, full_cost
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import digits, natural_patches
@@ -64,6 +64,7 @@ def main() -> None:
     chosen = parser.parse_args()
     backend = keras.config.backend()
     full_float32_products()
+    use_dtype(keras.config.floatx())  # what keras.json asks for; JAX has a switch for 64 bits
     in_use = device_or_exit(chosen.device)
     x = data_named(chosen.data, chosen.seed)
     settings = {
@@ -119,6 +120,7 @@ def main() -> None:
         "mean_activations": cost.mean_activations[0].tolist(),
         "backend": backend,
         "device": in_use,
+        "dtype": model.compute_dtype,
         "versions": versions(backend),
         "history": history.history,
     }

@@ -61,6 +61,7 @@ def save(message: str = "CONVERGENCE") -> dict[str, Any]:
         "seconds": 0.1,
         "message": channel.asked_to_stop or message,
         "backend": "torch",
+        "dtype": "float32",
         "settings": {"rho": 0.01},
         "cost": {"total": 1.0, "reconstruction": 0.5, "weight_decay": 0.25, "sparsity": 0.25},
         "mean_activations": [0.01, 0.02],

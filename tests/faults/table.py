@@ -107,6 +107,14 @@ def calls() -> Iterator[Call]:
         ("review x:Y", "--set", ""),
     ):
         yield Call((*command.split(), f"{option}={value}"), (option, value))
+    for option, values in (
+        ("rho", ("2", "0", "1", "-0.1", "nan", "inf")),
+        ("beta", ("-1", "nan", "inf")),
+        ("weight-decay", ("-1", "nan", "inf")),
+    ):
+        for value in values:
+            arguments = ("review", "keras_impl:KLSparsity", f"--{option}={value}")
+            yield Call(arguments, (f"--{option}", value))
     yield Call((), ("command",))
     yield Call(("review",), ("target",))
     yield Call(("dream",), ("dream",))
