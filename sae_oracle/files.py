@@ -320,7 +320,10 @@ class ResultFolder:
                 self._put_in_place()
                 self.has_finished_another = True
             for stale in self.out.glob(f"{TEMPORARY}*"):
-                shutil.rmtree(stale, ignore_errors=True)
+                if stale.is_dir():
+                    shutil.rmtree(stale, ignore_errors=True)
+                else:
+                    stale.unlink(missing_ok=True)
             self.path = self.out / f"{TEMPORARY}{secrets.token_hex(8)}"
             self.path.mkdir(mode=0o700)
         except BaseException:

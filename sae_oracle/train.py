@@ -22,6 +22,9 @@ BUILT_IN = ("patches", "digits")
 
 FILES = ("model.keras", "history.json", "features.png")
 
+CHECKPOINT = "checkpoint.npz"
+"""What a training that was killed or interrupted can go on from; one that has ended leaves none."""
+
 LARGEST_SEED = 2**32 - 2
 """JAX's are 32 bits, and the second kernel has the next one."""
 
@@ -62,6 +65,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="end after so long, with the best weights seen (default: never)",
     )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="write the best weights and the history this often (default: 30)",
+    )
+    parser.add_argument(
+        "--checkpoint-iterations",
+        type=int,
+        default=50,
+        metavar="COUNT",
+        help="or after so many iterations, whichever is first (default: 50)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint of a training into --out that was killed or interrupted; "
+        "--iterations counts those that it has",
+    )
 
 
 def problem_with(arguments: argparse.Namespace) -> str | None:
@@ -69,6 +92,7 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
     for option, value, allowed in (
         ("--hidden", arguments.hidden, {"low": 1}),
         ("--iterations", arguments.iterations, {"low": 1}),
+        ("--checkpoint-iterations", arguments.checkpoint_iterations, {"low": 1}),
         ("--seed", arguments.seed, {"low": 0, "high": LARGEST_SEED}),
         ("--rho", arguments.rho, {"low": 0.0, "high": 1.0, "is_open": True}),
         ("--beta", arguments.beta, {"low": 0.0}),
@@ -156,9 +180,25 @@ def train(
     if problem is not None:
         return _fail(console, problem)
     try:
-        with ResultFolder(Path(os.path.abspath(arguments.out)), FILES) as results:
+        out = Path(os.path.abspath(arguments.out))
+        with ResultFolder(out, (*FILES, CHECKPOINT)) as results:
+            has_checkpoint = (out / CHECKPOINT).is_file()
             if results.has_finished_another:
                 console.print(f"Saved what an earlier training had left in {shown(arguments.out)}.")
+                if arguments.resume and not has_checkpoint:
+                    return 0  # it had ended
+            if arguments.resume and not has_checkpoint:
+                return _fail(console, f"--resume needs {shown(arguments.out / CHECKPOINT)}.")
+            if has_checkpoint and not arguments.resume:
+                console.print(
+                    f"{shown(arguments.out / CHECKPOINT)} is of an earlier training, which this "
+                    "one replaces. (--resume goes on from it.)"
+                )
+            if arguments.resume:
+                console.print(
+                    f"Going on from {shown(arguments.out / CHECKPOINT)}. L-BFGS has forgotten its "
+                    "curvature: another way than without the interruption."
+                )
             # From here on a signal ends the training, and no signal ends the saving.
             with INTERRUPTION.deferred():
                 result = _run(arguments, backend, run, console, results.path)
@@ -166,11 +206,11 @@ def train(
                 if result["kind"] == "result":
                     results.commit()
     except BlockingIOError:
-        out = shown(arguments.out)
-        return _fail(console, f"Another training writes to --out {out}: wait for it to end.")
+        name = shown(arguments.out)
+        return _fail(console, f"Another training writes to --out {name}: wait for it to end.")
     except (OSError, RuntimeError, ValueError) as error:
-        out = shown(str(arguments.out)[:300])
-        problem = f"--out cannot be written: {out}: {shown(first_line(error))}"
+        name = shown(str(arguments.out)[:300])
+        problem = f"--out cannot be written: {name}: {shown(first_line(error))}"
         if os.path.isdir(arguments.out / READY):
             problem += f". The result is in {shown(arguments.out / READY)}."
         return _fail(console, problem)
@@ -206,7 +246,11 @@ def _run(
         "--iterations": arguments.iterations,
         "--seed": arguments.seed,
         "--folder": folder,
+        "--checkpoint": folder.parent / CHECKPOINT,
+        "--checkpoint-seconds": arguments.checkpoint_seconds,
+        "--checkpoint-iterations": arguments.checkpoint_iterations,
     }
+    flags = ["--resume"] if arguments.resume else []
     with progress_on(console, TextColumn("{task.fields[terms]}")) as progress:
         task = progress.add_task(backend, total=arguments.iterations, terms="")
 
@@ -217,7 +261,7 @@ def _run(
 
         return run(
             "sae_oracle.workers.train",
-            [f"{option}={value}" for option, value in options.items()],
+            [*(f"{option}={value}" for option, value in options.items()), *flags],
             backend,
             arguments.device,
             on_message,

@@ -7,11 +7,13 @@ that is no sum over batches comes in chunks: `keras_impl.exact.objective`.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,9 +22,10 @@ from keras import ops
 
 from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.keras_internals import layers_of
+from keras_impl.exact.checkpoint import Checkpoint, Clock, read
 from keras_impl.exact.objective import FullCost, FullDataObjective
 from keras_impl.exact.sums import Array
-from keras_impl.validation import integer
+from keras_impl.validation import flag, integer, real_number
 
 __all__ = ["FullCost", "fit_lbfgs", "full_cost", "full_cost_and_gradient"]
 
@@ -141,6 +144,10 @@ def fit_lbfgs(
     cross_replica: bool = True,
     verbose: bool = True,
     callbacks: Any = (),
+    checkpoint: Any = None,
+    checkpoint_seconds: float = 30.0,
+    checkpoint_iterations: int = 50,
+    resume: bool = False,
     **options: Any,
 ) -> keras.callbacks.History:
     """Minimise EQ-COST over the whole training set by L-BFGS, as the notes' assignment does.
@@ -170,6 +177,14 @@ def fit_lbfgs(
         callbacks: Keras callbacks, as for Keras's `fit`; an iteration is an epoch to them.
             `model.stop_training = True` ends the fit. What they change of the model, but for its
             weights, does not count before the next fit.
+        checkpoint: A .npz file for the best weights and the history so far, written whole or not
+            at all while the fit goes on, so that a process that is killed loses little. `None`:
+            no checkpoints.
+        checkpoint_seconds: After how many seconds there is one, at the end of an iteration.
+        checkpoint_iterations: After how many iterations, whichever is first.
+        resume: Whether to go on from the file `checkpoint`: with its weights, its history, and the
+            iterations that are left of `iterations`. L-BFGS forgets its curvature, so that the way
+            is another one than without the interruption.
         **options: Those of SciPy's L-BFGS-B: `maxcor`, `ftol`, `gtol`, `maxls`, `maxfun`.
 
     Returns:
@@ -178,14 +193,15 @@ def fit_lbfgs(
 
     Raises:
         TypeError, ValueError: As `full_cost`; if a trainable weight has a constraint other than
-            `NonNeg`; or if SciPy does not know an option.
+            `NonNeg`; if SciPy does not know an option; or if `checkpoint` is of other weights.
+        OSError: If there is no checkpoint to resume from.
         FloatingPointError: If a term of the cost or a gradient is not finite. The error names it,
             and the model has the best weights seen.
         NotImplementedError: If the backend has no gradients.
 
     Warns:
         UserWarning: If a layer acts otherwise in training (`BatchNormalization`, `Dropout`): the
-            cost is that of inference. If Ctrl-C ended the fit.
+            cost is that of inference. If Ctrl-C ended the fit. If a checkpoint cannot be written.
 
     >>> from keras_impl import SparseAutoencoder
     >>> model = SparseAutoencoder(2, rho=0.1, seed=0)
@@ -198,6 +214,7 @@ def fit_lbfgs(
     from scipy.optimize import Bounds, minimize
 
     iterations = integer("iterations", iterations, low=1)
+    keeper = _Keeper(checkpoint, checkpoint_seconds, checkpoint_iterations, resume)
     known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}
     if set(options) - known:
         raise ValueError(
@@ -212,6 +229,10 @@ def fit_lbfgs(
     options = {"maxfun": max(15_000, 4 * iterations), **options, "maxiter": iterations}
     watchers = _Watchers(model, iterations, callbacks)
     descent = _Descent(objective, watchers)
+    earlier = keeper.read(model)
+    if earlier is not None:
+        descent.resume(earlier)
+        options["maxiter"] = iterations - earlier.iterations
     model.stop_training = False
     message = "stopped by a callback"
     with _Interruption() as interruption, _progress(iterations, verbose) as advance:
@@ -220,6 +241,7 @@ def fit_lbfgs(
             cost = descent.at(intermediate_result.x)
             watchers.end_iteration(cost)
             advance(str(cost))
+            keeper.keep_if_due(descent)
             if interruption.is_asked:  # where Python could not raise it, as in a destructor
                 raise KeyboardInterrupt
             if model.stop_training:
@@ -227,24 +249,28 @@ def fit_lbfgs(
 
         try:
             interruption.may_raise = True
-            watchers.callbacks.on_train_begin()
-            result = minimize(
-                descent,
-                _packed(model.trainable_variables),  # which SciPy moves into the bounds
-                jac=True,
-                method="L-BFGS-B",
-                bounds=Bounds(lowest) if np.any(np.isfinite(lowest)) else None,
-                callback=after_iteration,
-                options=options,
-            )
-            if not model.stop_training:
-                message = str(result.message)
+            watchers.begin(earlier)
+            if earlier is not None and earlier.iterations >= iterations:
+                message = "the checkpoint has all iterations"
+            else:
+                result = minimize(
+                    descent,
+                    _packed(model.trainable_variables),  # which SciPy moves into the bounds
+                    jac=True,
+                    method="L-BFGS-B",
+                    bounds=Bounds(lowest) if np.any(np.isfinite(lowest)) else None,
+                    callback=after_iteration,
+                    options=options,
+                )
+                if not model.stop_training:
+                    message = str(result.message)
             interruption.may_raise = False
         except KeyboardInterrupt:
             message = "interrupted"
         finally:
             interruption.may_raise = False
             descent.keep_best()
+            keeper.keep_if_due(descent, at_the_end=True)
         watchers.end()
     history = watchers.history
     history.params |= {"evaluations": descent.evaluations, "message": message}
@@ -364,6 +390,14 @@ class _Watchers:
         self._begun = 0
         self._logs: dict[str, float] = {}
 
+    def begin(self, earlier: Checkpoint | None) -> None:
+        """Tell that the fit begins, or goes on."""
+        self.callbacks.on_train_begin()
+        if earlier is not None:
+            self.history.epoch = list(range(earlier.iterations))
+            self.history.history = {name: [*values] for name, values in earlier.history.items()}
+            self._begun = earlier.iterations
+
     def begin_iteration(self) -> None:
         """Tell of a new iteration, before its first evaluation."""
         epoch = len(self.history.epoch)
@@ -423,9 +457,71 @@ class _Descent:
         assert self._last is not None
         return self._last[1]
 
+    def resume(self, earlier: Checkpoint) -> None:
+        """Go on from the weights of a checkpoint."""
+        self._best = earlier.theta
+        self.evaluations = earlier.evaluations
+        self.keep_best()
+
+    def state(self) -> Checkpoint:
+        """Return what a later fit can go on from."""
+        model = self.objective.model
+        shapes = [tuple(v.shape) for v in model.trainable_variables]
+        config: dict[str, Any] = {}
+        with suppress(Exception):  # a model of anybody's may have no configuration
+            config = model.get_config()
+        history = self.watchers.history.history
+        return Checkpoint(self._best, shapes, history, self.evaluations, config)
+
     def keep_best(self) -> None:
         """Give the model the best weights seen."""
         _unpack(self._best, self.objective.model.trainable_variables)
+
+
+class _Keeper:
+    """Writes checkpoints, and reads the one that a fit goes on from."""
+
+    def __init__(self, path: Any, seconds: Any, iterations: Any, resume: Any) -> None:
+        seconds = real_number(
+            "checkpoint_seconds", seconds, low=0.0, high=math.inf, low_open=True, high_open=True
+        )
+        self._clock = Clock(seconds, integer("checkpoint_iterations", iterations, low=1))
+        self._resumes = flag("resume", resume)
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise TypeError(
+                f"`checkpoint` must be the name of a file, or None. Received: checkpoint={path!r}"
+            )
+        if path is None and self._resumes:
+            raise ValueError("`resume=True` needs a `checkpoint`. Received: checkpoint=None")
+        self._path = None if path is None else Path(path)
+        if self._path is not None and not self._path.parent.is_dir():
+            raise ValueError(
+                f"`checkpoint` must lie in a folder that is there. Received: checkpoint={path!r}"
+            )
+
+    def read(self, model: Any) -> Checkpoint | None:
+        """Return the checkpoint to go on from; `None`: the fit begins."""
+        if self._path is None or not self._resumes:
+            return None
+        found = read(self._path)
+        shapes = [list(v.shape) for v in model.trainable_variables]
+        if found.shapes != shapes or len(found.theta) != sum(map(math.prod, shapes)):
+            raise ValueError(
+                f"`checkpoint` must be of weights of the shapes {shapes}. Received those of "
+                f"{self._path}: {found.shapes}"
+            )
+        return found
+
+    def keep_if_due(self, descent: _Descent, *, at_the_end: bool = False) -> None:
+        """Write a checkpoint at the end of an iteration, or of a fit that got anywhere."""
+        if self._path is None or not (at_the_end or self._clock.is_due()):
+            return
+        if descent.best_cost is None:
+            return
+        try:
+            descent.state().write(self._path)
+        except OSError as error:  # what is being computed is worth more than its copy
+            warnings.warn(f"No checkpoint is written: {error}", stacklevel=3)
 
 
 def _packed(variables: Sequence[Any]) -> Array:

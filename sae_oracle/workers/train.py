@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_impl.backends.process import full_float32_products, use_dtype, versions
+from keras_impl.exact.checkpoint import read
 from keras_impl.exact.lbfgs import fit_lbfgs, full_cost
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import digits, natural_patches
@@ -33,6 +35,21 @@ def data_named(name: str, seed: int) -> NDArray[Any]:
     if name == "digits":
         return digits()
     return np.load(name, mmap_mode="r")
+
+
+def iterations_of(path: Path, settings: dict[str, Any]) -> int:
+    """Return how many iterations a checkpoint has; end with 2 if it is of another training."""
+    try:
+        found = read(path)
+        for name, value in settings.items():
+            was = found.model.get(name, value)
+            if was not in (value, [value], (value,)):
+                option = "--hidden" if name == "hidden_units" else f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} was {was} when it was written. Received {value}.")
+    except (OSError, ValueError) as error:
+        say({"kind": "error", "error": f"--resume: {path}: {error}", "status": 2})
+        raise SystemExit(2) from error
+    return found.iterations
 
 
 class _Stops(keras.callbacks.Callback):
@@ -61,6 +78,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint-seconds", type=float, required=True)
+    parser.add_argument("--checkpoint-iterations", type=int, required=True)
+    parser.add_argument("--resume", action="store_true")
     chosen = parser.parse_args()
     backend = keras.config.backend()
     full_float32_products()
@@ -76,6 +97,9 @@ def main() -> None:
         "seed": chosen.seed,
     }
     model = SparseAutoencoder(**settings)
+    resumed_at = 0
+    if chosen.resume:
+        resumed_at = iterations_of(chosen.checkpoint, settings)
 
     def on_iteration(epoch: int, logs: dict[str, float]) -> None:
         say({"kind": "step", "done": epoch + 1, "of": chosen.iterations, "terms": logs})
@@ -88,6 +112,10 @@ def main() -> None:
             chosen.iterations,
             verbose=False,
             callbacks=[_Stops(), keras.callbacks.LambdaCallback(on_epoch_end=on_iteration)],
+            checkpoint=chosen.checkpoint,
+            checkpoint_seconds=chosen.checkpoint_seconds,
+            checkpoint_iterations=chosen.checkpoint_iterations,
+            resume=chosen.resume,
         )
     except FloatingPointError as error:
         say({"kind": "error", "error": str(error), "status": 1})
@@ -108,6 +136,7 @@ def main() -> None:
         "samples": len(x),
         "settings": settings,
         "iterations": len(history.epoch),
+        "resumed_at": resumed_at,
         "evaluations": history.params["evaluations"],
         "message": message,
         "seconds": round(seconds, 1),
@@ -124,6 +153,8 @@ def main() -> None:
         "versions": versions(backend),
         "history": history.history,
     }
+    if message in ("interrupted", "time limit"):  # it can go on
+        shutil.copyfile(chosen.checkpoint, chosen.folder / chosen.checkpoint.name)
     (chosen.folder / "history.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     say({"kind": "result", **result, "history": None})
 

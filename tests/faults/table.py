@@ -72,6 +72,8 @@ NUMBERS = {
     "--rho": ["0", "1", "-0.1", "1.5", "nan", "inf", "-inf", "", "x", "1e400"],
     "--beta": ["-1", "nan", "inf", "-inf", "", "x", "1e400", "-1e-9"],
     "--weight-decay": ["-1", "nan", "inf", "-inf", "", "x", "1e400", "-1e-9"],
+    "--checkpoint-iterations": ["0", "-1", "1.5", "nan", "", "x"],
+    "--checkpoint-seconds": ["0", "-1", "nan", "inf", "", "x"],
     "--time-limit": ["0", "-1", "nan", "inf", "", "x", "1e400"],
 }
 
@@ -160,6 +162,8 @@ def _files() -> Iterator[Call]:
     yield Call(("train", "--out", "out"), ("--out", "model.keras"), ("out/model.keras/",))
     yield Call(("train", "--out", "out"), ("--out", "history.json"), ("out/history.json/",))
     yield Call(("train", "--out", "/proc/self/out"), ("--out",))
+    yield Call(("train", "--out", "out", "--resume"), ("--resume", "checkpoint.npz"))
+    yield Call(("train", "--out", "out"), ("checkpoint.npz",), ("out/checkpoint.npz/",))
     yield Call(("train", "--out", "/dev/null"), ("--out", "folder"))
     yield Call(("bench", "--compare", "no.json"), ("Not a result", "no.json"))
     bench = '{"kind": "sae-oracle bench", "date": "2026", "backends": '

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -443,3 +448,104 @@ def test_an_error_of_the_data_leaves_the_best_weights(monkeypatch: pytest.Monkey
     with pytest.raises(FloatingPointError, match="none was finite"):
         fit_lbfgs(untouched, x, 3, verbose=False)
     assert all(map(np.array_equal, before, untouched.get_weights()))
+
+
+class Copying(keras.callbacks.Callback):
+    """Keeps the checkpoint that is there when an iteration ends: that of the one before it."""
+
+    def __init__(self, at: int, source: Path, target: Path) -> None:
+        super().__init__()
+        self.at, self.source, self.target = at, source, target
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch == self.at:
+            shutil.copyfile(self.source, self.target)
+
+
+def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    """What was seen is kept to the last digit, and the cost goes on from there."""
+    path, kept = tmp_path / "fit.npz", tmp_path / "kept.npz"
+    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+    x = learnable()
+    whole = fit_lbfgs(
+        model, x, 20, verbose=False, checkpoint=path, checkpoint_iterations=3,
+        callbacks=[Copying(8, path, kept)],
+    )  # fmt: skip
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["fit.npz", "kept.npz"]
+    other = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=1)
+    again = fit_lbfgs(other, x, 20, verbose=False, checkpoint=kept, resume=True)
+    assert again.epoch == list(range(len(again.history["loss"])))
+    for name, values in again.history.items():
+        assert values[:6] == whole.history[name][:6]
+    assert 6 < len(again.epoch) <= 20
+    assert again.history["loss"][6] < whole.history["loss"][5]
+    assert again.params["evaluations"] > len(again.epoch)
+    assert full_cost(other, x).total <= min(again.history["loss"]) * (1.0 + 2.0**-20)
+    # All iterations are there: nothing is computed, and the weights are those of the file.
+    third = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=2)
+    ended = fit_lbfgs(
+        third, x, len(again.epoch), verbose=False, checkpoint=kept, resume=True
+    ).history  # fmt: skip
+    assert ended == again.history
+    for one, two in zip(third.get_weights(), other.get_weights(), strict=True):
+        assert np.array_equal(one, two)
+
+
+def test_a_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "fit.npz"
+    x = learnable()
+    fit_lbfgs(SparseAutoencoder(3, seed=0), x, 2, verbose=False, checkpoint=path)
+    other = SparseAutoencoder(4, seed=0)
+    for wrong, error, said in (
+        ({"checkpoint": path, "resume": True}, ValueError, "of weights of the shapes"),
+        ({"checkpoint": tmp_path / "no.npz", "resume": True}, FileNotFoundError, "no.npz"),
+        ({"checkpoint": tmp_path / "no" / "fit.npz"}, ValueError, "`checkpoint` must lie in"),
+        ({"checkpoint": 3}, TypeError, "`checkpoint` must be the name of a file"),
+        ({"resume": True}, ValueError, "`resume=True` needs a `checkpoint`"),
+        ({"resume": 1}, TypeError, "`resume` must be"),
+        ({"checkpoint_seconds": 0}, ValueError, "`checkpoint_seconds` must"),
+        ({"checkpoint_iterations": 0.5}, TypeError, "`checkpoint_iterations` must"),
+    ):
+        with pytest.raises(error, match=re.escape(said)):
+            fit_lbfgs(other, x, 2, verbose=False, **wrong)
+    for content in (b"", b"PK\x03\x04", path.read_bytes()[:-40], path.read_bytes()[:200]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="no checkpoint"):
+            fit_lbfgs(other, x, 2, verbose=False, checkpoint=tmp_path / "bad.npz", resume=True)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_no_fit(tmp_path: Path) -> None:
+    (tmp_path / "fit.npz").mkdir()
+    model = SparseAutoencoder(3, seed=0)
+    with pytest.warns(UserWarning, match="No checkpoint is written"):
+        history = fit_lbfgs(
+            model, learnable(), 4, verbose=False,
+            checkpoint=tmp_path / "fit.npz", checkpoint_iterations=1,
+        )  # fmt: skip
+    assert len(history.epoch) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["fit.npz"]
+
+
+def test_ctrl_c_again_while_the_best_weights_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ends the fit; the second finds it saving, and changes nothing."""
+    from keras_impl.exact import lbfgs
+
+    real = lbfgs._Descent.keep_best
+
+    def keep_best(self: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        real(self)
+
+    class Once(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(lbfgs._Descent, "keep_best", keep_best)
+    before = signal.getsignal(signal.SIGINT)
+    model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+    with pytest.warns(UserWarning, match="Interrupted after 3 iterations"):
+        history = fit_lbfgs(model, learnable(), 30, verbose=False, callbacks=[Once()])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert full_cost(model, learnable()).total <= min(history.history["loss"]) * (1.0 + 2.0**-20)

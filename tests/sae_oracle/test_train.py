@@ -77,8 +77,8 @@ def test_it_writes_a_model_its_history_and_a_picture(tmp_path: Path) -> None:
     assert f"cost {total:.6g} = reconstruction" in done.stdout
 
 
-# The command, and Ctrl-C after the third iteration.
-INTERRUPTED = """
+# The command, and a signal after some iterations.
+SIGNALLED = """
 import os, signal, sys
 from sae_oracle import cli
 
@@ -87,25 +87,53 @@ run_backend = cli.run_backend
 def run(module, arguments, backend, device, on_message, **named):
     def interrupting(message):
         on_message(message)
-        if message["kind"] == "step" and message["done"] == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+        if message["kind"] == "step" and message["done"] == int(sys.argv[2]):
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
     return run_backend(module, arguments, backend, device, interrupting, **named)
 
 cli.run_backend = run
-sys.exit(cli.main(["train", "--iterations=1000000", "--out=out"]))
+sys.exit(cli.main(["train", "--out=out", *sys.argv[3:]]))
 """
+
+
+def signalled(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+
+
+@needs_a_backend
+def test_kill_9_loses_at_most_an_interval_and_resume_goes_on(tmp_path: Path) -> None:
+    every = "--checkpoint-iterations=4"
+    done = signalled(tmp_path, "SIGKILL", "7", "--iterations=1000000", every)
+    assert done.returncode == -9
+    assert "checkpoint.npz" in os.listdir(tmp_path / "out")
+    again = run(tmp_path, "--out=out", "--iterations=12", "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "L-BFGS has forgotten its curvature" in again.stdout
+    found = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert found["iterations"] == len(found["history"]["loss"]) == 12
+    # At least the fourth; the process may have gone on a little before it ended.
+    assert 4 <= found["resumed_at"] <= 12
+    whole = run(tmp_path, "--out=whole", "--iterations=4")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    first = json.loads((tmp_path / "whole" / "history.json").read_text())["history"]["loss"]
+    assert found["history"]["loss"][:4] == first
+    assert found["cost"]["total"] <= min(first) * (1.0 + 2.0**-20)
+    assert sorted(os.listdir(tmp_path / "out")) == ["features.png", "history.json", "model.keras"]
+    other = run(tmp_path, "--out=out", "--resume")
+    assert other.returncode == 2
+    assert "--resume needs" in other.stdout
 
 
 @needs_a_backend
 def test_ctrl_c_writes_the_best_weights_and_says_so(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        timeout=300,
-    )
+    done = signalled(tmp_path, "SIGINT", "3", "--iterations=1000000")
     assert done.returncode == 130, done.stdout + done.stderr
     assert "Interrupted after" in done.stdout
     found = json.loads((tmp_path / "out" / "history.json").read_text())
@@ -115,6 +143,11 @@ def test_ctrl_c_writes_the_best_weights_and_says_so(tmp_path: Path) -> None:
     # What is written is the best seen: no worse than any iteration, up to float32 rounding.
     assert found["cost"]["total"] <= min(losses) * (1.0 + 2.0**-20)
     assert sorted(os.listdir(tmp_path)) == ["out"]
+    # It can go on, but only as what it was.
+    assert (tmp_path / "out" / "checkpoint.npz").is_file()
+    other = run(tmp_path, "--out=out", "--resume", "--rho=0.02")
+    assert other.returncode == 2
+    assert "--rho was 0.01 when it was written. Received 0.02." in other.stdout
 
 
 def bad_files(folder: Path) -> dict[str, str]:
