@@ -16,7 +16,7 @@ from keras_impl.means import valid_positions
 from keras_impl.recording import is_captured
 from keras_impl.regularizers import KLSparsityRegularizer
 from keras_impl.term import ReadOnly, SparsityTerm, unit_axis
-from keras_impl.validation import real_number
+from keras_impl.validation import cut, keras_object, real_number
 
 
 class PenaltyLayer(LayerThatKeepsItsLosses):
@@ -240,12 +240,19 @@ class ActivityPenalty(PenaltyLayer):
                 "`penalty` must not be a KLSparsityRegularizer, which undoes a division that "
                 "nothing does here and counts masked positions: use KLSparsity."
             )
-        if penalty is None or not callable(keras.regularizers.get(penalty)):
+        function = None
+        if penalty is not None:
+            try:
+                function = keras_object("penalty", penalty, keras.regularizers.get)
+            except ValueError:
+                if isinstance(penalty, str):
+                    raise
+        if not callable(function):
             raise TypeError(
                 "`penalty` must be a function of a tensor, a regularizer or its name. "
-                f"Received: penalty={penalty!r}"
+                f"Received: penalty={cut(penalty)}"
             )
-        self.function: Callable[..., Any] = keras.regularizers.get(penalty)
+        self.function: Callable[..., Any] = function
 
     def penalty(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return the penalty, a scalar of at least float32, without adding it to the losses.

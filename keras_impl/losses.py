@@ -13,6 +13,7 @@ from keras_impl.backends.custom_gradients import half_sum_of_squares
 from keras_impl.backends.keras_internals import mask_of
 from keras_impl.backends.replicas import share_of_loss
 from keras_impl.divergence import at_least_float32
+from keras_impl.validation import cut
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 BLOCK = 1024
@@ -61,13 +62,17 @@ class HalfSquaredError(keras.losses.Loss):
             raise ValueError(
                 f"`reduction` must be one of {REDUCTIONS}. Received: reduction={reduction!r}"
             )
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"`name` must be a string. Received: name={cut(name)}")
         try:
             super().__init__(name=name, reduction=reduction, dtype=dtype)
             is_float = keras.backend.is_float_dtype(self.dtype)
-        except (TypeError, ValueError):
+        except Exception:  # of whatever kind Keras meets first
             is_float = False
         if not is_float:
-            raise ValueError(f"`dtype` must be a float dtype of Keras. Received: dtype={dtype!r}")
+            raise ValueError(
+                f"`dtype` must be a float dtype of Keras. Received: dtype={cut(dtype)}"
+            )
         self.axis = None if axis is None else -1
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
 from keras_impl.regularizers import WeightDecay
 from keras_impl.term import ReadOnly, SparsityTerm
-from keras_impl.validation import flag, integer, non_negative
+from keras_impl.validation import cut, flag, integer, non_negative
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
@@ -537,14 +538,14 @@ def _called(method: Any, x: Any, y: Any, arguments: Sequence[Any], keywords: dic
 def _hidden_units(hidden_units: Any) -> tuple[int, ...]:
     if getattr(hidden_units, "shape", None) == () or isinstance(hidden_units, numbers.Number):
         return (integer("hidden_units", hidden_units, low=1),)
-    if isinstance(hidden_units, (str, bytes)) or not hasattr(hidden_units, "__len__"):
-        units = ()
-    else:
-        units = tuple(hidden_units)
+    units: tuple[Any, ...] = ()
+    if not isinstance(hidden_units, (str, bytes, bytearray, memoryview, dict, set)):
+        with suppress(Exception):  # whatever an object of anybody's raises
+            units = tuple(hidden_units) if hasattr(hidden_units, "__len__") else ()
     if not units:
         raise TypeError(
             "`hidden_units` must be a positive integer or a sequence of them. "
-            f"Received: hidden_units={hidden_units!r}"
+            f"Received: hidden_units={cut(hidden_units)}"
         )
     return tuple(integer("hidden_units", n, low=1) for n in units)
 
@@ -552,6 +553,6 @@ def _hidden_units(hidden_units: Any) -> tuple[int, ...]:
 def _activation(argument: str, name: Any) -> str:
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
-            f"`{argument}` must be one of {ACTIVATIONS}. Received: {argument}={name!r}"
+            f"`{argument}` must be one of {ACTIVATIONS}. Received: {argument}={cut(name)}"
         )
     return str(name)

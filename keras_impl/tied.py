@@ -14,7 +14,7 @@ from keras_impl.backends.keras_internals import (
     layers_before,
     layers_of,
 )
-from keras_impl.validation import flag, integer
+from keras_impl.validation import flag, integer, keras_object
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -71,13 +71,22 @@ class DenseTied(keras.layers.Layer):
         activity_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
+        activity_regularizer = keras_object(
+            "activity_regularizer", activity_regularizer, keras.regularizers.get
+        )
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.units = None if units is None else integer("units", units, low=1)
-        self.activation = keras.activations.get(activation)
+        self.activation = keras_object("activation", activation, keras.activations.get)
         self.use_bias = flag("use_bias", use_bias)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.bias_initializer = keras_object(
+            "bias_initializer", bias_initializer, keras.initializers.get
+        )
+        self.bias_regularizer = keras_object(
+            "bias_regularizer", bias_regularizer, keras.regularizers.get
+        )
+        self.bias_constraint = keras_object(
+            "bias_constraint", bias_constraint, keras.constraints.get
+        )
         self.bias: Any = None
         self.supports_masking = True
         self.input_spec = keras.layers.InputSpec(min_ndim=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 
@@ -25,6 +26,46 @@ def plain(value: Any) -> Any:
         return value.item()
     except Exception:  # what a backend raises for a tensor without a value is its own
         return value
+
+
+def cut(value: Any) -> str:
+    """Return how a value is written, if that is short; else its beginning.
+
+    >>> cut(0.5), len(cut("x" * 1000))
+    ('0.5', 201)
+    """
+    try:
+        text = repr(value)
+    except Exception:  # whatever an object of anybody's raises; an integer of 5,000 digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def keras_object(name: str, value: Any, get: Callable[[Any], Any]) -> Any:
+    """Return the object that Keras makes of its name, its configuration, or itself.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What Keras calls an identifier.
+        get: Keras's `get`, such as `keras.regularizers.get`.
+
+    Raises:
+        ValueError: If Keras knows none.
+
+    >>> keras_object("bias_constraint", "x", __import__("keras").constraints.get)
+    Traceback (most recent call last):
+    ValueError: `bias_constraint` must be what keras.constraints.get takes. Received:
+    bias_constraint='x'
+    """
+    module = get.__module__.removeprefix("keras.src.")
+    wrong = f"`{name}` must be what keras.{module}.get takes. Received: {name}={cut(value)}"
+    try:
+        found = get(value)
+    except Exception as error:  # of whatever kind Keras meets first
+        raise ValueError(wrong) from error
+    if found is not None and not callable(found):
+        raise ValueError(wrong)
+    return found
 
 
 def real_number(
@@ -51,12 +92,15 @@ def real_number(
     number = plain(value)
     interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
-        raise TypeError(f"`{name}` must be a number in {interval}. Received: {name}={value!r}")
-    number = float(number)
+        raise TypeError(f"`{name}` must be a number in {interval}. Received: {name}={cut(value)}")
+    try:
+        number = float(number)
+    except OverflowError:
+        number = math.inf if number > 0 else -math.inf
     above = number > low if low_open else number >= low
     below = number < high if high_open else number <= high
     if not (above and below):
-        raise ValueError(f"`{name}` must lie in {interval}. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must lie in {interval}. Received: {name}={cut(value)}")
     return number
 
 
@@ -71,11 +115,11 @@ def non_negative(name: str, value: Any) -> float:
 
 
 def integer(name: str, value: Any, *, low: int | None = None) -> int:
-    """Return an integer that is at least `low`; `None`: any integer.
+    """Return an integer of 64 bits that is at least `low`; `None`: any.
 
     Raises:
         TypeError: If `value` is not one integer.
-        ValueError: If it is below `low`.
+        ValueError: If it is below `low`, or takes more bits.
 
     >>> integer("units", 25.0, low=1)
     Traceback (most recent call last):
@@ -85,10 +129,13 @@ def integer(name: str, value: Any, *, low: int | None = None) -> int:
     kinds = {None: "an integer", 1: "a positive integer"}
     kind = kinds.get(low, f"an integer ≥ {low}")
     if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-        raise TypeError(f"`{name}` must be {kind}. Received: {name}={value!r}")
+        raise TypeError(f"`{name}` must be {kind}. Received: {name}={cut(value)}")
+    number = int(number)
     if low is not None and number < low:
-        raise ValueError(f"`{name}` must be {kind}. Received: {name}={value!r}")
-    return int(number)
+        raise ValueError(f"`{name}` must be {kind}. Received: {name}={cut(value)}")
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"`{name}` must fit into 64 bits. Received: {name}={cut(value)}")
+    return number
 
 
 def extension_edge(epsilon: Any, rho: float) -> float:
@@ -121,7 +168,7 @@ def flag(name: str, value: Any) -> bool:
     """
     answer = plain(value)
     if not isinstance(answer, bool):
-        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={cut(value)}")
     return answer
 
 

@@ -30,6 +30,7 @@ from reference.rounding import (
 from reference.validation import (
     extension_edge,
     flag,
+    instance,
     integer,
     non_negative,
     real_array,
@@ -74,6 +75,7 @@ class BoundedStep:
 
 def without_bounds(parameters: Parameters) -> BoundedParameters:
     """Return parameters that both sides hold exactly."""
+    parameters = instance("parameters", parameters, Parameters)
     return BoundedParameters(
         tuple(exact(kernel) for kernel in parameters.kernels),
         tuple(exact(bias) for bias in parameters.biases),
@@ -136,9 +138,9 @@ def cost_and_gradient_with_bounds(  # noqa: D417
         raise ValueError(
             f'`activation` must be "sigmoid" where `from_logits`. Received {activation!r}.'
         )
-    multiplicity = decay_multiplicity(parameters.tied, tied_decay)
-    if isinstance(parameters, Parameters):
+    if not isinstance(parameters, BoundedParameters):
         parameters = without_bounds(parameters)
+    multiplicity = decay_multiplicity(parameters.tied, tied_decay)
     shapes = [kernel.value.shape for kernel in parameters.layer_kernels]
     x = sample_rows("x", x, shapes[0][0])
     y = x if y is None else real_array("y", y, ndim=2, finite=True)

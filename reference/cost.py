@@ -14,6 +14,7 @@ from reference.validation import (
     Array,
     extension_edge,
     flag,
+    instance,
     integer,
     non_negative,
     real_array,
@@ -104,6 +105,7 @@ def weight_decay_cost(parameters: Parameters, weight_decay: Any, *, tied_decay: 
     1.25
     """
     weight_decay = non_negative("weight_decay", weight_decay)
+    parameters = instance("parameters", parameters, Parameters)
     squares = sum(float(np.sum(kernel**2)) for kernel in parameters.kernels)
     return weight_decay / 2.0 * decay_multiplicity(parameters.tied, tied_decay) * squares
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.divergence import samples_and_units
-from reference.validation import Array, flag, real_array, real_number, truth_array
+from reference.validation import Array, each, flag, real_array, real_number, truth_array
 
 
 def mean_activation(activations: Any, mask: Any = None, *, symmetric: bool = False) -> Array:
@@ -92,7 +92,7 @@ def mean_activation_of_chunks(chunks: Iterable[Any]) -> Array:
     """
     total: Array | None = None
     count = 0
-    for chunk in chunks:
+    for chunk in each("chunks", chunks, "arrays"):
         a = samples_and_units("chunks", chunk)
         if total is None:
             total = np.zeros(a.shape[1])

@@ -250,11 +250,17 @@ def numerical_gradient(
     >>> numerical_gradient(h, [4.0, 10.0]).round(6).tolist()
     [38.0, 12.0]
     """
+    if not callable(function):
+        raise TypeError(f"`function` must be a function. Received {type(function).__name__}.")
     theta = real_array("theta", theta, ndim=1, finite=True)
     epsilon = real_number("epsilon", epsilon, low=0.0, low_open=True)
     gradient = np.empty_like(theta)
     for i in range(len(theta)):
         step = np.zeros_like(theta)
         step[i] = epsilon
-        gradient[i] = (function(theta + step) - function(theta - step)) / (2.0 * epsilon)
+        above, below = (
+            real_array("function(theta)", function(at), ndim=0, nan=True)
+            for at in (theta + step, theta - step)
+        )
+        gradient[i] = (above - below) / (2.0 * epsilon)
     return gradient

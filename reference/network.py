@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reference.activations import activation_named
-from reference.validation import Array, flag, integer, real_array
+from reference.validation import Array, each, flag, instance, integer, real_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +46,11 @@ class Parameters:
     def __post_init__(self) -> None:
         kernels = tuple(
             real_array(f"kernels[{i}]", kernel, ndim=2, finite=True)
-            for i, kernel in enumerate(self.kernels)
+            for i, kernel in enumerate(each("kernels", self.kernels, "matrices"))
         )
         biases = tuple(
             real_array(f"biases[{i}]", bias, ndim=1, finite=True)
-            for i, bias in enumerate(self.biases)
+            for i, bias in enumerate(each("biases", self.biases, "vectors"))
         )
         object.__setattr__(self, "kernels", kernels)
         object.__setattr__(self, "biases", biases)
@@ -98,6 +98,7 @@ def pack(parameters: Parameters) -> Array:
     >>> pack(Parameters([[[1.0, 2.0]], [[3.0], [4.0]]], [[5.0, 6.0], [7.0]])).tolist()
     [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     """
+    parameters = instance("parameters", parameters, Parameters)
     return np.concatenate([array.ravel() for array in (*parameters.kernels, *parameters.biases)])
 
 
@@ -119,6 +120,7 @@ def unpack(vector: Any, like: Parameters) -> Parameters:
     True
     """
     vector = real_array("vector", vector, ndim=1, finite=True)
+    like = instance("like", like, Parameters)
     arrays = [*like.kernels, *like.biases]
     ends = np.cumsum([array.size for array in arrays])
     if len(vector) != ends[-1]:
@@ -150,7 +152,7 @@ def initialise(sizes: Sequence[int], seed: int, *, tied: bool = False) -> Parame
     >>> bool(np.max(np.abs(parameters.kernels[0])) <= np.sqrt(6 / 90)), parameters.sizes
     (True, (64, 25, 64))
     """
-    sizes = tuple(integer("sizes", size, low=1) for size in sizes)
+    sizes = tuple(integer("sizes", size, low=1) for size in each("sizes", sizes, "integers"))
     if len(sizes) < 2:
         raise ValueError(f"`sizes` must hold at least two positive integers. Received {sizes}.")
     tied = flag("tied", tied)
@@ -230,6 +232,7 @@ def forward(
     >>> forward(parameters, [[3.0]], activation="linear").output.tolist()
     [[7.0]]
     """
+    parameters = instance("parameters", parameters, Parameters)
     x = sample_rows("x", x, parameters.sizes[0])
     kernels = parameters.layer_kernels
     logits: list[Array] = []

@@ -162,7 +162,7 @@ def unit_rows(weights: Any, mode: str) -> tuple[Array, Array]:
     matrix = real_array("weights", weights, ndim=2, finite=True)
     if matrix.size == 0:
         raise ValueError(f"`weights` must hold a number. Received shape {matrix.shape}.")
-    if mode not in ("rows", "columns"):
+    if not isinstance(mode, str) or mode not in ("rows", "columns"):
         raise ValueError(f'`mode` must be "rows" or "columns". Received {mode!r}.')
     rows = matrix if mode == "rows" else matrix.T
     if len(rows) < 2:

@@ -35,7 +35,7 @@ from reference.divergence import (
     log_mean_exp,
     upper_edge,
 )
-from reference.validation import Array, real_array
+from reference.validation import Array, instance, real_array
 
 ORACLE_ROUNDOFF = 2.0**-53
 """u of the oracle itself. Every rule adds it to the u of the tested precision: the bounds are
@@ -213,6 +213,7 @@ def usage(actual: Any, expected: Bounded) -> Usage:
     0.5
     """
     actual = real_array("actual", actual, nan=True)
+    expected = instance("expected", expected, Bounded)
     if actual.shape != expected.value.shape:
         raise ValueError(
             f"`actual` must have shape {expected.value.shape}. Received {actual.shape}."
@@ -262,7 +263,9 @@ class Arithmetic:
     """
 
     def __init__(self, precision: str | Precision) -> None:
-        self.precision = precision_named(precision) if isinstance(precision, str) else precision
+        self.precision = (
+            precision if isinstance(precision, Precision) else precision_named(precision)
+        )
         self.u = self.precision.unit_roundoff + ORACLE_ROUNDOFF
         self.u_accumulator = self.precision.accumulator_roundoff + ORACLE_ROUNDOFF
         self.accumulator = at_least_float32(self.precision)

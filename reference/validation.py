@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+T = TypeVar("T")
 
 
 def real_array(
@@ -117,10 +120,37 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def instance(name: str, value: Any, kind: type[T]) -> T:
+    """Return `value`, which must be of a class of the oracle's.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"`{name}` must be a `reference.{kind.__name__}`. Received {type(value).__name__}."
+        )
+    return value
+
+
+def each(name: str, value: Any, what: str) -> Iterator[Any]:
+    """Return an iterator over what a sequence, or anything that can be iterated over, holds.
+
+    Raises:
+        TypeError: If it cannot.
+    """
+    try:
+        return iter(value)
+    except Exception as error:  # whatever an object of anybody's raises
+        raise TypeError(
+            f"`{name}` must be a sequence of {what}. Received {type(value).__name__}."
+        ) from error
+
+
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     try:
         return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever an object of anybody's raises
         raise TypeError(f"`{name}` must be an array that NumPy can read: {error}") from error
 
 

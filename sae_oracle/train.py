@@ -91,7 +91,7 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
     """Return what is wrong with the arguments, before any work is done; `None`: nothing."""
     for option, value, allowed in (
         ("--hidden", arguments.hidden, {"low": 1}),
-        ("--iterations", arguments.iterations, {"low": 1}),
+        ("--iterations", arguments.iterations, {"low": 1, "high": 2**63 - 1}),
         ("--checkpoint-iterations", arguments.checkpoint_iterations, {"low": 1}),
         ("--seed", arguments.seed, {"low": 0, "high": LARGEST_SEED}),
         ("--rho", arguments.rho, {"low": 0.0, "high": 1.0, "is_open": True}),

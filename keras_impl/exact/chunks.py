@@ -7,7 +7,7 @@ row, which count for nothing. No more than a chunk is in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,16 +118,16 @@ class Chunks:
         for start in range(0, samples, self.rows):
             piece = slice(start, min(start + self.rows, samples))
             count = piece.stop - start
-            part = tree.map_structure(lambda a, piece=piece: self._filled(a[piece]), x)
+            part = tree.map_structure(lambda a, piece=piece: self._filled("x", a[piece]), x)
             if y is None:
                 target = tree.flatten(part)[0]
             else:
-                target = tree.map_structure(lambda a, piece=piece: self._filled(a[piece]), y)
+                target = tree.map_structure(lambda a, piece=piece: self._filled("y", a[piece]), y)
             valid = np.zeros(self.rows, self.dtype)
             valid[:count] = 1.0
             weight = valid
             if sample_weight is not None:
-                weight = self._filled(sample_weight[piece]).astype(self.dtype)
+                weight = self._filled("sample_weight", sample_weight[piece]).astype(self.dtype)
                 if not np.all(np.isfinite(weight)):
                     raise ValueError(
                         "`sample_weight` must be finite. Received one of "
@@ -136,8 +136,10 @@ class Chunks:
                 weight[count:] = 0.0
             yield Chunk(part, target, weight, valid, count)
 
-    def _filled(self, array: Any) -> NDArray[Any]:
+    def _filled(self, name: str, array: Any) -> NDArray[Any]:
         array = to_numpy(array)
+        if array.dtype.kind in "cOSUmM" or array.dtype.name.startswith("void"):
+            raise TypeError(f"`{name}` must hold real numbers. Received: dtype {array.dtype}")
         if np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16":
             array = array.astype(self.dtype, copy=False)
         missing = self.rows - len(array)
@@ -158,16 +160,23 @@ def _unpacked(batch: Any) -> tuple[Any, Any, Any]:
     return x, y, sample_weight
 
 
+def _leaves(x: Any, name: str) -> list[Any]:
+    try:
+        return list(tree.flatten(x))
+    except RecursionError as error:
+        raise ValueError(f"`{name}` must not hold itself.") from error
+
+
 def _is_structure_of_arrays(x: Any) -> bool:
-    leaves = tree.flatten(x)
+    leaves = _leaves(x, "x")
     return bool(leaves) and all(
         hasattr(leaf, "shape") and hasattr(leaf, "__array__") for leaf in leaves
     )
 
 
 def _rows(x: Any, name: str) -> int:
-    leaves = tree.flatten(x)
-    if not all(hasattr(leaf, "shape") for leaf in leaves):
+    leaves = _leaves(x, name)
+    if not leaves or not all(isinstance(getattr(leaf, "shape", None), Sized) for leaf in leaves):
         kinds = sorted({type(leaf).__name__ for leaf in leaves})
         raise TypeError(f"`{name}` must consist of arrays. Received: {name} of {', '.join(kinds)}")
     rows = {int(leaf.shape[0]) if len(leaf.shape) else -1 for leaf in leaves}

@@ -25,7 +25,7 @@ from keras_impl.backends.keras_internals import layers_of
 from keras_impl.exact.checkpoint import Checkpoint, Clock, read
 from keras_impl.exact.objective import FullCost, FullDataObjective
 from keras_impl.exact.sums import Array
-from keras_impl.validation import flag, integer, real_number
+from keras_impl.validation import cut, flag, integer, plain, real_number
 
 __all__ = ["FullCost", "fit_lbfgs", "full_cost", "full_cost_and_gradient"]
 
@@ -214,6 +214,13 @@ def fit_lbfgs(
     from scipy.optimize import Bounds, minimize
 
     iterations = integer("iterations", iterations, low=1)
+    if not isinstance(plain(verbose), (bool, int)):
+        raise TypeError(f"`verbose` must be True or False. Received: verbose={cut(verbose)}")
+    for callback in _flat(callbacks):
+        if callbacks is not None and not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                f"`callbacks` must be Keras callbacks. Received: callbacks={cut(callbacks)}"
+            )
     keeper = _Keeper(checkpoint, checkpoint_seconds, checkpoint_iterations, resume)
     known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}
     if set(options) - known:
@@ -235,7 +242,7 @@ def fit_lbfgs(
         options["maxiter"] = iterations - earlier.iterations
     model.stop_training = False
     message = "stopped by a callback"
-    with _Interruption() as interruption, _progress(iterations, verbose) as advance:
+    with _Interruption() as interruption, _progress(iterations, bool(plain(verbose))) as advance:
 
         def after_iteration(intermediate_result: Any) -> None:
             cost = descent.at(intermediate_result.x)
@@ -281,6 +288,13 @@ def fit_lbfgs(
             stacklevel=2,
         )
     return history
+
+
+def _flat(callbacks: Any) -> list[Any]:
+    try:
+        return list(keras.tree.flatten(callbacks))
+    except RecursionError as error:
+        raise ValueError("`callbacks` must not hold itself.") from error
 
 
 def _lower_bounds(variables: Sequence[Any]) -> Array:

@@ -1,0 +1,80 @@
+"""Any object as any argument of the Keras objects: refused by name, or it makes sense."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keras_impl
+from tests.fuzz import kinds_of, wrong
+
+X = np.linspace(0.1, 0.9, 12).reshape(4, 3).astype("float32")
+
+
+def encoder() -> Any:
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    return layer
+
+
+# An argument of each name that is right.
+VALID: dict[str, Callable[[], Any]] = {
+    "hidden_units": lambda: 2,
+    "rho": lambda: 0.1,
+    "beta": lambda: 1.0,
+    "weight_decay": lambda: 0.01,
+    "seed": lambda: 0,
+    "penalty": lambda: keras_impl.KLSparsityRegularizer(0.1),
+    "tied_to": encoder,
+    "model": lambda: keras_impl.SparseAutoencoder(2, seed=0),
+    "x": X.copy,
+    "features": lambda: 3,
+    "mse": lambda: 1.0,
+    "l2": lambda: 0.1,
+}
+
+OBJECTS = (
+    "ActivityPenalty", "DenseTied", "HalfSquaredError", "KLSparsity", "KLSparsityRegularizer",
+    "NgUniform", "SparseAutoencoder", "WeightDecay", "from_keras_units", "to_keras_units",
+)  # fmt: skip
+
+FUNCTIONS = ("full_cost", "full_cost_and_gradient", "fit_lbfgs")
+
+
+def arguments_of(function: Any) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [p.name for p in parameters if p.kind not in variadic]
+
+
+def check(name: str, kinds: dict[str, str], **fixed: Any) -> None:
+    function = getattr(keras_impl, name)
+    needed = [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if (p.default is p.empty or p.name == "tied_to") and p.name in VALID
+    ]
+    # Keras runs through the arguments of every layer before it is made.
+    left_out = {"a loop"} if isinstance(function, type) else set()
+    arguments = lambda: {**{n: VALID[n]() for n in needed}, **fixed}  # noqa: E731
+    found = [*wrong(function, arguments, kinds, left_out)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OBJECTS)
+def test_any_object_as_any_argument_of_a_constructor(name: str) -> None:
+    check(name, kinds_of(arguments_of(getattr(keras_impl, name))))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_any_object_as_any_argument_of_a_function(name: str) -> None:
+    names = arguments_of(getattr(keras_impl, name))
+    fixed = {"iterations": 1, "verbose": False} if name == "fit_lbfgs" else {}
+    check(name, kinds_of(names), **fixed)
