@@ -55,14 +55,15 @@ def keras_object(name: str, value: Any, get: Callable[[Any], Any]) -> Any:
     >>> keras_object("bias_constraint", "x", __import__("keras").constraints.get)
     Traceback (most recent call last):
     ValueError: `bias_constraint` must be what keras.constraints.get takes. Received:
-    bias_constraint='x'
+    bias_constraint='x' (Could not interpret constraint identifier: x)
     """
     module = get.__module__.removeprefix("keras.src.")
     wrong = f"`{name}` must be what keras.{module}.get takes. Received: {name}={cut(value)}"
     try:
         found = get(value)
     except Exception as error:  # of whatever kind Keras meets first
-        raise ValueError(wrong) from error
+        said = str(error).split("\n")[0][:200]
+        raise ValueError(f"{wrong} ({said})") from error
     if found is not None and not callable(found):
         raise ValueError(wrong)
     return found
