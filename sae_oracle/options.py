@@ -34,7 +34,7 @@ def problem_with_number(
     is_inside = low < value < high if is_open else low <= value <= high
     if is_inside and value not in (-math.inf, math.inf):
         return None
-    if low == 1 and high == math.inf:
+    if low == 1 and value < low:
         allowed = "be positive, 1 or more"
     elif isinstance(value, int):
         allowed = f"be an integer from {low} to {high}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
@@ -61,7 +62,7 @@ class Checkpoint:
             "evaluations": self.evaluations,
             "model": dict(self.model),
         }
-        partial = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+        partial = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(8)}")
         try:
             with partial.open("xb") as file:
                 np.savez(file, theta=self.theta, about=np.array(json.dumps(about, default=str)))
@@ -71,6 +72,12 @@ class Checkpoint:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what a process that was killed has left of a checkpoint that it was writing."""
+    for stale in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+        stale.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Checkpoint:

@@ -22,7 +22,7 @@ from keras import ops
 
 from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.keras_internals import layers_of
-from keras_impl.exact.checkpoint import Checkpoint, Clock, read
+from keras_impl.exact.checkpoint import Checkpoint, Clock, read, remove_stale
 from keras_impl.exact.objective import FullCost, FullDataObjective
 from keras_impl.exact.sums import Array
 from keras_impl.validation import cut, flag, integer, plain, real_number
@@ -512,6 +512,9 @@ class _Keeper:
             raise ValueError(
                 f"`checkpoint` must lie in a folder that is there. Received: checkpoint={path!r}"
             )
+
+        if self._path is not None:
+            remove_stale(self._path)
 
     def read(self, model: Any) -> Checkpoint | None:
         """Return the checkpoint to go on from; `None`: the fit begins."""
