@@ -467,6 +467,7 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     path, kept = tmp_path / "fit.npz", tmp_path / "kept.npz"
     model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
     x = learnable()
+    (tmp_path / ".sae-oracle-train-fit.npz-0").write_text("left by a process that was killed")
     whole = fit_lbfgs(
         model, x, 20, verbose=False, checkpoint=path, checkpoint_iterations=3,
         callbacks=[Copying(8, path, kept)],
