@@ -110,7 +110,8 @@ def verify(arguments: argparse.Namespace) -> int:
     found, exercise = _ended(futures), _ended(exercises)
     if INTERRUPTION.number is not None:
         known = {name: result for name, result in found.items() if result["kind"] != "error"}
-        report.print_results(report.collect(known), console)
+        if known:
+            report.print_results(report.collect(known), console)
         console.print("[bold red]Interrupted:[/] no file is written; the rest is not verified.")
         raise Interrupted
     results = report.collect(found, exercise)

@@ -29,6 +29,7 @@ from sae_oracle.reviewer.check_tied import review_tied
 from sae_oracle.reviewer.check_weights import review_weight_regularizer
 from sae_oracle.reviewer.evaluation import as_number, losses_of, tensor
 from sae_oracle.reviewer.findings import Evidence, Finding, Review
+from sae_oracle.reviewer.surroundings import restored
 from sae_oracle.reviewer.target import CouldNotReviewError, Target, resolve
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 
+@restored()
 def review(
     thing: Any,
     *,
