@@ -355,7 +355,8 @@ def status_matrix(results: Results) -> str:
                 f"{worst['quantity']} ({worst['equation']}) | {_undecided(of_dtype):.2%} | "
                 f"{elements:,} | {named} |"
             )
-    lines += ["", *failures(results)] if failures(results) else []
+    said = [html.escape(line, quote=False) for line in failures(results)]
+    lines += ["", *said] if said else []
     return "\n".join(lines) + "\n"
 
 

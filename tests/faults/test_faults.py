@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -191,6 +192,59 @@ def test_nothing_is_lost_and_nothing_hangs(fault: table.Fault, tmp_path: Path) -
         assert result_in(work / "out") == {fault.left}
     else:
         assert left == ([] if fault.left == "nothing" else list(fault.left))
+
+
+def test_a_second_training_into_a_folder_is_told_so(tmp_path: Path) -> None:
+    out = tmp_path / "work" / "out"
+    out.mkdir(parents=True)
+    holder = os.open(out, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    training = next(row for row in FAULTS if row.what == "nothing")
+    second = run(training, tmp_path, "new", "")
+    assert second.returncode == 2
+    assert "Another training writes to --out out" in second.stdout
+    assert names(out) == []
+    os.close(holder)
+    assert run(training, tmp_path, "new", "").returncode == 0
+    assert result_in(out) == {"new"}
+
+
+def test_what_a_killed_training_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "work" / "out"
+    (out / ".sae-oracle-train-0" / "deep").mkdir(parents=True)
+    (out / ".sae-oracle-train-checkpoint.npz-0").write_text("half")
+    (out / "notes.txt").write_text("mine")
+    (out / ".hidden").mkdir()
+    training = next(row for row in FAULTS if row.what == "nothing")
+    assert run(training, tmp_path, "new", "").returncode == 0
+    kept = ["features.png", "history.json", "model.keras", "notes.txt"]
+    assert names(out) == [".hidden", *kept]
+
+
+@pytest.mark.parametrize("target", ["link", "broken"])
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path, target: str) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "theirs").write_text("theirs")
+    (work / "v.json").symlink_to(tmp_path / ("theirs" if target == "link" else "nowhere"))
+    row = table.Fault("a link", (*table.NUMPY, "--json=v.json"), "verify()", 0)
+    assert run(row, tmp_path, "new", "").returncode == 0
+    assert not (work / "v.json").is_symlink()
+    assert json.loads((work / "v.json").read_text())["passed"]
+    assert (tmp_path / "theirs").read_text() == "theirs"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_fifo_is_written_to(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    os.mkfifo(work / "fifo")
+    with subprocess.Popen(["cat", str(work / "fifo")], stdout=subprocess.PIPE) as reader:
+        row = table.Fault("a FIFO", (*table.NUMPY, "--json=fifo"), "verify()", 0)
+        assert run(row, tmp_path, "new", "").returncode == 0
+        assert reader.stdout is not None
+        assert json.loads(reader.stdout.read())["passed"]
+    assert names(work) == ["fifo"]
 
 
 def after_a_change(fault: table.Fault, folder: Path, status: int, seen: str) -> None:
