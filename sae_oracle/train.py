@@ -216,6 +216,10 @@ def train(
         return _fail(console, problem)
     if result["kind"] != "result":
         _fail(console, shown(result["error"]))
+        if (out / CHECKPOINT).is_file():
+            console.print(
+                f"{shown(arguments.out / CHECKPOINT)} is there: --resume goes on from it."
+            )
         return INTERRUPTION.status or int(result.get("status", 1))
     _print_result(result, arguments.out, console, picture)
     if INTERRUPTION.number is None and result["message"] == "interrupted":
