@@ -165,6 +165,8 @@ def wrong(
 
 FLAGS = ("symmetric", "from_logits", "tied", "use_bias", "cross_replica", "resume")
 
+FLAGS_OF_THE_REVIEWER = ("called_directly", "replicas")
+
 FACTORS = ("beta", "weight_decay")
 
 REAL = ("factor", "l1_factor", "l2_factor")
@@ -172,6 +174,10 @@ REAL = ("factor", "l1_factor", "l2_factor")
 
 def kinds_of(arguments: Iterable[str]) -> dict[str, str]:
     """Return the kind of each argument, which its name says everywhere."""
-    kinds = {"rho": "rho", **dict.fromkeys(FLAGS, "flag"), **dict.fromkeys(FACTORS, "factor")}
+    kinds = {
+        "rho": "rho",
+        **dict.fromkeys(FLAGS + FLAGS_OF_THE_REVIEWER, "flag"),
+        **dict.fromkeys(FACTORS, "factor"),
+    }
     kinds |= {**dict.fromkeys(REAL, "real"), "verbose": "verbosity"}
     return {argument: kinds.get(argument, "anything") for argument in arguments}

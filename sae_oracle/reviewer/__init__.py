@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from sae_oracle.reviewer import source
+from sae_oracle.reviewer.arguments import check_arguments
 from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, Mistake
 from sae_oracle.reviewer.check_loss import review_loss
 from sae_oracle.reviewer.check_model import review_model
@@ -86,13 +87,26 @@ def review(
         could not be reviewed.
 
     Raises:
-        ValueError: If `kind`, or an identifier in `ignore`, is unknown.
+        TypeError, ValueError: If an argument is not as above; the error names it.
 
     >>> from keras_impl import KLSparsityRegularizer
     >>> review(KLSparsityRegularizer(rho=0.05, beta=3.0)).conforms
     True
     """
-    unknown = [identifier for identifier in ignore if identifier not in BY_IDENTIFIER]
+    check_arguments(
+        settings=settings,
+        rho=rho,
+        beta=beta,
+        weight_decay=weight_decay,
+        kind=kind,
+        activation=activation,
+        called_directly=called_directly,
+        replicas=replicas,
+        ignore=ignore,
+        name=name,
+    )
+    ignore = [*ignore]
+    unknown = [name for name in ignore if not isinstance(name, str) or name not in BY_IDENTIFIER]
     if unknown:
         raise ValueError(
             f"`ignore` takes identifiers of findings such as 'SAE402'. Received: {unknown[0]!r}"
