@@ -294,9 +294,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: docs/exit-statuses.md."""
     with sound_output():
-        chosen = parser().parse_args(arguments)
         try:
             with INTERRUPTION.heeded():
+                chosen = parser().parse_args(arguments)
                 Child.may_start()
                 return int(chosen.run(chosen))
         except KeyboardInterrupt:
