@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_impl.validation import integer
+from keras_impl.validation import cut, integer
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -43,8 +43,13 @@ class NgUniform(keras.initializers.Initializer):
         Raises:
             ValueError: If `shape` is not that of a matrix.
         """
-        if len(shape) != 2:
-            raise ValueError(f"`shape` must be (fan_in, fan_out). Received: shape={tuple(shape)}")
+        try:
+            fan_in, fan_out = shape
+        except Exception as error:  # whatever an object of anybody's raises
+            raise ValueError(
+                f"`shape` must be (fan_in, fan_out). Received: shape={cut(shape)}"
+            ) from error
+        shape = (integer("shape", fan_in, low=0), integer("shape", fan_out, low=0))
         limit = math.sqrt(6.0) / math.sqrt(shape[0] + shape[1] + 1)
         return keras.initializers.RandomUniform(-limit, limit, seed=self.seed)(shape, dtype=dtype)
 

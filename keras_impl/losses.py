@@ -13,7 +13,7 @@ from keras_impl.backends.custom_gradients import half_sum_of_squares
 from keras_impl.backends.keras_internals import mask_of
 from keras_impl.backends.replicas import share_of_loss
 from keras_impl.divergence import at_least_float32
-from keras_impl.validation import cut
+from keras_impl.validation import cut, tensor
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 BLOCK = 1024
@@ -82,8 +82,8 @@ class HalfSquaredError(keras.losses.Loss):
         """
         mask = mask_of(y_pred)
         losses = self.call(
-            ops.convert_to_tensor(y_true, dtype=self.dtype),
-            ops.convert_to_tensor(y_pred, dtype=self.dtype),
+            ops.convert_to_tensor(tensor("y_true", y_true), dtype=self.dtype),
+            ops.convert_to_tensor(tensor("y_pred", y_pred), dtype=self.dtype),
         )
         weights = None
         if sample_weight is not None:

@@ -15,7 +15,7 @@ from keras_impl.backends.keras_internals import (
 from keras_impl.divergence import at_least_float32
 from keras_impl.recording import is_captured
 from keras_impl.term import ReadOnly, SparsityTerm
-from keras_impl.validation import flag, non_negative
+from keras_impl.validation import flag, non_negative, tensor
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
@@ -121,6 +121,7 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
                 f"shape {tuple(x.shape)}."
             )
         refuse_time_distributed(self)
+        x = tensor("x", x)
         x, _ = self._term.units_last(x)
         if is_captured(self, x):
             return ops.zeros((), dtype="float32")
@@ -162,7 +163,7 @@ class WeightDecay(keras.regularizers.Regularizer):
 
     def __call__(self, x: Any) -> Any:
         """Return (λ/2) Σ x², a scalar of at least float32."""
-        return self.weight_decay / 2.0 * ops.sum(ops.square(at_least_float32(x)))
+        return self.weight_decay / 2.0 * ops.sum(ops.square(at_least_float32(tensor("x", x))))
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""

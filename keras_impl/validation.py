@@ -69,6 +69,30 @@ def keras_object(name: str, value: Any, get: Callable[[Any], Any]) -> Any:
     return found
 
 
+def tensor(name: str, value: Any) -> Any:
+    """Return a tensor or an array as it is, and of a list, or a number, the tensor.
+
+    Raises:
+        TypeError: If the backend makes none of it.
+
+    >>> tensor("x", [[0.5, 0.25]]).shape == (1, 2)
+    True
+    """
+    if hasattr(value, "shape"):
+        return value
+    import keras
+
+    try:
+        made = keras.ops.convert_to_tensor(value)
+        if keras.backend.standardize_dtype(made.dtype) == "string":  # TensorFlow has some
+            raise TypeError("text")
+        return made
+    except Exception as error:  # each backend raises its own
+        raise TypeError(
+            f"`{name}` must be a tensor or an array of numbers. Received: {name}={cut(value)}"
+        ) from error
+
+
 def real_number(
     name: str,
     value: Any,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_impl
-from tests.fuzz import kinds_of, wrong
+from tests.fuzz import VALUES, kinds_of, wrong
 
 X = np.linspace(0.1, 0.9, 12).reshape(4, 3).astype("float32")
 
@@ -78,3 +78,31 @@ def test_any_object_as_any_argument_of_a_function(name: str) -> None:
     names = arguments_of(getattr(keras_impl, name))
     fixed = {"iterations": 1, "verbose": False} if name == "fit_lbfgs" else {}
     check(name, kinds_of(names), **fixed)
+
+
+# What is called with lists and numbers, where Keras calls it with tensors.
+CALLS: dict[str, Callable[[], tuple[Callable[..., Any], dict[str, Any]]]] = {
+    "KLSparsityRegularizer": lambda: (keras_impl.KLSparsityRegularizer(0.1), {"x": X}),
+    "WeightDecay": lambda: (keras_impl.WeightDecay(0.1), {"x": X}),
+    "HalfSquaredError": lambda: (keras_impl.HalfSquaredError(), {"y_true": X, "y_pred": X}),
+    "NgUniform": lambda: (keras_impl.NgUniform(0), {"shape": (3, 2)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CALLS)
+def test_any_python_object_as_what_they_are_called_with(name: str) -> None:
+    """Of arrays of the wrong kind or shape each backend says its own; no other error of them."""
+    made, valid = CALLS[name]()
+    arrays = {key for key, make in VALUES.items() if hasattr(make(), "shape")}
+    found = [
+        line
+        for line in wrong(made.__call__, lambda: valid, kinds_of(valid), arrays)
+        if "takes the output of a layer" not in line  # which is x, and nothing else
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_lists_are_taken_as_arrays() -> None:
+    regularizer = keras_impl.KLSparsityRegularizer(0.1)
+    assert float(regularizer([[0.2, 0.3]])) == float(regularizer(np.float32([[0.2, 0.3]])))
