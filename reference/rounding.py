@@ -231,6 +231,34 @@ def usage(actual: Any, expected: Bounded) -> Usage:
     )
 
 
+def resolution(expected: Bounded) -> float:
+    """EQ-BOUND-RESOLUTION: ‖E‖/‖v‖, the relative error that is certain to be found.
+
+    A result whose distance from v, by the Euclidean norm of all its elements, is more than
+    this times ‖v‖ has an element outside its bound.
+
+    Source: this project; if no element were outside, the distance would be at most ‖E‖.
+
+    Args:
+        expected: The oracle's value v and bound E.
+
+    Returns:
+        0 where the bound is 0; infinite where an element is undecidable or v is not finite, and
+        where v is 0 and E is not.
+
+    >>> resolution(Bounded(np.array([3.0, 4.0]), np.array([0.0, 0.3125])))
+    0.0625
+    """
+    # Both by their largest element: squares of what is tiny or huge would be 0 or infinite.
+    bound, value = np.max(expected.bound, initial=0.0), np.max(np.abs(expected.value), initial=0.0)
+    if bound == 0.0:
+        return 0.0
+    if value == 0.0 or not np.isfinite(bound + value):
+        return np.inf
+    ratio = np.linalg.norm(expected.bound / bound) / np.linalg.norm(expected.value / value)
+    return float(ratio * (bound / value))
+
+
 class _Nearest(NamedTuple):
     """What is known of r = min(max(ρ̂, ε), 1 − ε) in a right computation.
 

@@ -40,6 +40,8 @@ def verify_backend(
     device: str,
     on_message: Callable[[dict[str, Any]], None],
     time_limit: float = TIME_LIMIT,
+    *,
+    wide: bool = False,
 ) -> dict[str, Any]:
     """Hold one backend to the oracle in a process of its own.
 
@@ -48,13 +50,15 @@ def verify_backend(
         device: "cpu" hides every GPU from it; "gpu" fails if it sees none.
         on_message: Called with each message of the process.
         time_limit: Seconds before the process is killed.
+        wide: Whether the case of 4,096 × 4,096-32,768 is held too: 40 GB of memory.
 
     Returns:
         Its last message: `kind` is "result", "error" or "absent".
     """
     if not installed(backend):
         return {"kind": "absent"}
-    return run_backend("sae_oracle.workers.verify", [], backend, device, on_message, time_limit)
+    chosen = ["--wide"] if wide else []
+    return run_backend("sae_oracle.workers.verify", chosen, backend, device, on_message, time_limit)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -76,7 +80,9 @@ def verify(arguments: argparse.Namespace) -> int:
         for name in names:
             task = progress.add_task(name, total=None if installed(name) else 0)
             on_message = moving(progress, task)
-            futures[name] = pool.submit(verify_backend, name, arguments.device, on_message)
+            futures[name] = pool.submit(
+                verify_backend, name, arguments.device, on_message, wide=arguments.wide
+            )
         found = {name: future.result() for name, future in futures.items()}
         exercise = {name: future.result() for name, future in exercises.items()}
     results = report.collect(found, exercise)
@@ -163,6 +169,11 @@ def parser() -> argparse.ArgumentParser:
     )
     verify_parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     verify_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    verify_parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="hold 4,096 × 4,096-32,768 too, in float32: 40 GB of memory, and minutes",
+    )
     verify_parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
     verify_parser.add_argument(
         "--report",

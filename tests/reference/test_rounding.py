@@ -339,6 +339,42 @@ def test_the_worst_usage_does_not_depend_on_the_order() -> None:
         assert used.worst == worst, (first, second, third)
 
 
+@pytest.mark.equation("EQ-BOUND-RESOLUTION")
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1), st.sampled_from([1e-300, 1e-9, 1.0, 1e250]))
+def test_what_is_further_off_than_the_resolution_is_outside(
+    n: int, seed: int, scale: float
+) -> None:
+    """Whatever the direction of the error, and however small or large the numbers are."""
+    generator = np.random.default_rng(seed)
+    value = generator.normal(size=n) * scale
+    bound = np.abs(generator.normal(size=n)) * scale * 10.0 ** generator.integers(-5, 1)
+    found = reference.resolution(Bounded(value, bound))
+    # The definition, by numbers that cannot overflow.
+    plain = np.linalg.norm(bound / scale) / np.linalg.norm(value / scale)
+    assert abs(found - plain) <= 64 * 2.0**-53 * plain
+    direction = generator.normal(size=n)
+    direction *= np.linalg.norm(value / scale) / np.linalg.norm(direction) * scale
+    # By the triangle inequality, n + 8 roundings on the way.
+    off = value + direction * found * (1.0 + (n + 64) * 2.0**-52) + direction * 2.0**-50
+    assert reference.usage(off, Bounded(value, bound)).worst > 1.0
+    at_the_bound = reference.usage(value + 0.999 * bound, Bounded(value, bound)).worst
+    assert at_the_bound <= 1.0 + 2.0**-40 * np.max(np.abs(value) / bound, initial=0.0)
+
+
+@pytest.mark.equation("EQ-BOUND-RESOLUTION")
+def test_the_resolution_where_there_is_none() -> None:
+    assert reference.resolution(Bounded(np.array([1.0, 0.0]), np.zeros(2))) == 0.0
+    assert reference.resolution(Bounded(np.zeros((0, 2)), np.zeros((0, 2)))) == 0.0
+    for value, bound in (
+        ([1.0, 2.0], [0.1, np.inf]),
+        ([1.0, 2.0], [0.1, np.nan]),
+        ([0.0, 0.0], [0.0, 0.1]),
+        ([np.nan, 2.0], [0.1, 0.1]),
+        ([np.inf, 2.0], [0.1, 0.1]),
+    ):
+        assert reference.resolution(Bounded(value, bound)) == np.inf, (value, bound)
+
+
 def test_precisions_know_their_numbers() -> None:
     for name, dtype in DTYPES.items():
         precision = PRECISIONS[name]

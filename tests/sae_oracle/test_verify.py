@@ -23,9 +23,11 @@ def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
     measurement = {
         "equation": "EQ-KL",
         "quantity": "divergence",
+        "size": "256 × 64",
         "case": "a case",
         "dtype": "float32",
         "worst": worst,
+        "resolution": 1e-5,
         "undecidable": 0.0,
         "elements": 4,
         "failure": "",
@@ -169,8 +171,8 @@ def test_no_order_of_cases_backends_and_rows_changes_the_verdict(data: st.DataOb
     ) or all(error is None for _, error, _, _ in cases)
     assert first.passed == (not outside and not missing)
     assert bool(first.counts["outside"]) == outside
-    lines = report.status_matrix(first).splitlines()[8:10]
-    worst = [line.split("|")[4].strip() for line in lines]
+    rows = [line for line in report.status_matrix(first).splitlines() if line.startswith("| ")][1:]
+    worst = [row.split("|")[5].strip() for row in rows]
     if all(error is None for _, error, _, _ in cases):
         assert worst == ["nothing compared"] * 2
     else:
@@ -187,17 +189,41 @@ def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     assert reference.equations()["EQ-KL"].function in page
 
 
-def test_the_status_matrix_has_the_worst_of_each_dtype() -> None:
-    both = result(0.25)
-    both["measurements"] = [
-        *result(0.25)["measurements"],
-        *result(0.75, undecidable=1.0, elements=12)["measurements"],
-        *result(0.5, dtype="float64")["measurements"],
-    ]
-    text = report.status_matrix(report.collect({"torch": both, "jax": {"kind": "absent"}}))
-    assert "| torch | cpu | float32 | 0.75 | divergence (EQ-KL) | 75.00% | 16 | keras 3 |" in text
-    assert "| torch | cpu | float64 | 0.50 |" in text
-    assert "| jax | | | absent |" in text
+def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
+    found = several(
+        {"worst": 0.25},
+        {"worst": 0.75, "undecidable": 1.0, "elements": 12, "quantity": "divergence"},
+        {"worst": 0.5, "dtype": "float64"},
+        {"worst": 0.125, "size": "9 × 9", "quantity": "total cost", "resolution": 2e-3},
+        {"worst": 0.0, "size": "9 × 9", "quantity": "gradient by kernel", "resolution": 1e-3},
+        {"worst": 0.0, "size": "9 × 9", "quantity": "gradient by kernel", "resolution": 3e-3},
+    )
+    text = report.status_matrix(report.collect({"torch": found, "jax": {"kind": "absent"}}))
+    where = "divergence (EQ-KL) | 75.00% | — | — | 16 | keras 3 |"
+    assert f"| torch | cpu | float32 | 256 × 64 | 0.75 | {where}" in text
+    assert "| torch | cpu | float64 | 256 × 64 | 0.50 |" in text
+    where = "total cost (EQ-KL) | 0.00% | 2.0e-03 | 3.0e-03 | 12 | keras 3 |"
+    assert f"| torch | cpu | float32 | 9 × 9 | 0.12 | {where}" in text
+    assert "| jax | | | | absent |" in text
+
+
+def test_a_row_shows_the_smallest_error_that_every_case_and_backend_would_find() -> None:
+    coarse = result(0.5, resolution=4e-3)
+    coarse["measurements"] += result(0.25, resolution=2e-3)["measurements"]
+    results = report.collect({"torch": result(0.25), "jax": coarse})
+    (row,) = results.cells
+    assert results.resolution(row) == "4.0e-03"
+    assert "4.0e-03" in printed(results)
+    assert "<td>4.0e-03</td>" in report.html_page(results)
+    nothing = report.collect({"torch": result(None, quantity="Keras L2", failure="no")})
+    assert nothing.resolution(*nothing.cells) == "—"
+
+
+def test_sizes_are_rows_of_their_own() -> None:
+    """What is inside at one size does not hide what is outside at another."""
+    results = report.collect({"torch": several({"quantity": "a"}, {"quantity": "a", "size": "9"})})
+    assert [row[3] for row in results.cells] == ["256 × 64", "9"]
+    assert results.counts["inside"] == 2
 
 
 def exercise_run(total: float = 0.345, **changed: Any) -> dict[str, Any]:
