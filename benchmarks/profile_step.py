@@ -21,7 +21,6 @@ from typing import Any
 
 import keras
 
-from keras_impl import KLSparsityRegularizer
 from keras_impl.backends.process import device_or_exit, say, versions
 from sae_oracle.bench import keras_steps
 from sae_oracle.bench.sizes import NAMES, sizes_for
@@ -121,20 +120,22 @@ def main() -> None:
     (size,) = sizes_for(arguments.size, arguments.device)
     trace = {"jax": traced_by_jax, "torch": traced_by_torch}[backend]
     x = keras_steps.batch(size)
-    variants = {
-        "none": {},
-        "none, apart": {"apart": True},
-        "KLSparsityRegularizer": {
-            "regularizer": KLSparsityRegularizer(keras_steps.RHO, keras_steps.BETA)
-        },
-        "KLSparsityRegularizer, logits": {
-            "regularizer": KLSparsityRegularizer(keras_steps.RHO, keras_steps.BETA, True),
-            "apart": True,
-        },
-    }
+    groups = keras_steps.variants()
+    chosen = [
+        ("activations", keras_steps.NO_PENALTY),
+        ("activations", "activity regularizer of 0"),
+        ("activations", "Keras L2 activity regularizer"),
+        ("activations", "KLSparsityRegularizer"),
+        ("activations", "KLSparsity"),
+        ("activations", "KLSparsity, moving average"),
+        ("logits", keras_steps.NO_PENALTY),
+        ("logits", "KLSparsityRegularizer, logits"),
+        ("logits", "KLSparsity, logits"),
+    ]
     found: dict[str, dict[str, Any]] = {}
-    for name, options in variants.items():
-        step = keras_steps.training_step(keras_steps.model(size, **options), x)
+    for group, variant in chosen:
+        name = variant if group == "activations" else f"{variant} ({group})"
+        step = keras_steps.training_step(groups[group][variant](size), x)
         for _ in range(3):
             step()
 
@@ -145,11 +146,11 @@ def main() -> None:
         found[name] = step_of(trace(run, arguments.device))
         keras.utils.clear_session()
     print(f"{backend} on {device}: one step of {size}")
-    print(f"{'':32}{'kernels':>8}{'µs':>10}{'to host':>9}{'to device':>11}{'waits':>7}")
+    print(f"{'':40}{'kernels':>8}{'µs':>10}{'to host':>9}{'to device':>11}{'waits':>7}")
     for name, step in found.items():
         copies = step["copies"]
         print(
-            f"{name:32}{step['kernels']:8.1f}{step['microseconds']:10.0f}"
+            f"{name:40}{step['kernels']:8.1f}{step['microseconds']:10.0f}"
             f"{copies['to the host']:9.1f}{copies['to the device']:11.1f}"
             f"{sum(step['waits'].values()):7.1f}"
         )

@@ -17,6 +17,7 @@ from keras import ops
 import keras_impl
 import reference
 from keras_impl import (
+    DenseTied,
     HalfSquaredError,
     KLSparsity,
     KLSparsityRegularizer,
@@ -302,6 +303,62 @@ def test_importing_the_package_starts_no_other_backend(backend: str) -> None:
     by_keras, by_both = (names.split() for names in run.stdout.split("|"))
     assert backend in by_keras
     assert by_both == by_keras
+
+
+def of_layer(x: Any, **arguments: Any) -> list[Any]:
+    layer = KLSparsity(0.2, 3.0, **arguments)
+    layer(x, training=True)
+    layer(x, mask=x[:, 0] > 0.5, training=True)
+    return layer.losses
+
+
+def of_tied(x: Any) -> list[Any]:
+    encoder = keras.layers.Dense(3)
+    encoder.build((None, 4))
+    return [DenseTied(tied_to=encoder)(x[:, :3])]
+
+
+def of_model(x: Any, **arguments: Any) -> list[Any]:
+    model = SparseAutoencoder(3, **arguments)
+    y = model(x, training=True)
+    found = [y, *model.losses, model.compute_loss(x=x, y=x, y_pred=y)]
+    return [*found, model.encode(x), model.decode(x[:, :3]), model.encoder(x)]
+
+
+ON_ANY_DEVICE: dict[str, Any] = {
+    "regularizer": lambda x: [KLSparsityRegularizer(0.2, 3.0)(x)],
+    "regularizer, logits": lambda x: [KLSparsityRegularizer(0.2, 3.0, from_logits=True)(x)],
+    "regularizer, symmetric": lambda x: [KLSparsityRegularizer(0.2, 3.0, symmetric=True)(x)],
+    "layer": of_layer,
+    "layer, logits": lambda x: of_layer(x, from_logits=True),
+    "layer, momentum": lambda x: of_layer(x, momentum=0.9),
+    "weight decay": lambda x: [WeightDecay(0.1)(x)],
+    "loss": lambda x: [HalfSquaredError()(x, x, sample_weight=x[:, 0])],
+    "tied layer": of_tied,
+    "model": of_model,
+    "tied model": lambda x: of_model(x, tied=True),
+    "model, logits": lambda x: of_model(x, from_logits=True),
+    "model, tanh": lambda x: of_model(x, activation="tanh", symmetric=True, rho=0.4),
+}
+
+
+@pytest.mark.only_backends("torch")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ON_ANY_DEVICE)
+def test_tensors_of_the_host_are_moved_and_nothing_is_read_back(name: str) -> None:
+    """A DataLoader's tensors lie on the host; a step that reads a number waits for the device.
+
+    "meta" is a device without numbers: reading one from it is an error, and so is an operation
+    on tensors of two devices.
+    """
+    import torch
+
+    keras_divides_activity_by_batch()  # looks once, with numbers
+    x = torch.rand(6, 4)
+    with keras.device("meta"):
+        found = ON_ANY_DEVICE[name](x)
+    assert found
+    assert {tensor.device.type for tensor in found} == {"meta"}
 
 
 @pytest.mark.keras_eras
