@@ -422,7 +422,8 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
             low, high = torch.aminmax(z)
             if low.item() >= -UNSCALED and high.item() <= UNSCALED:
                 return None
-        return z.amax(0).clamp_(max=0.0).add_(z.amin(0).clamp_(min=0.0))
+        smallest, largest = torch.aminmax(z, dim=0)
+        return largest.clamp_(max=0.0).add_(smallest.clamp_(min=0.0))
 
     class Penalty(torch.autograd.Function):
         @staticmethod

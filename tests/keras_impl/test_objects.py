@@ -361,6 +361,50 @@ def test_tensors_of_the_host_are_moved_and_nothing_is_read_back(name: str) -> No
     assert {tensor.device.type for tensor in found} == {"meta"}
 
 
+@pytest.mark.only_backends("torch")
+@pytest.mark.filterwarnings("ignore")
+def test_a_penalty_copies_no_number_to_the_device() -> None:
+    """Such a copy waits for the device. Keras makes one for each activity regularizer."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Copies(TorchFunctionMode):
+        made: list[Any]
+
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if function in (torch.as_tensor, torch.tensor) and not torch.is_tensor(args[0]):
+                self.made.append(args[0])
+            return function(*args, **(kwargs or {}))
+
+    copies = Copies()
+    with keras.device("meta"):
+        x = torch.rand(6, 4, device="meta")
+        penalties: dict[str, Any] = {
+            "as usually written": lambda x: ops.where(x > 0.5, x, 0.0),
+            "regularizer": KLSparsityRegularizer(0.2, 3.0),
+            "regularizer, logits": KLSparsityRegularizer(0.2, 3.0, from_logits=True),
+            "regularizer, symmetric": KLSparsityRegularizer(0.2, 3.0, symmetric=True),
+            "layer": KLSparsity(0.2, 3.0),
+            "layer, logits": KLSparsity(0.2, 3.0, from_logits=True),
+            "layer, momentum": KLSparsity(0.2, 3.0, momentum=0.9),
+            "model": SparseAutoencoder(3),
+            "model, logits": SparseAutoencoder(3, from_logits=True),
+            "tied model": SparseAutoencoder(3, tied=True),
+        }
+        found = {}
+        for name, penalty in penalties.items():
+            training = {} if "regularizer" in name or "written" in name else {"training": True}
+            penalty(x, **training)
+            copies.made = []
+            with copies:
+                penalty(x, **training)
+            found[name] = copies.made
+    assert found.pop("as usually written"), "the copies are not seen"
+    assert not any(found.values()), found
+
+
 @pytest.mark.keras_eras
 @pytest.mark.inference
 def test_the_observation_of_keras_is_what_its_version_says() -> None:
