@@ -7,11 +7,11 @@
 Timings come first and alone: `bench` (training steps of the wide case, with the matrix products as
 the framework has them and in the other precision), `alone` (the penalty by itself beside the
 bandwidth of a copy), `profile` (a step kernel by kernel). Then, side by side, `verify`
-(`sae-oracle verify --device gpu`; `wide` adds 4,096 × 4,096-32,768), `accuracy` (what reduced
-matrix precision costs), `replicas` (a process group of one, over nccl), and `tests` (pytest with
---device gpu, a process a file). Backends that are not installed, and checks that see no GPU, are
-skipped and counted. Everything found goes to a dated JSON file in benchmarks/results/, and the logs
-beside it if anything failed.
+(`sae-oracle verify --device gpu`), `wide` (with --wide; only if asked for), `accuracy` (what
+reduced matrix precision costs), `replicas` (a process group of one, over nccl), and `tests` (pytest
+with --device gpu, a process a file). Backends that are not installed, and checks that see no GPU,
+are skipped and counted. Everything found goes to a dated JSON file in benchmarks/results/, and the
+logs beside it if anything failed.
 
 Exit status: 0 all that ran passed and something ran, 1 something failed, 2 nothing could run.
 """
@@ -196,12 +196,15 @@ def timings(backend: str, device: str, quick: bool, folder: Path) -> list[Check]
     return checks
 
 
-def proofs(backend: str, device: str, quick: bool, wide: bool, folder: Path) -> list[Check]:
+def proofs(backend: str, device: str, quick: bool, folder: Path) -> list[Check]:
     """Return the checks that run side by side, the longest first."""
-    file = folder / f"verify-{backend}.json"
-    command = ["-m", "sae_oracle", "verify", "--backend", backend, "--device", device]
-    command += ["--json", str(file), *(["--wide"] if wide else [])]
-    checks = [Check("verify", "verify wide" if wide else "verify", backend, command, {}, file)]
+    checks = []
+    for part, options in (("wide", ["--wide"]), ("verify", [])):
+        file = folder / f"{part}-{backend}.json"
+        command = ["-m", "sae_oracle", "verify", "--backend", backend, "--device", device]
+        command += ["--json", str(file), *options]
+        name = " ".join(["verify", *options]).replace("--", "")
+        checks.append(Check(part, name, backend, command, {}, file))
     command = ["-m", "sae_oracle.bench.accuracy", "--device", device]
     checks.append(Check("accuracy", "accuracy", backend, command))
     if backend == "torch":
@@ -268,10 +271,7 @@ def main() -> int:
                 outcomes.append(Outcome(f"everything on {backend}", "skipped", 0.0, reason))
                 continue
             alone += timings(backend, device, arguments.quick, folder)
-            wide = "wide" in chosen
-            together += proofs(backend, device, arguments.quick, wide, folder)
-        if "wide" in chosen:
-            chosen.append("verify")
+            together += proofs(backend, device, arguments.quick, folder)
         together.sort(key=lambda check: check.part == "tests")  # the others first
         logs = {
             id(c): folder / f"{i}-{c.backend}-{c.part}.log" for i, c in enumerate(alone + together)

@@ -50,7 +50,7 @@ def verify_backend(
         device: "cpu" hides every GPU from it; "gpu" fails if it sees none.
         on_message: Called with each message of the process.
         time_limit: Seconds before the process is killed.
-        wide: Whether the case of 4,096 × 4,096-32,768 is held too: 40 GB of memory.
+        wide: Whether the case of 4,096 × 4,096-32,768 is held, and no other: 40 GB of memory.
 
     Returns:
         Its last message: `kind` is "result", "error" or "absent".
@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     verify_parser.add_argument(
         "--wide",
         action="store_true",
-        help="hold 4,096 × 4,096-32,768 too, in float32: 40 GB of memory, and minutes",
+        help="hold 4,096 × 4,096-32,768 instead, in float32: 40 GB of memory, and minutes",
     )
     verify_parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
     verify_parser.add_argument(
