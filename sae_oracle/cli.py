@@ -69,6 +69,13 @@ def verify(arguments: argparse.Namespace) -> int:
     if problem is not None:
         console.print(problem)
         return 2
+    earlier = []
+    for path in arguments.beside:
+        try:
+            earlier += report.earlier_results(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            console.print(f"[bold red]--beside {path}:[/] {error}", soft_wrap=True)
+            return 2
     with (
         progress_on(console) as progress,
         ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
@@ -97,7 +104,7 @@ def verify(arguments: argparse.Namespace) -> int:
         }
         write_atomically(arguments.json, json.dumps(everything, indent=1))
     if arguments.status is not None:
-        write_atomically(arguments.status, report.status_matrix(results))
+        write_atomically(arguments.status, report.status_matrix(results, earlier))
     if arguments.report is not None:
         arguments.report.mkdir(exist_ok=True)
         page = arguments.report / "index.html"
@@ -183,6 +190,14 @@ def parser() -> argparse.ArgumentParser:
     )
     verify_parser.add_argument(
         "--status", type=Path, metavar="FILE", help="write the status matrix"
+    )
+    verify_parser.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="put what an earlier --json or benchmarks/gpu_checks.py found into --status too",
     )
     verify_parser.set_defaults(run=verify)
     benchmark.add_parser(commands).set_defaults(run=bench)

@@ -352,8 +352,31 @@ def failures(results: Results) -> list[str]:
     ]
 
 
-def status_matrix(results: Results) -> str:
-    """Return a Markdown table, a row a backend, device, dtype and size."""
+def earlier_results(content: Mapping[str, Any]) -> list[Mapping[str, Mapping[str, Any]]]:
+    """Return what each backend's process found, from a file that was written earlier.
+
+    Args:
+        content: What `sae-oracle verify --json` or `benchmarks/gpu_checks.py` wrote.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(content.get("backends"), Mapping) and "verdict" in content:
+        return [content["backends"]]
+    if content.get("kind") == "sae-oracle checks":
+        names = [name for name in content["found"] if name.split()[0] == "verify"]
+        runs = [run for name in names for run in content["found"][name].values()]
+        return [run["backends"] for run in runs]
+    raise ValueError("not written by `sae-oracle verify --json` or benchmarks/gpu_checks.py")
+
+
+def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, Any]]] = ()) -> str:
+    """Return a Markdown table, a row a backend, device, dtype and size.
+
+    Args:
+        results: Of this run.
+        earlier: Of others, as `earlier_results` returns them: their rows come after.
+    """
     lines = [
         "# Status",
         "",
@@ -367,7 +390,8 @@ def status_matrix(results: Results) -> str:
         "| found in gradient | numbers | versions |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, result in results.backends.items():
+    others = [(name, result) for run in earlier for name, result in run.items()]
+    for name, result in [*results.backends.items(), *others]:
         if result["kind"] != "result":
             lines.append(f"| {name} | | | | {result['kind']} | | | | | | |")
             continue

@@ -207,6 +207,19 @@ def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
     assert "| jax | | | | absent |" in text
 
 
+def test_the_status_has_rows_of_earlier_runs() -> None:
+    earlier = {"verdict": "", "backends": {"jax": {**result(0.5), "device": "H200"}}}
+    checks = {"kind": "sae-oracle checks", "found": {"verify wide": {"jax": earlier}, "bench": {}}}
+    for content in (earlier, checks):
+        text = report.status_matrix(
+            report.collect({"torch": result(0.25)}), report.earlier_results(content)
+        )
+        assert "| torch | cpu | float32 | 256 × 64 | 0.25 |" in text
+        assert "| jax | H200 | float32 | 256 × 64 | 0.50 |" in text
+    with pytest.raises(ValueError, match="not written by"):
+        report.earlier_results({"kind": "sae-oracle bench", "backends": {}})
+
+
 def test_a_row_shows_the_smallest_error_that_every_case_and_backend_would_find() -> None:
     coarse = result(0.5, resolution=4e-3)
     coarse["measurements"] += result(0.25, resolution=2e-3)["measurements"]
@@ -313,6 +326,12 @@ def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
     done = run("verify", "--json", str(tmp_path / "missing" / "found.json"))
     assert done.returncode == 2
     assert "No such folder" in done.stdout
+    found = tmp_path / "found.json"
+    for text in ("{", "{}"):
+        found.write_text(text)
+        done = run("verify", "--beside", str(found), "--backend", "numpy")
+        assert done.returncode == 2
+        assert "--beside" in done.stdout
     done = run("verify", "--backend", "mxnet")
     assert done.returncode == 2
     assert "invalid choice" in done.stderr
