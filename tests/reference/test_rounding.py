@@ -304,6 +304,9 @@ def test_usage_counts_what_no_bound_decides() -> None:
     expected = Bounded(np.array([1.0, 2.0, 3.0]), np.array([0.5, np.inf, 4.0]))
     used = reference.usage([1.25, 99.0, 5.0], expected)
     assert (used.worst, used.undecidable, used.elements) == (0.5, 2 / 3, 3)
+    # A bound above every value says nothing, and a result outside of it is outside.
+    vague = reference.usage([1.0, 9.0], Bounded(np.array([1.0, 2.0]), np.array([0.5, 4.0])))
+    assert (vague.worst, vague.undecidable) == (7.0 / 4.0, 0.5)
     exactly = Bounded(np.array([1.0]), np.array([0.0]))
     assert reference.usage([1.0], exactly).worst == 0.0
     assert reference.usage([1.0 + 2.0**-52], exactly).worst == np.inf

@@ -406,6 +406,9 @@ def test_slopes_that_no_bound_decides() -> None:
             assert np.all(np.isinf(a.bound))
             if function in SLOPES:
                 assert np.all(np.isinf(slope.bound))
+    # What float64 loses beside the logit is not lost.
+    least, none = (Arithmetic("float64").activation("tanh", bounded(0.25, e)) for e in (1e-17, 0.0))
+    assert least[0].bound > none[0].bound
 
 
 # --- the divergence ---------------------------------------------------------------------------
@@ -1175,3 +1178,351 @@ def test_the_penalty_reaches_the_delta_in_the_format(
     of_activation = 0.0 if from_logits else 16.0 * u * 64.0 * 0.25 * 4.0
     at_most = 1.2 * roundings * u * np.abs(slope.value) + of_activation
     assert np.all(slope.bound <= at_most)
+
+
+# --- the formulas once more, with more digits ---------------------------------------------------
+#
+# What the adversaries above cannot build is held here: the worst of all right computations, by the
+# textbook's model, for sums over long axes, inputs at the ends of their bounds (errors larger than
+# the values among them) and results that may be flushed. A rule is at least that, and no more.
+
+Wide = np.longdouble
+LENGTHS = (1, 2, 1000)
+# Relative to the numbers; 2⁻⁵⁴ is lost beside them in float64, 30 leaves nothing of them.
+UNCERTAINTIES = (0.0, 2.0**-54, 2.0**-12, 30.0)
+
+
+def roundoffs(name: str) -> tuple[Any, Any]:
+    """u and u_acc, with that of the oracle."""
+    precision, oracle = PRECISIONS[name], Wide(2.0**-53)
+    return Wide(precision.unit_roundoff) + oracle, Wide(precision.accumulator_roundoff) + oracle
+
+
+def stored_worst(name: str, value: Any, error: Any) -> Any:
+    """Higham, eq (2.8): fl(x) = x(1 + δ) + η′, of every x in value ± error."""
+    (u, _), precision = roundoffs(name), PRECISIONS[name]
+    size = np.abs(value)
+    moved = error + u * (size + error)
+    flushed = np.maximum(moved + u * precision.underflow, size)
+    worst = np.where(size - moved < precision.underflow, flushed, moved)
+    return np.where(size + error <= precision.largest, worst, np.inf)
+
+
+def summed_worst(name: str, values: Any, errors: Any) -> tuple[Any, Any]:
+    """Σv over the first axis, and what n terms in any order may be off: Jeannerod and Rump's n u.
+
+    Each term may be flushed in the accumulator as well.
+    """
+    _, u = roundoffs(name)
+    n, magnitudes = len(values), np.sum(np.abs(values) + errors, axis=0)
+    smallest = 2.0**-1022 if name == "float64" else 2.0**-126
+    error = np.sum(errors, axis=0) + n * u * magnitudes + n * Wide(smallest)
+    return np.sum(values, axis=0), error
+
+
+def hold_formula(expected: Bounded, value: Any, error: Any, slack: Any = 1e-9) -> None:
+    """A bound is what the formula says, or more by a share, or at most by so much."""
+    error = np.asarray(error)
+    assert np.array_equal(np.isinf(expected.bound), np.isinf(error))
+    finite = np.isfinite(error)
+    assert np.all(np.abs(expected.value - value)[finite] <= error[finite])
+    digits = 16 * Wide(2.0**-1074)  # the rule's own, where float64 is subnormal
+    least = expected.bound * (1 + 1e-12) + digits
+    assert np.all(error[finite] <= least[finite]), (expected.bound, error)
+    most = (error * (1 + slack) if np.isscalar(slack) else error + slack) + digits
+    assert np.all(expected.bound[finite] <= most[finite]), (expected.bound, error)
+
+
+def uncertain_columns(name: str, scale: float) -> Any:
+    """(n, 3): of both signs, of one, and nothing but errors; with each length and uncertainty."""
+    generator = np.random.default_rng(0)
+    for n, share in itertools.product(LENGTHS, UNCERTAINTIES):
+        values = generator.normal(size=(n, 3)) * scale
+        errors = np.abs(generator.normal(size=(n, 3))) * share * scale
+        values[:, 1] = np.abs(values[:, 1])
+        values[:, 2] = 0.0
+        yield values, errors
+
+
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-SQUARES", "EQ-BOUND-MATMUL", "EQ-BOUND-RHO-HAT")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("where", ["near 1", "near underflow"])
+def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
+    arithmetic, precision = Arithmetic(name), PRECISIONS[name]
+    (u, u_accumulator), one = roundoffs(name), Wide(1)
+    for values, errors in uncertain_columns(name, {"near 1": 1.0}.get(where, precision.underflow)):
+        v, e, n = values.astype(Wide), errors.astype(Wide), len(values)
+        a = bounded(values, errors)
+        total, error = summed_worst(name, v, e)
+        hold_formula(arithmetic.total(a, axis=0), total, stored_worst(name, total, error))
+        rows = Bounded(values.T, errors.T)
+        hold_formula(arithmetic.total(rows, axis=1), total, stored_worst(name, total, error))
+        # A square is stored before it is added.
+        squared = stored_worst(name, v * v, 2 * np.abs(v) * e + e * e)
+        square, error = summed_worst(name, (v * v).ravel(), squared.ravel())
+        hold_formula(arithmetic.sum_of_squares(a), square, stored_worst(name, square, error))
+
+        mean, of_inputs = np.sum(v, axis=0) / n, np.sum(e, axis=0) / n
+        summed, divided = np.sum(np.abs(v) + e, axis=0) / n, np.abs(mean) + of_inputs
+        error = of_inputs + n * u_accumulator * summed + 2 * u * divided
+        hold_formula(arithmetic.mean_over_samples(a), mean, stored_worst(name, mean, error))
+        # The mean is shifted, or its terms are.
+        rho_hat, half = (one + mean) / 2, of_inputs / 2
+        error = half + n * u_accumulator * np.maximum(summed / 2, rho_hat + half)
+        error = error + 3 * u * np.maximum(divided / 2, rho_hat + half)
+        hold_formula(
+            arithmetic.mean_over_samples(a, symmetric=True),
+            rho_hat,
+            stored_worst(name, rho_hat, error),
+        )
+
+        # Both factors are shortened first, where the hardware does.
+        factors = bounded(values[:, [1, 0]] / values.max(initial=1.0), errors[:, [0, 2]])
+        other, of_other = factors.value.astype(Wide), factors.bound.astype(Wide)
+        product = v.T @ other
+        enlarged = (np.abs(v) + e).T @ (np.abs(other) + of_other)
+        error = enlarged - np.abs(v).T @ np.abs(other)
+        error = error + (n * u_accumulator + 2 * Wide(precision.factor_roundoff)) * enlarged
+        error = error + n * Wide(arithmetic.accumulator.underflow)
+        # |A||B| and its enlargement are off by as many roundoffs of the oracle.
+        of_oracle = n * 2.0**-51 * enlarged
+        worst = stored_worst(name, product, error)
+        hold_formula(arithmetic.matmul(rows, factors), product, worst, of_oracle + 1e-9 * worst)
+
+
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-MATMUL", "EQ-BOUND-STORE")
+@pytest.mark.parametrize("name", ["bfloat16", "float32", "tf32", "float64"])
+def test_a_partial_sum_that_overflows_although_the_sum_does_not(name: str) -> None:
+    """0.6 + 0.45 is too large before 0.4 is taken off; and what fits but for its rounding."""
+    arithmetic = Arithmetic(name)
+    largest = arithmetic.accumulator.largest
+    for error, rest, decidable in ((0.45, 0.4, False), (0.05, 0.3, True)):
+        a = bounded([[0.6 * largest, -rest * largest]], [[error * largest, 0.0]])
+        assert np.isfinite(arithmetic.total(a).bound) == decidable
+        assert np.isfinite(arithmetic.matmul(a, exact(np.ones((2, 1)))).bound) == [[decidable]]
+    terms = exact([[0.5 * largest, 0.25 * largest, -0.25 * largest]])
+    assert np.isinf(arithmetic.total(terms).bound)
+    assert np.isinf(arithmetic.matmul(terms, exact(np.ones((3, 1)))).bound)
+
+
+def test_the_smallest_normal_number_is_not_flushed() -> None:
+    smallest = np.array(2.0**-126)
+    assert Arithmetic("float32")._flushed(2.0 * smallest, smallest) == smallest
+    below = smallest * (1.0 + 2.0**-52)
+    assert Arithmetic("float32")._flushed(2.0 * smallest, below) == 2.0 * smallest
+
+
+class Textbook:
+    """The bounds of the divergence in mpmath, each from its operations."""
+
+    def __init__(self, name: str) -> None:
+        precision = PRECISIONS[name]
+        self.name, self.precision = name, precision
+        self.u = mpmath.mpf(precision.unit_roundoff) + mpmath.mpf(2) ** -53
+        self.u_accumulator = mpmath.mpf(precision.accumulator_roundoff) + mpmath.mpf(2) ** -53
+
+    def gamma(self, k: int) -> Any:
+        """Higham, Lemma 3.1: k roundings."""
+        return k * self.u / (1 - k * self.u)
+
+    def number(self, c: float) -> Any:
+        kept = self.precision.represents(np.array(c))
+        return mpmath.mpf(0) if kept else self.u * mpmath.mpf(c)
+
+    def stored(self, value: Any, error: Any) -> Any:
+        moved = error + self.u * (abs(value) + error)
+        if abs(value) - moved < self.precision.underflow:
+            return max(moved + self.u * self.precision.underflow, abs(value))
+        return moved
+
+    def half(self, weight: Any, error: Any, least: Any, logs: list[Any]) -> Any:
+        """w(log w − l): the weight, a logarithm of 8 roundoffs, a difference and a product.
+
+        What the logarithm's argument may be off is three roundings, and that of the weight.
+        """
+        shifted = mpmath.log(weight / least) + self.gamma(3)
+        sizes = shifted + abs(mpmath.log(least)) + max(map(abs, logs))
+        moved = max(abs(mpmath.log(weight) - log) for log in logs)
+        return error * moved + (weight + error) * (shifted + self.gamma(10) * sizes)
+
+    def halves(self, rho: Any, logs: list[Any], logs_of_rest: list[Any]) -> Any:
+        error = self.number(float(rho))
+        rest = 1 - rho
+        of_rest = error + self.u * (rest + error)
+        return self.half(rho, error, rho - error, logs) + self.half(
+            rest, of_rest, (rest - error) * (1 - self.u), logs_of_rest
+        )
+
+    def divergence(self, rho: Any, mean: Any, error: Any, epsilon: float) -> tuple[Any, ...]:
+        """Value and bound of the divergence, and of its slope; the bound `None`: undecidable."""
+        edge, top = mpmath.mpf(epsilon), mpmath.mpf(1.0 - epsilon)
+        lower = self.number(epsilon)
+        upper = lower + self.number(1.0 - epsilon)
+
+        def between(x: Any, low: Any, high: Any) -> Any:
+            return min(max(x, low), high)
+
+        def slope(r: Any) -> Any:
+            return (1 - rho) / (1 - r) - rho / r
+
+        low = between(mean - error, edge - lower, top - upper)
+        high = between(mean + error, edge + lower, top + upper)
+        if low < self.precision.underflow or high >= 1:
+            return None, None, None, None
+        r = between(mean, edge, top)
+        value = rho * mpmath.log(rho / r) + (1 - rho) * mpmath.log((1 - rho) / (1 - r))
+        value += slope(r) * (mean - r)
+        of_rho = self.number(float(rho))
+        of_rest = of_rho + self.u * (1 - rho + of_rho)
+
+        def rounding(k: int) -> Any:
+            gamma = self.gamma(k)
+            ones = (of_rho + gamma * (rho + of_rho)) / low
+            return ones + (of_rest + gamma * (1 - rho + of_rest)) / (1 - high)
+
+        logs = [mpmath.log(low), mpmath.log(high)]
+        bound = error * max(abs(slope(low)), abs(slope(high)))
+        bound += self.halves(rho, logs, [mpmath.log(1 - low), mpmath.log(1 - high)])
+        spreads, beyond = [mpmath.mpf(0)], mpmath.mpf(0)
+        reaches = (
+            (edge, lower, mean - error < edge + lower),
+            (top, upper, mean + error > top - upper),
+        )
+        for at, of_edge, reached in reaches:
+            if epsilon > 0.0 and reached:
+                spreads += [abs(slope(at + side * of_edge) - slope(at)) for side in (1, -1)]
+                beyond = max(beyond, abs(mean - r) + error + of_edge)
+        if beyond > 0:
+            bound += (max(spreads) + rounding(10)) * beyond + self.u * abs(value)
+        of_slope = max(slope(high) - slope(r), slope(r) - slope(low)) + rounding(7)
+        return value, self.stored(value, bound), slope(r), self.stored(slope(r), of_slope)
+
+    def log_sigmoid(self, z: Any, error: Any) -> tuple[Any, Any]:
+        def function(x: Any) -> Any:
+            return -mpmath.log1p(mpmath.exp(-x))
+
+        log = function(z)
+        ends = [function(z - error), function(z + error)]
+        moved = max(abs(end - log) + 16 * self.u * abs(end) for end in ends)
+        if abs(log) - moved < self.precision.underflow:
+            moved = max(moved + self.u * self.precision.underflow, abs(log))
+        return log, moved
+
+    def log_mean(self, z: list[Any], error: Any) -> tuple[Any, Any, list[Any], list[Any]]:
+        """log ρ̂ and its bound, the shares and theirs; Blanchard, Higham, Higham (2021), §3."""
+        m, u = len(z), self.u
+        both = [self.log_sigmoid(x, error) for x in z]
+        top = max(log for log, _ in both)
+        mean = mpmath.log(sum(mpmath.exp(log) for log, _ in both) / m)
+        moved = mpmath.log(sum(mpmath.exp(log + e) for log, e in both) / m) - mean
+        bound = moved - mpmath.log(1 - m * self.u_accumulator) + 32 * u
+        bound += 8 * u * (abs(mean) + abs(top) + mpmath.log(m))
+        bound += self.precision.underflow * mpmath.exp(top - mean)
+        shares, of_shares = [], []
+        for log, e in both:
+            share = mpmath.exp(log - mean) / m
+            relative = mpmath.expm1(e + bound + 4 * u * (abs(log) + abs(mean))) + 32 * u
+            moved = min(share * relative, mpmath.mpf(1))
+            if share - moved < self.precision.underflow:
+                moved = max(moved + u * self.precision.underflow, share)
+            shares.append(share)
+            of_shares.append(moved)
+        return mean, bound, shares, of_shares
+
+    def product(self, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+        value, moved = a[0] * b[0], abs(a[0]) * b[1] + abs(b[0]) * a[1] + a[1] * b[1]
+        return value, self.stored(value, moved)
+
+    def sigmoid(self, z: Any, error: Any) -> tuple[Any, Any]:
+        ends = [1 / (1 + mpmath.exp(-x)) for x in (z, z - error, z + error)]
+        moved = max(abs(end - ends[0]) + 16 * self.u * end for end in ends)
+        if ends[0] - moved < self.precision.underflow:
+            moved = max(moved + self.u * self.precision.underflow, ends[0])
+        return ends[0], moved
+
+    def from_logits(self, rho: Any, z: list[Any], error: Any) -> tuple[Any, Any, list[Any]]:
+        """Value and bound; and the derivative by the first logit, with its bound."""
+        ones, of_ones, share, of_share = self.log_mean(z, error)
+        zeros, of_zeros, rest, of_rest = self.log_mean([-x for x in z], error)
+        of_rho = self.number(float(rho))
+        up = self.product(
+            (1 - rho, of_rho + self.u * (1 - rho + of_rho)),
+            self.product((rest[0], of_rest[0]), self.sigmoid(z[0], error)),
+        )
+        down = self.product(
+            (rho, of_rho), self.product((share[0], of_share[0]), self.sigmoid(-z[0], error))
+        )
+        slope = [up[0] - down[0], self.stored(up[0] - down[0], up[1] + down[1])]
+        value = rho * (mpmath.log(rho) - ones) + (1 - rho) * (mpmath.log(1 - rho) - zeros)
+        bound = rho * of_ones + (1 - rho) * of_zeros
+        bound += self.halves(
+            rho, [ones - of_ones, ones + of_ones], [zeros - of_zeros, zeros + of_zeros]
+        )
+        return value, self.stored(value, bound), slope
+
+
+def hold_digits(expected: Any, found: tuple[Any, Any], name: str, case: Any) -> None:
+    """A value and a bound. In float64 the rule's own differences of logarithms are rounded."""
+    value, bound = expected
+    actual, rule = (float(part) for part in found)
+    assert abs(actual - value) <= bound, case
+    least, most = (0.8, 1.5) if name == "float64" else (1.0 - 1e-6, 1.0 + 1e-6)
+    assert least * bound <= rule <= most * bound, (case, rule / float(bound))
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-KL-DERIVATIVE", "EQ-BOUND-TARGET")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_divergence_by_the_textbook(name: str) -> None:
+    """Between the edges, at them, over them by less than E, and far beyond."""
+    arithmetic, textbook = Arithmetic(name), Textbook(name)
+    decided = 0
+    for rho, epsilon in itertools.product((0.02, 0.25, 0.9), (0.0, 2.0**-6, 0.015)):
+        edges = [epsilon, 1.0 - epsilon, -2.0, 40.0] if epsilon > 0.0 else []
+        for mean in (0.03, 0.3, rho, 0.8, *edges):
+            for error in (0.0, 2.0**-20, 0.01, 0.25, 3.0):
+                case = (rho, epsilon, mean, error)
+                if epsilon == 0.0 and not 0.0 < mean - error <= mean + error < 1.0:
+                    continue
+                value, bound, slope, of_slope = textbook.divergence(
+                    mpmath.mpf(rho), mpmath.mpf(mean), mpmath.mpf(error), epsilon
+                )
+                rho_hat = bounded(mean, error)
+                divergence = arithmetic.kl_divergence(rho, rho_hat, epsilon)
+                derivative = arithmetic.kl_derivative(rho, rho_hat, epsilon)
+                if value is None:
+                    assert np.isinf(divergence.bound), case
+                    continue
+                decided += 1
+                hold_digits((value, bound), (divergence.value, divergence.bound), name, case)
+                hold_digits((slope, of_slope), (derivative.value, derivative.bound), name, case)
+    assert decided > 150
+
+
+@pytest.mark.equation("EQ-BOUND-LOG-MEAN", "EQ-BOUND-KL-LOGITS")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_form_from_logits_by_the_textbook(name: str) -> None:
+    arithmetic, textbook = Arithmetic(name), Textbook(name)
+    generator = np.random.default_rng(0)
+    columns = [
+        [0.5],
+        [-30.0, 2.0],
+        [7.0, 700.0, 5.0],  # log σ(700) may be flushed
+        list(generator.normal(size=60).round(3)),
+        [-200.0] * 40,
+        [0.0] + [-80.0] * 3,  # a share that may be flushed
+    ]
+    for z, error in itertools.product(columns, (0.0, 2.0**-12, 0.25)):
+        logits = bounded(np.array(z)[:, None], error)
+        mean, shares = arithmetic.log_mean_sigmoid(logits)
+        points = [mpmath.mpf(x) for x in z]
+        log, bound, of_samples, of_shares = textbook.log_mean(points, mpmath.mpf(error))
+        case = (z[:3], error)
+        hold_digits((log, bound), (mean.value[0], mean.bound[0]), name, case)
+        for i in {0, len(z) // 2, len(z) - 1}:
+            found = shares.value[i, 0], shares.bound[i, 0]
+            hold_digits((of_samples[i], of_shares[i]), found, name, case)
+        for rho in (0.02, 0.9):
+            value, gradient = arithmetic.kl_divergence_from_logits(rho, logits)
+            *expected, slope = textbook.from_logits(mpmath.mpf(rho), points, mpmath.mpf(error))
+            hold_digits(expected, (value.value[0], value.bound[0]), name, case)
+            hold_digits(slope, (gradient.value[0, 0], gradient.bound[0, 0]), name, case)
