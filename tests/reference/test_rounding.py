@@ -307,6 +307,9 @@ def test_usage_counts_what_no_bound_decides() -> None:
     # A bound above every value says nothing, and a result outside of it is outside.
     vague = reference.usage([1.0, 9.0], Bounded(np.array([1.0, 2.0]), np.array([0.5, 4.0])))
     assert (vague.worst, vague.undecidable) == (7.0 / 4.0, 0.5)
+    # "Every value" is of the quantity: a small element may have a bound above its own.
+    small = Bounded(np.array([1.0, 0.1]), np.array([0.25, 0.5]))
+    assert reference.usage([1.0, 0.1], small).undecidable == 0.0
     exactly = Bounded(np.array([1.0]), np.array([0.0]))
     assert reference.usage([1.0], exactly).worst == 0.0
     assert reference.usage([1.0 + 2.0**-52], exactly).worst == np.inf
