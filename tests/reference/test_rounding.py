@@ -7,6 +7,7 @@ one, strictly one after the other.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,15 @@ def test_precisions_know_their_numbers() -> None:
         if name != "float64":
             assert not precision.represents(values)
         assert not precision.represents(np.array([precision.underflow / 3]))
+        u = precision.unit_roundoff
+        beyond = [1.0 + u, 2.0 - u / 2.0, precision.underflow / 2.0]  # u = 2⁻⁵³ is lost beside 1
+        kept = [1.0 + 2.0 * u, 2.0 - 2.0 * u, precision.underflow, precision.largest, 0.0]
+        assert precision.are_numbers(np.array(kept)).all()
+        if name != "float64":
+            beyond.append(2.0 * precision.largest)
+            assert not precision.are_numbers(np.array(beyond)).any()
+    shortened = dataclasses.replace(PRECISIONS["float32"], name="tf32", factor_roundoff=2.0**-11)
+    assert PRECISIONS["tf32"] == shortened
 
 
 def report() -> str:

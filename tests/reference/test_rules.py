@@ -1526,3 +1526,114 @@ def test_the_form_from_logits_by_the_textbook(name: str) -> None:
             *expected, slope = textbook.from_logits(mpmath.mpf(rho), points, mpmath.mpf(error))
             hold_digits(expected, (value.value[0], value.bound[0]), name, case)
             hold_digits(slope, (gradient.value[0, 0], gradient.bound[0, 0]), name, case)
+
+
+# --- where the numbers that are put together are stored -----------------------------------------
+
+
+def relative(quantity: Bounded) -> Any:
+    """E/|v| of what is not 0."""
+    found = np.abs(quantity.value) > 0.0
+    assert np.any(found)
+    return quantity.bound[found] / np.abs(quantity.value[found])
+
+
+def with_one_unit(precision: str, **changed: Any) -> Any:
+    """A linear network whose input is 0 and whose reconstruction is right, unless y is another."""
+    parameters = reference.Parameters([[[0.5]], [[0.25]]], [[0.5], [0.125]])
+    arguments = {"rho": 0.25, "beta": 2.0, "weight_decay": 0.5, "y": [[0.25]], **changed}
+    if not arguments.get("from_logits"):
+        arguments |= {"activation": "linear"}
+    return reference.cost_and_gradient_with_bounds(
+        parameters, [[0.0]], output_activation="linear", precision=precision, **arguments
+    )
+
+
+STORED_NUMBERS: dict[str, tuple[Callable[[str, float], Any], float]] = {
+    "beta, term": (lambda p, c: with_one_unit(p, beta=2.0 * c).cost.sparsity, 1.0),
+    "beta, from logits": (
+        lambda p, c: with_one_unit(p, beta=2.0 * c, from_logits=True).cost.sparsity,
+        1.0,
+    ),
+    "beta, gradient": (lambda p, c: with_one_unit(p, beta=2.0 * c).gradient.biases[0], 1.0),
+    "beta, symmetric gradient": (
+        lambda p, c: with_one_unit(p, beta=2.0 * c, symmetric=True).gradient.biases[0],
+        1.0,
+    ),
+    "beta, gradient from logits": (
+        lambda p, c: with_one_unit(p, beta=2.0 * c, from_logits=True).gradient.biases[0],
+        1.0,
+    ),
+    "decay, term": (lambda p, c: with_one_unit(p, weight_decay=c).cost.weight_decay, 1.0),
+    "decay, gradient": (lambda p, c: with_one_unit(p, weight_decay=c).gradient.kernels[0], 1.0),
+    # The error of a target is there twice, in both factors of its square.
+    "y": (lambda p, c: with_one_unit(p, y=[[-64.0 * c]]).cost.reconstruction, 2.0),
+    "beta of a layer": (
+        lambda p, c: reference.kl_sparsity_with_bounds([[0.5]], 0.25, c, precision=p)[0],
+        1.0,
+    ),
+    "beta of a layer, gradient": (
+        lambda p, c: reference.kl_sparsity_with_bounds([[0.5]], 0.25, c, precision=p)[1],
+        1.0,
+    ),
+    "beta of logits": (
+        lambda p, c: reference.kl_sparsity_with_bounds(
+            [[0.5]], 0.25, c, from_logits=True, precision=p
+        )[0],
+        1.0,
+    ),
+    "beta of logits, gradient": (
+        lambda p, c: reference.kl_sparsity_with_bounds(
+            [[0.5]], 0.25, c, from_logits=True, precision=p
+        )[1],
+        1.0,
+    ),
+}
+# These are stored in the format itself.
+STORED_FACTORS: dict[str, Callable[[str, float], Any]] = {
+    "l1": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], c, 0.0, precision=p)[0],
+    "l1, gradient": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], c, 0.0, precision=p)[1],
+    "l2": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], 0.0, c, precision=p)[0],
+    "l2, gradient": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], 0.0, c, precision=p)[1],
+    "orthogonal": lambda p, c: reference.orthogonal_with_bounds(ANGLE, c, precision=p)[0],
+    "orthogonal, gradient": lambda p, c: reference.orthogonal_with_bounds(ANGLE, c, precision=p)[1],
+}
+ANGLE = [[1.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.equation("EQ-BOUND-NUMBER", "EQ-BOUND-COST", "EQ-BOUND-SPARSITY", "EQ-BOUND-L1L2")
+@pytest.mark.parametrize("name", [*PLAYED, "tf32"])
+def test_a_number_that_the_format_lacks_is_rounded_once(name: str) -> None:
+    """Beside the same number rounded: one roundoff more of all that it multiplies, and no less."""
+    for numbers_of, precision in ((STORED_NUMBERS, wide(name)), (STORED_FACTORS, name)):
+        u = PRECISIONS[precision].unit_roundoff
+        for quantity, made in numbers_of.items():
+            make, times = made if isinstance(made, tuple) else (made, 1.0)
+            exact_number = relative(make(name, 1.0))
+            rise = (relative(make(name, 1.0 + 0.5 * u)) - exact_number) / u
+            # The new error is multiplied with those that are there.
+            slack = 0.02 + 1.5 * times * exact_number
+            assert np.all(np.abs(rise - times) <= slack), (quantity, rise, slack)
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_targets_are_float32_where_activations_are_halves(name: str) -> None:
+    halves, singles = (
+        relative(with_one_unit(name, y=[[-64.0 * c]]).cost.reconstruction)
+        for c in (1.0, 1.0 + 2.0**-20)
+    )
+    assert np.all(np.abs(singles / halves - 1.0) < 1e-5)
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_each_rounding_of_the_penaltys_delta_counts(name: str) -> None:
+    """With a linear unit: the bias is exact and z = 0 + ½ rounded, which moves KL′ by KL″E = 2u.
+
+    Then the format rounds the slope, its sum with the delta, its product with f′ and the sum over
+    samples: six in all, and 40 of the float32 of the slope itself.
+    """
+    u, slope = PRECISIONS[name].unit_roundoff, with_one_unit(name).gradient.biases[0]
+    assert slope.value == 2.0
+    assert 5.95 * u <= relative(slope)[0] <= 6.0 * u * (1.0 + 30.0 * u) + 40.0 * 2.0**-24
