@@ -565,6 +565,45 @@ def test_the_exercise_of_every_pair_counts() -> None:
             assert page.count("class='outside'") == len(wrong)
 
 
+def test_what_is_not_right_is_red_wherever_it_is_shown() -> None:
+    """In the terminal, on the page and in its picture; what Keras fails at is neither."""
+    pictures: dict[str, str] = {}
+    for state, measurement in (
+        ("inside", {"worst": 0.5}),
+        ("outside", {"worst": float("inf")}),
+        ("not compared", {"worst": None, "elements": 0, "failure": "no"}),
+        ("Keras fails", KERAS_FAILS),
+    ):
+        measurement = {**measurement, "quantity": "Keras L2" if state == "Keras fails" else "a"}
+        results = report.collect({"torch": several(measurement, {})})
+        assert results.counts[state] == 1 + (state == "inside")
+        file = io.StringIO()
+        console = Console(file=file, width=120, force_terminal=True, color_system="standard")
+        report.print_results(results, console)
+        table = [line for line in file.getvalue().splitlines() if "EQ-KL" in line]
+        verdict = file.getvalue().splitlines()[-1]
+        wrong = state in ("outside", "not compared")
+        red, green, yellow = "\x1b[1;31m", "\x1b[1;32m", "\x1b[33m"
+        assert any(red in line for line in table) == wrong, state
+        assert any(yellow in line for line in table) == (state == "Keras fails"), state
+        assert (red in verdict, green in verdict) == (wrong, not wrong), state
+        pictures[state] = report.heat_map(results)
+        page = report.html_page(results)
+        assert page.count("class='outside'") == wrong
+        assert page.count("class='keras-fails'") == (state == "Keras fails")
+    assert pictures["outside"] == pictures["not compared"] != pictures["inside"]
+
+
+def test_an_exercise_that_ends_elsewhere_is_red() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=160, force_terminal=True, color_system="standard")
+    runs = {"oracle": exercise_run(), "torch": exercise_run(0.5), "jax": exercise_run()}
+    console.print(report.exercise_table(runs))
+    (line,) = (line for line in file.getvalue().splitlines() if "0.50000" in line)
+    assert "\x1b[1;31mOUTSIDE 0.50000" in line
+    assert file.getvalue().count("OUTSIDE") == 1
+
+
 def test_dtypes_and_equations_are_rows_of_their_own() -> None:
     """What is inside in one does not hide what is outside in the other."""
     for changed in ({"dtype": "float64"}, {"equation": "EQ-DECAY"}, {"quantity": "another"}):
