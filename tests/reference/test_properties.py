@@ -211,6 +211,16 @@ def test_mean_activation_of_images_sequences_and_masks() -> None:
     assert np.all(np.abs(symmetric - reference.mean_activation(flat)) <= 64 * 2.0**-53)
 
 
+@pytest.mark.equation("EQ-RECONSTRUCTION", "EQ-BOUND-RECONSTRUCTION")
+@pytest.mark.parametrize("shape", [(3, 2, 5), (3, 2, 2, 4)])
+def test_an_image_or_a_sequence_is_one_sample(shape: tuple[int, ...]) -> None:
+    h, y = np.random.default_rng(0).uniform(size=(2, *shape))
+    flat = reference.reconstruction_cost(h.reshape(3, -1), y.reshape(3, -1))
+    bounded = reference.reconstruction_with_bounds(h, y, precision="float64")
+    for value in (reference.reconstruction_cost(h, y), bounded.value):
+        assert abs(value - flat) <= bounded.bound < 1e-14
+
+
 @pytest.mark.equation("EQ-RHO-HAT-RUNNING")
 @given(st.floats(0.0, 0.99), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8))
 def test_running_average_unrolled(momentum: float, batches: list[float]) -> None:
