@@ -54,6 +54,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": [[1.0, 2.0], [3.0]]}, TypeError, "`x` must be an array that NumPy can read"),
     ({"y": np.full((4, 3), np.nan)}, ValueError, "`y` must be finite. Received nan"),
     ({"y": np.ones((1, 3))}, ValueError, "`y` must"),
+    ({"y": np.ones((3, 4))}, ValueError, "`y` must"),
     ({"beta": 10**400}, ValueError, "`beta` must lie in"),
     # The plain divergence is not defined for activations outside [0, 1].
     ({"activation": "linear", "x": np.full((4, 3), 90.0)}, ValueError, r"must lie in \[0, 1\]"),
