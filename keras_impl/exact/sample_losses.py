@@ -30,15 +30,14 @@ class SampleLosses:
         loss = _loss_of(model)
         if isinstance(loss, keras.losses.Loss):
             self.reduction: str = loss.reduction or "none"
-            self._loss = copy.copy(loss)
-            self._loss.reduction = "none"
+            self._loss, self._counter = copy.copy(loss), copy.copy(loss)
+            self._loss.reduction = self._counter.reduction = "none"
         else:
             self.reduction = "sum_over_batch_size"
-            self._loss = _OfFunction(loss)
+            self._loss, self._counter = _OfFunction(loss), _OfFunction(loss)
         if self.reduction == "none":
             raise ValueError("The loss of the model must be reduced to a number. Received: none.")
-        # The same object counts, so that a mask means the same to the sum and to the count.
-        self._counter = copy.copy(self._loss)
+        # A loss like it counts: a mask means the same to the count as to the sum.
         self._counter.call = self._ones
         self._call = self._loss.call
         self._loss.call = self._and_keep_mask
