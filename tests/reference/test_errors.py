@@ -32,6 +32,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"beta": float("inf")}, ValueError, "`beta`"),
     ({"weight_decay": -1e-9}, ValueError, "`weight_decay`"),
     ({"epsilon": 0.2}, ValueError, r"`epsilon` must lie in \[0, min\(rho, 1 - rho\)\]"),
+    ({"epsilon": 0.2, "rho": 0.9}, ValueError, r"here \[0, 0.0999"),
     ({"epsilon": -0.1}, ValueError, "`epsilon`"),
     ({"epsilon": 0.5}, ValueError, "`epsilon`"),
     ({"x": np.ones((4, 2))}, ValueError, r"`x` must have shape \(m, 3\).*\(4, 2\)"),
@@ -137,6 +138,31 @@ def test_parameters_say_what_is_wrong() -> None:
         (
             lambda: reference.mean_activation_of_chunks([np.ones((1, 2)), np.ones((1, 3))]),
             "`chunks` must all have 2 units",
+        ),
+        (
+            lambda: reference.mean_activation_of_chunks([np.ones((1, 3)), np.ones((1, 2))]),
+            "`chunks` must all have 3 units. Received one with 2",
+        ),
+        (
+            lambda: reference.extended_kl_divergence(0.5, [0.5, np.nan], 0.1),
+            "`rho_hat` must hold numbers. Received nan",
+        ),
+        (
+            lambda: reference.extended_kl_divergence_derivative(0.5, [0.5, np.nan], 0.1),
+            "`rho_hat` must hold numbers. Received nan",
+        ),
+        (
+            # Each delta is a number; their sum over the samples is none.
+            lambda: reference.backpropagate(
+                reference.Parameters([[[1.0]], [[3.0]]], [[0.0], [0.0]]),
+                [[0.0], [0.0]],
+                y=[[1e308], [1e308]],
+                activation="linear",
+                rho=0.5,
+                beta=0.0,
+                weight_decay=0.0,
+            ),
+            "the gradient is not finite in float64",
         ),
         (
             lambda: reference.running_average([0.5], [0.5], 1.0),

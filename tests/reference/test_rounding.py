@@ -296,6 +296,15 @@ def test_values_are_the_plain_oracles() -> None:
     value, gradient = reference.kl_sparsity_with_bounds(a, 0.1, 3.0, precision="float64")
     assert abs(value.value - reference.kl_sparsity(a, 0.1, 3.0)) <= value.bound
     assert reference.usage(reference.kl_sparsity_gradient(a, 0.1, 3.0), gradient).worst <= 1.0
+    # Beyond an edge: a dead unit, a saturated one, and one between; value and slope by themselves.
+    beyond = np.concatenate([np.zeros((6, 1)), np.ones((6, 1)), a[:, :1]], axis=1)
+    value, gradient = reference.kl_sparsity_with_bounds(
+        beyond, 0.1, 3.0, epsilon=0.01, precision="float64"
+    )
+    plain = reference.kl_sparsity(beyond, 0.1, 3.0, epsilon=0.01)
+    assert abs(value.value - plain) <= value.bound < 1e-12
+    slope = reference.kl_sparsity_gradient(beyond, 0.1, 3.0, epsilon=0.01)
+    assert reference.usage(slope, gradient).worst <= 1.0
     error = reference.reconstruction_with_bounds(a, a[::-1], precision="float64")
     assert abs(error.value - reference.reconstruction_cost(a, a[::-1])) <= error.bound
 

@@ -1290,6 +1290,52 @@ def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
         hold_formula(arithmetic.matmul(rows, factors), product, worst, of_oracle + 1e-9 * worst)
 
 
+def product_worst(name: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Of two numbers, each with its error; stored."""
+    value, error = a[0] * b[0], np.abs(a[0]) * b[1] + np.abs(b[0]) * a[1] + a[1] * b[1]
+    return value, stored_worst(name, value, error)
+
+
+@pytest.mark.equation("EQ-BOUND-ORTHOGONAL")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("certain", [True, False])
+def test_the_gradient_of_orthogonality_by_the_textbook(name: str, certain: bool) -> None:
+    """From the rows: their lengths, the signed sums, what lies along each, the rest; signs of 0."""
+    (u, u_accumulator), n = roundoffs(name), 200
+    rows = np.random.default_rng(0).uniform(0.5, 1.0, size=(3, n))
+    if not certain:
+        rows[0, : n // 2] = rows[1, n // 2 :] = 0.0
+    lengths = np.sqrt(np.sum(rows.astype(Wide) ** 2, axis=1, keepdims=True))
+    # Half of the error of n squares and their sum; a root, a reciprocal, and what rounds around.
+    share = n * u_accumulator / 2 + 7 * u
+    vectors = rows / lengths
+    of_vectors = stored_worst(name, vectors, share * vectors)
+    cosines = vectors @ vectors.T
+    signs, of_signs = np.sign(cosines), 2.0 * (cosines == 0.0)
+    for part in (signs, of_signs):
+        np.fill_diagonal(part, 0.0)
+    enlarged = (np.abs(signs) + of_signs) @ (vectors + of_vectors)
+    error = enlarged - np.abs(signs) @ vectors
+    error = error + (3 * u_accumulator + 2 * Wide(PRECISIONS[name].factor_roundoff)) * enlarged
+    pull = signs @ vectors
+    pulled = pull, stored_worst(name, pull, error)
+    along = product_worst(name, pulled, (vectors, of_vectors))
+    total, error = summed_worst(name, along[0].T, along[1].T)
+    inside = total[:, None], stored_worst(name, total, error)[:, None]
+    taken = product_worst(name, inside, (vectors, of_vectors))
+    rest = pull - taken[0]
+    left = rest, stored_worst(name, rest, pulled[1] + taken[1])
+    inverse = 1 / lengths, stored_worst(name, 1 / lengths, share / lengths)
+    # 2 · 0.5, and the inverse of the number of pairs, both ways.
+    pairs = Wide(1) / 6
+    scale = product_worst(name, (Wide(0.5), Wide(0)), (pairs, stored_worst(name, pairs, Wide(0))))
+    twice = 2 * scale[0], 2 * scale[1]
+    slope, error = product_worst(name, twice, product_worst(name, left, inverse))
+    _, gradient = reference.orthogonal_with_bounds(rows, 0.5, precision=name)
+    # In float64 |A||B| is off by the oracle's own roundoffs: 3 more for each of some dozen.
+    hold_formula(gradient, slope, error, 0.05 if name == "float64" else 1e-4)
+
+
 @pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-MATMUL", "EQ-BOUND-STORE")
 @pytest.mark.parametrize("name", ["bfloat16", "float32", "tf32", "float64"])
 def test_a_partial_sum_that_overflows_although_the_sum_does_not(name: str) -> None:
