@@ -41,6 +41,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": np.full((4, 3), np.nan)}, ValueError, "`x` must be finite"),
     ({"x": [["a"] * 3]}, TypeError, "`x` must be an array of real numbers"),
     ({"x": np.ones((4, 3), complex)}, TypeError, "`x`"),
+    ({"x": np.ones((4, 3), bool)}, TypeError, "`x` must be an array of real numbers.*bool"),
     ({"y": np.ones((4, 2))}, ValueError, "`y` must have the shape"),
     ({"activation": "softmax"}, ValueError, "`activation` must be one of.*'softmax'"),
     ({"output_activation": "elu"}, ValueError, "`output_activation` must be one of.*'elu'"),
@@ -73,6 +74,14 @@ def test_cost_and_gradient_say_what_is_wrong(
     # Outside [0, 1] the bounds of the plain divergence are not defined either.
     with pytest.raises(kind, match=message):
         reference.cost_and_gradient_with_bounds(PARAMETERS, **{"x": X, **GOOD, **changed})
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "linear"])
+def test_logits_are_those_of_sigmoid_units(activation: str) -> None:
+    with pytest.raises(ValueError, match=f'`activation` must be "sigmoid".*{activation}'):
+        reference.cost_and_gradient_with_bounds(
+            PARAMETERS, X, **GOOD, epsilon=0.1, from_logits=True, activation=activation
+        )
 
 
 def test_parameters_say_what_is_wrong() -> None:

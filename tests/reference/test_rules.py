@@ -1584,9 +1584,11 @@ def relative(quantity: Bounded) -> Any:
     return quantity.bound[found] / np.abs(quantity.value[found])
 
 
-def with_one_unit(precision: str, **changed: Any) -> Any:
+def with_one_unit(
+    precision: str, encoder: float = 0.5, decoder: float = 0.25, **changed: Any
+) -> Any:
     """A linear network whose input is 0 and whose reconstruction is right, unless y is another."""
-    parameters = reference.Parameters([[[0.5]], [[0.25]]], [[0.5], [0.125]])
+    parameters = reference.Parameters([[[encoder]], [[decoder]]], [[0.5], [0.125]])
     arguments = {"rho": 0.25, "beta": 2.0, "weight_decay": 0.5, "y": [[0.25]], **changed}
     if not arguments.get("from_logits"):
         arguments |= {"activation": "linear"}
@@ -1637,6 +1639,12 @@ STORED_NUMBERS: dict[str, tuple[Callable[[str, float], Any], float]] = {
 }
 # These are stored in the format itself.
 STORED_FACTORS: dict[str, Callable[[str, float], Any]] = {
+    "a kernel that a delta comes through": lambda p, c: with_one_unit(
+        p, decoder=0.25 * c, beta=0.0, y=[[-64.0]]
+    ).gradient.biases[0],
+    "a kernel that the input's gradient comes through": lambda p, c: (
+        with_one_unit(p, encoder=0.5 * c).x
+    ),
     "l1": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], c, 0.0, precision=p)[0],
     "l1, gradient": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], c, 0.0, precision=p)[1],
     "l2": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], 0.0, c, precision=p)[0],
@@ -1682,4 +1690,18 @@ def test_each_rounding_of_the_penaltys_delta_counts(name: str) -> None:
     """
     u, slope = PRECISIONS[name].unit_roundoff, with_one_unit(name).gradient.biases[0]
     assert slope.value == 2.0
+    # The gradient by the input is one product of it, stored as that sum is.
+    by_input = with_one_unit(name).x
+    assert abs(relative(by_input)[0] - relative(slope)[0]) <= 0.01 * u
     assert 5.95 * u <= relative(slope)[0] <= 6.0 * u * (1.0 + 30.0 * u) + 40.0 * 2.0**-24
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_sum_of_the_terms_is_rounded_twice(name: str) -> None:
+    u, cost = roundoffs(wide(name))[0], with_one_unit(name, y=[[-64.0]]).cost
+    terms = [cost.reconstruction, cost.weight_decay, cost.sparsity]
+    values, bounds = [float(term.value) for term in terms], [float(term.bound) for term in terms]
+    first, second = (sum(values[:k]) + sum(bounds[:k]) for k in (2, 3))
+    expected = sum(bounds) + float(u) * (first + second)
+    assert abs(cost.total.bound - expected) <= 1e-3 * u * second
