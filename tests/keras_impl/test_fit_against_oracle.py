@@ -27,8 +27,8 @@ from keras_impl import (
     WeightDecay,
     full_cost_and_gradient,
 )
-from reference.rounding import Bounded
-from tests.asserting import training_inside, value_and_gradient_inside
+from reference.rounding import Bounded, exact
+from tests.asserting import inside, training_inside, value_and_gradient_inside
 from tests.keras_impl.combinations.cells import parameters_of
 from tests.keras_impl.combinations.options import ValidSteps
 from tests.keras_impl.combinations.oracle import (
@@ -279,6 +279,15 @@ class Network:
         )
         return wide_arithmetic("float32").subtract(both, alone)
 
+    def average_of_the_first_batch(self) -> Bounded:
+        """EQ-RHO-HAT at the start, where nothing moves it afterwards; 0 before there is one."""
+        x = self.x[: self.batch][self.valid[: self.batch]]
+        if len(x) == 0:
+            return exact(np.zeros(HIDDEN))
+        z = wide_arithmetic("float32").matmul(exact(x), exact(self.start.kernels[0]))
+        a, _ = wide_arithmetic("float32").activation("sigmoid", z)
+        return wide_arithmetic("float32").mean_over_samples(a)
+
 
 def named(case: dict[str, Any]) -> str:
     return "-".join(str(value) for value in case.values())
@@ -289,12 +298,12 @@ def named(case: dict[str, Any]) -> str:
 def test_two_steps_of_fit(case: dict[str, Any]) -> None:
     network = Network(case)
     wide, parameters, costs, sizes = wide_arithmetic("float32"), network.start, [], []
+    averages = any(penalty.object == "average" for penalty in network.penalties)
     reached: Any = parameters
     for first in range(0, len(network.x), network.batch):
         rows = slice(first, first + network.batch)
         expected = network.expected(rows, reached)
         cost = expected.cost
-        averages = any(penalty.object == "average" for penalty in network.penalties)
         if averages and first and case["mask"] == "one batch":
             cost = wide.add(cost, network.stored_term(parameters))
         costs.append(cost)
@@ -314,6 +323,9 @@ def test_two_steps_of_fit(case: dict[str, Any]) -> None:
     training_inside(
         history["loss"][0], network.variables, mean, [*reached.kernels, *reached.biases]
     )
+    if averages and case["mask"] in ("one batch", "nothing"):
+        (layer,) = (layer for layer in network.model.layers if hasattr(layer, "rho_hat"))
+        inside("the average", layer.rho_hat.value, network.average_of_the_first_batch())
 
 
 @pytest.mark.equation("EQ-COST", "EQ-GRADIENT", "EQ-RHO-HAT-CHUNKS")
