@@ -676,3 +676,70 @@ def test_exactly_the_listed_failures_are_excused() -> None:
         assert [quantity for quantity, *_ in failures] == expected, (backend, dtype, raising)
         assert stopped == (not expected)
         assert all((worst, text) == (None, "ValueError: planted") for _, worst, text in failures)
+
+
+# Everything that is said to be compared is: what is wrong in value alone, or in gradient alone.
+PLANTED = """
+import json
+import numpy as np
+from keras import ops
+from keras_impl.term import SparsityTerm
+from sae_oracle.workers import verify
+
+right = SparsityTerm.penalty
+
+def off(value, gradient):
+    def penalty(*arguments, **named):
+        p = right(*arguments, **named)
+        constant = ops.stop_gradient(p)
+        return p + value * constant + gradient * (p - constant)
+    return penalty
+
+x = np.random.default_rng(0).uniform(0.1, 0.9, size=(32, 64)).astype("float32")
+found = {}
+for name, penalty in (
+    ("right", right), ("value", off(0.01, 0.0)), ("gradient", off(0.0, 0.01))
+):
+    SparsityTerm.penalty = penalty
+    found[name] = [
+        [m.quantity, not m.worst <= 1.0]
+        for m in [*verify.hold_model(verify.CASES[0], x, "float32"),
+                  *verify.hold_regularizers(x, "float32")]
+    ]
+SparsityTerm.penalty = right
+verify.reference.usage = lambda actual, expected: __import__("reference").Usage(0.5, 0.25, 7)
+found["reported"] = [
+    [m.worst, m.undecidable, m.elements] for m in verify.hold_regularizers(x, "float32")
+]
+print(json.dumps(found))
+"""
+
+
+def test_every_quantity_is_really_compared() -> None:
+    trains = [name for name in ("torch", "jax", "tensorflow") if processes.installed(name)]
+    if not trains:
+        pytest.skip("no backend with gradients is installed")
+    done = subprocess.run(
+        [sys.executable, "-c", PLANTED],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(trains[0]),
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {tuple(numbers) for numbers in found["reported"]} == {(0.5, 0.25, 7)}
+    names = [quantity for quantity, _ in found["right"]]
+    assert not any(outside for _, outside in found["right"])
+    ours = {"KLSparsityRegularizer", "KLSparsityRegularizer from logits"}
+    values = {"sparsity", "total cost", *ours}
+    # The output layer has no penalty: its gradients stay inside while what is fitted does not.
+    gradients = {f"{name}, gradient" for name in ours}
+    gradients |= {"gradient by kernel", "gradient by bias", "gradient by input"}
+    assert values | gradients <= set(names)
+    for mistake, wrong in (("value", values), ("gradient", gradients)):
+        outside = {quantity for quantity, is_outside in found[mistake] if is_outside}
+        fitted = {name for name in outside if "of fit" in name}
+        assert outside - fitted == wrong, mistake
+        assert bool(fitted) == (mistake == "gradient")
