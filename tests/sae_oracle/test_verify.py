@@ -490,6 +490,8 @@ def test_a_cell_is_outside_or_missing_however_it_was_made() -> None:
         changed = dataclasses.replace(cell, worst=worst, failure=failure)
         assert changed.state == state
         assert changed.is_outside == (state == "outside")
+    # What is no number is written as further off than any number.
+    assert "| inf |" in report.status_matrix(report.collect({"torch": result(float("nan"))}))
     assert dataclasses.replace(cell, failure="no", keras_fails=True).state == "Keras fails"
     assert dataclasses.replace(cell, keras_fails=True).state == "inside"
     for worst, share, text in (
