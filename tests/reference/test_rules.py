@@ -1705,3 +1705,20 @@ def test_the_sum_of_the_terms_is_rounded_twice(name: str) -> None:
     first, second = (sum(values[:k]) + sum(bounds[:k]) for k in (2, 3))
     expected = sum(bounds) + float(u) * (first + second)
     assert abs(cost.total.bound - expected) <= 1e-3 * u * second
+
+
+@pytest.mark.equation("EQ-BOUND-SPARSITY", "EQ-BOUND-RECONSTRUCTION")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("form", [{}, {"symmetric": True}, {"from_logits": True}])
+def test_penalties_of_halves_are_those_of_float32(name: str, form: dict[str, Any]) -> None:
+    """The same numbers in another format: the same term; its gradient is stored in the format."""
+    a = np.random.default_rng(0).integers(1, 32, size=(40, 3)) / 32.0
+    single, half = (
+        reference.kl_sparsity_with_bounds(a, 0.3, 3.1, epsilon=0.01, precision=precision, **form)
+        for precision in ("float32", name)
+    )
+    assert np.array_equal(single[0].bound, half[0].bound)
+    hold_formula(half[1], single[1].value, stored_worst(name, single[1].value, single[1].bound))
+    y = a[::-1]
+    expected = reference.reconstruction_with_bounds(a, y, precision="float32").bound
+    assert reference.reconstruction_with_bounds(a, y, precision=name).bound == expected
