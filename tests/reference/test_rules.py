@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -1727,3 +1727,71 @@ def test_penalties_of_halves_are_those_of_float32(name: str, form: dict[str, Any
     y = a[::-1]
     expected = reference.reconstruction_with_bounds(a, y, precision="float32").bound
     assert reference.reconstruction_with_bounds(a, y, precision=name).bound == expected
+
+
+ELEMENTWISE: dict[str, Callable[[Arithmetic, Bounded], Sequence[Bounded]]] = {
+    "store": lambda rules, a: [rules.store(a.value, a.bound)],
+    "cast": lambda rules, a: [rules.cast(a)],
+    "add": lambda rules, a: [rules.add(a, a), rules.subtract(a, a), rules.multiply(a, a)],
+    "count": lambda rules, a: [rules.divide_by_count(a, 7)],
+    **{
+        name: lambda rules, a, name=name: rules.activation(name, a)  # type: ignore[misc]
+        for name in ("sigmoid", "tanh", "relu", "linear")
+    },
+    "divergence": lambda rules, a: [
+        rule(0.3, a, epsilon)
+        for rule in (rules.kl_divergence, rules.kl_derivative)
+        for epsilon in (0.25, 2.0**-10)
+    ],
+    # Of a column each.
+    "mean": lambda rules, a: [
+        rules.mean_over_samples(a),
+        rules.mean_over_samples(a, symmetric=True),
+        rules.total(a, axis=0),
+    ],
+    "log-mean": lambda rules, a: [
+        *rules.log_mean_sigmoid(a),
+        *rules.kl_divergence_from_logits(0.3, a),
+    ],
+}
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-LOG-MEAN", "EQ-BOUND-ACTIVATION", "EQ-BOUND-STORE")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("rule", ELEMENTWISE)
+def test_no_unit_touches_another(rule: str, name: str) -> None:
+    """Beside others that are larger, less certain, beyond an edge or unknown: the same bound."""
+    values = np.array([[0.25, 0.5, -3.0, 0.9, 1e-3, 40.0], [0.5, 0.5, -2.0, 0.75, 2e-3, 30.0]])
+    errors = np.array([[0.0, 0.3, 1e-3, np.inf, 2.0**-20, 0.0], [1e-6, 0.0, 1.0, 0.5, 0.0, 0.25]])
+    make, rules = ELEMENTWISE[rule], Arithmetic(name)
+    together = make(rules, Bounded(values, errors))
+    for unit in range(values.shape[1]):
+        alone = make(rules, Bounded(values[:, [unit]], errors[:, [unit]]))
+        for one, all_of_them in zip(alone, together, strict=True):
+            for part, whole in ((one.value, all_of_them.value), (one.bound, all_of_them.bound)):
+                of_unit = whole[..., [unit]]
+                assert np.array_equal(np.isinf(part), np.isinf(of_unit))
+                finite = np.isfinite(part)
+                # Sums of a column alone may be in another order.
+                assert np.allclose(part[finite], of_unit[finite], rtol=1e-12, atol=0.0), unit
+
+
+@pytest.mark.equation("EQ-BOUND-ACTIVATION")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("function", ["sigmoid", "tanh"])
+def test_slopes_by_the_textbook(function: str, name: str) -> None:
+    """a(1 − a): a difference and a product. 1 − a²: the square and two more, of what is moved."""
+    textbook, f = Textbook(name), MP_FUNCTIONS[function]
+    for z, error in itertools.product((-6.0, -0.5, 0.0, 0.75, 3.0), (0.0, 2.0**-12, 0.5, 4.0)):
+        a, slope = Arithmetic(name).activation(function, bounded(z, error))
+        middle, e, u = f(mpmath.mpf(z)), mpmath.mpf(float(a.bound)), textbook.u
+        if function == "sigmoid":
+            value = middle * (1 - middle)
+            moved = abs(1 - 2 * middle) * e + e**2
+            moved += u * (value + moved)
+        else:
+            value = 1 - middle**2
+            moved = 2 * abs(middle) * e + e**2
+            moved += u * (abs(middle) + e) ** 2 + textbook.gamma(2) * (value + moved)
+        expected = value, textbook.stored(value, moved)
+        hold_digits(expected, (slope.value, slope.bound), name, (z, error))

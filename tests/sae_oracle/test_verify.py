@@ -420,7 +420,14 @@ def of_kinds(kinds: Iterable[str], quantity: str, **changed: Any) -> dict[str, A
     """A backend's result with one cell: its cases in this order."""
     return several(
         *(
-            {"quantity": quantity, "case": f"case {number}", **KINDS[kind], **changed}
+            {
+                "quantity": quantity,
+                "case": f"case {number}",
+                "undecidable": number / 4.0,
+                "elements": number + 1,
+                **KINDS[kind],
+                **changed,
+            }
             for number, kind in enumerate(kinds)
         )
     )
@@ -449,7 +456,10 @@ def test_every_cell_of_up_to_three_cases(quantity: str) -> None:
             assert results.counts[state] == 1 + 2 * (state == "inside")
             assert results.counts.total() == 3
             compared = [KINDS[kind]["worst"] for kind in kinds if kind not in NOT_COMPARED]
-            assert cell.elements == 4 * len(compared)
+            sizes = [n + 1 for n, kind in enumerate(kinds) if kind not in NOT_COMPARED]
+            assert cell.elements == sum(sizes)
+            undecided = sum((size - 1) / 4.0 * size for size in sizes) / max(1, sum(sizes))
+            assert abs(cell.undecidable - undecided) <= 1e-15
             errors = [float("inf") if error != error else error for error in compared]
             assert cell.worst == (max(errors) if errors else None), kinds
             if errors:
@@ -497,6 +507,9 @@ def test_a_cell_is_outside_or_missing_however_it_was_made() -> None:
     for worst, share, text in (
         (0.0, 0.0, "0.00"),
         (0.004, 0.0, "<0.01"),
+        (0.0099, 0.0, "<0.01"),
+        (0.0101, 0.0, "0.01"),
+        (0.5, 0.0011, "0.50 (0.1% ?)"),
         (0.5, 0.0005, "0.50 (<0.1% ?)"),
         (2.0, 0.25, "OUTSIDE 2.00 (25.0% ?)"),
     ):
