@@ -423,7 +423,7 @@ def of_kinds(kinds: Iterable[str], quantity: str, **changed: Any) -> dict[str, A
             {
                 "quantity": quantity,
                 "case": f"case {number}",
-                "undecidable": number / 4.0,
+                "undecidable": (number + 1) / 4.0,
                 "elements": number + 1,
                 **KINDS[kind],
                 **changed,
@@ -458,7 +458,7 @@ def test_every_cell_of_up_to_three_cases(quantity: str) -> None:
             compared = [KINDS[kind]["worst"] for kind in kinds if kind not in NOT_COMPARED]
             sizes = [n + 1 for n, kind in enumerate(kinds) if kind not in NOT_COMPARED]
             assert cell.elements == sum(sizes)
-            undecided = sum((size - 1) / 4.0 * size for size in sizes) / max(1, sum(sizes))
+            undecided = sum(size / 4.0 * size for size in sizes) / max(1, sum(sizes))
             assert abs(cell.undecidable - undecided) <= 1e-15
             errors = [float("inf") if error != error else error for error in compared]
             assert cell.worst == (max(errors) if errors else None), kinds
