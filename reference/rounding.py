@@ -379,7 +379,9 @@ class Arithmetic:
         """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + (K u_acc + 2u_in)(|A|+E_A)(|B|+E_B), stored.
 
         K terms a sum, u_in the shortening of the factors (TF32). The K products may each
-        underflow: K η_acc more. Infinite where (|A|+E_A)(|B|+E_B) exceeds the accumulator.
+        underflow: K η_acc more. The oracle's own |A||B| and (|A|+E_A)(|B|+E_B) are off by K
+        roundoffs: 2⁻⁵²K(|A|+E_A)(|B|+E_B) more. Infinite where (|A|+E_A)(|B|+E_B) exceeds the
+        accumulator.
 
         Source: Higham, "Accuracy and Stability", §3.1, eq (3.4); Jeannerod and Rump (2013) for
         K u.

@@ -7,6 +7,7 @@ one, strictly one after the other.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,15 @@ def test_values_are_the_plain_oracles() -> None:
     value, gradient = reference.kl_sparsity_with_bounds(a, 0.1, 3.0, precision="float64")
     assert abs(value.value - reference.kl_sparsity(a, 0.1, 3.0)) <= value.bound
     assert reference.usage(reference.kl_sparsity_gradient(a, 0.1, 3.0), gradient).worst <= 1.0
+    # Beyond an edge: a dead unit, a saturated one, and one between; value and slope by themselves.
+    beyond = np.concatenate([np.zeros((6, 1)), np.ones((6, 1)), a[:, :1]], axis=1)
+    value, gradient = reference.kl_sparsity_with_bounds(
+        beyond, 0.1, 3.0, epsilon=0.01, precision="float64"
+    )
+    plain = reference.kl_sparsity(beyond, 0.1, 3.0, epsilon=0.01)
+    assert abs(value.value - plain) <= value.bound < 1e-12
+    slope = reference.kl_sparsity_gradient(beyond, 0.1, 3.0, epsilon=0.01)
+    assert reference.usage(slope, gradient).worst <= 1.0
     error = reference.reconstruction_with_bounds(a, a[::-1], precision="float64")
     assert abs(error.value - reference.reconstruction_cost(a, a[::-1])) <= error.bound
 
@@ -304,6 +314,12 @@ def test_usage_counts_what_no_bound_decides() -> None:
     expected = Bounded(np.array([1.0, 2.0, 3.0]), np.array([0.5, np.inf, 4.0]))
     used = reference.usage([1.25, 99.0, 5.0], expected)
     assert (used.worst, used.undecidable, used.elements) == (0.5, 2 / 3, 3)
+    # A bound above every value says nothing, and a result outside of it is outside.
+    vague = reference.usage([1.0, 9.0], Bounded(np.array([1.0, 2.0]), np.array([0.5, 4.0])))
+    assert (vague.worst, vague.undecidable) == (7.0 / 4.0, 0.5)
+    # "Every value" is of the quantity: a small element may have a bound above its own.
+    small = Bounded(np.array([1.0, 0.1]), np.array([0.25, 0.5]))
+    assert reference.usage([1.0, 0.1], small).undecidable == 0.0
     exactly = Bounded(np.array([1.0]), np.array([0.0]))
     assert reference.usage([1.0], exactly).worst == 0.0
     assert reference.usage([1.0 + 2.0**-52], exactly).worst == np.inf
@@ -387,6 +403,15 @@ def test_precisions_know_their_numbers() -> None:
         if name != "float64":
             assert not precision.represents(values)
         assert not precision.represents(np.array([precision.underflow / 3]))
+        u = precision.unit_roundoff
+        beyond = [1.0 + u, 2.0 - u / 2.0, precision.underflow / 2.0]  # u = 2⁻⁵³ is lost beside 1
+        kept = [1.0 + 2.0 * u, 2.0 - 2.0 * u, precision.underflow, precision.largest, 0.0]
+        assert precision.are_numbers(np.array(kept)).all()
+        if name != "float64":
+            beyond.append(2.0 * precision.largest)
+            assert not precision.are_numbers(np.array(beyond)).any()
+    shortened = dataclasses.replace(PRECISIONS["float32"], name="tf32", factor_roundoff=2.0**-11)
+    assert PRECISIONS["tf32"] == shortened
 
 
 def report() -> str:
