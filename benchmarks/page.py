@@ -1,14 +1,16 @@
-"""Writes docs/benchmarks.md and its pictures from the dated results in benchmarks/results/.
+"""Writes docs/benchmarks.md, its pictures and docs/gpu.md from the results in benchmarks/results/.
 
     python -m benchmarks.page
 
-The newest `sae-oracle bench --json` of each device gives the tables, every older one a line; the
-newest report of `gpu_checks.py` of each device gives the accuracy table.
+The newest `sae-oracle bench --json` of each device gives the tables, every older one a line. Of
+each check of `gpu_checks.py` on a GPU the newest run that came to its end counts; what was done by
+hand there, and what was learned, is in `benchmarks/results/*-gpu.md`.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,6 @@ def page() -> str:
             continue
         shown.add(results["device"])
         text += bench_section(path, results)
-    for path, report in read("sae-oracle checks"):
-        if report["device"] not in shown or not report["quick"]:
-            text += checks_section(path, report)
     older = [path.name for path, _ in benches]
     text += ["## All runs\n", *(f"- `benchmarks/results/{name}`" for name in older), ""]
     return "\n".join(text)
@@ -105,37 +104,157 @@ def bench_section(path: Path, results: dict[str, Any]) -> list[str]:
     return text
 
 
-def checks_section(path: Path, report: dict[str, Any]) -> list[str]:
-    """Return what `gpu_checks.py` found on one machine."""
-    device = f"a GPU ({report['gpu']})" if report["device"] == "gpu" else "a CPU"
-    counts = ", ".join(f"{number} {status}" for status, number in report["counts"].items())
+@dataclass
+class Checks:
+    """The newest outcome and result of each check on a GPU, and from which files they are.
+
+    Args:
+        outcomes: By (check, backend): passed, failed or skipped, seconds, last words.
+        found: By (check, backend), what it found.
+        files: The reports, newest first.
+    """
+
+    outcomes: dict[tuple[str, str], dict[str, Any]]
+    found: dict[tuple[str, str], dict[str, Any]]
+    files: list[tuple[Path, dict[str, Any]]]
+
+
+def gpu_checks() -> Checks:
+    """Return what is known of the checks on a GPU."""
+    files = [(p, r) for p, r in read("sae-oracle checks") if r["device"] == "gpu"]
+    checks = Checks({}, {}, files)
+    for _, report in reversed(files):  # a newer one replaces an older one
+        for outcome in report["outcomes"]:
+            check, _, backend = outcome["name"].rpartition(", ")
+            if "no end in time" not in outcome["detail"] or (check, backend) not in checks.outcomes:
+                checks.outcomes[check, backend] = outcome
+        for check, by_backend in report["found"].items():
+            for backend, found in by_backend.items():
+                checks.found[check, backend] = found
+    return checks
+
+
+def gpu_page() -> str:
+    """Return what was found on a GPU."""
+    checks = gpu_checks()
     text = [
-        f"## Checks on {device}\n",
-        f"{report['date']}, Python {report['python']}, {report['seconds']:.0f} s: {counts}. From"
-        f" `{path.relative_to(ROOT)}`.\n",
-        "| check | outcome | s | |\n|---|---|---|---|",
-        *(
-            f"| {o['name']} | {o['status']} | {o['seconds']} | {o['detail'].replace('|', '/')} |"
-            for o in report["outcomes"]
-        ),
-        "",
-        "Precision of matrix products: ‖error‖/‖value‖ in float32, and the largest error in units"
-        " of the bound for full float32 (reduced precision may exceed 1).\n",
+        "# On a GPU\n",
+        "Written by `python -m benchmarks.page` from the files named below, which"
+        " `python benchmarks/gpu_checks.py` wrote. [speed.md](speed.md) has the floor, and"
+        " [status.md](status.md) the worst of each size.\n",
+        "| file | device | Python | seconds | checks |\n|---|---|---|---|---|",
+    ]
+    for path, report in checks.files:
+        counts = ", ".join(f"{number} {status}" for status, number in report["counts"].items())
+        text.append(
+            f"| `{path.relative_to(ROOT)}` | {report['gpu']} | {report['python']} |"
+            f" {report['seconds']:.0f} | {counts} |"
+        )
+    text.append("")
+    for path in sorted(RESULTS.glob("*-gpu.md"), reverse=True):
+        text.append(path.read_text(encoding="utf-8"))
+    text += tests_section(checks)
+    text += step_section(checks)
+    text += alone_section(checks)
+    text += accuracy_section(checks)
+    return "\n".join(text)
+
+
+def tests_section(checks: Checks) -> list[str]:
+    """Return how many tests passed, by file, and what `verify` said."""
+    text = ["## Verify and tests\n"]
+    for (check, backend), outcome in checks.outcomes.items():
+        if check.startswith("verify"):
+            text.append(f"- {check}, {backend}, {outcome['seconds']:.0f} s: {outcome['detail']}")
+    text += ["", "| tests | backend | outcome | s | |\n|---|---|---|---|---|"]
+    for (check, backend), outcome in sorted(checks.outcomes.items()):
+        if check.startswith("tests "):
+            name = check.removeprefix("tests ")
+            text.append(
+                f"| {name} | {backend} | {outcome['status']} | {outcome['seconds']:.0f} |"
+                f" {outcome['detail']} |"
+            )
+    return [*text, ""]
+
+
+def step_section(checks: Checks) -> list[str]:
+    """Return the benchmark of the wide step, and the step kernel by kernel."""
+    text = ["## A training step of the wide case\n"]
+    for (check, backend), found in checks.found.items():
+        if not check.startswith("bench"):
+            continue
+        measured = found["backends"][backend]
+        bandwidth = measured["copy_bytes_per_second"] / 1e12
+        for (_, network), rows in tables.parts(measured).items():
+            text += [
+                f"**{check}, {backend}**, {network}; a copy moves {bandwidth:.2f} TB/s:\n",
+                tables.markdown_table(rows),
+                "",
+            ]
+    text += [
+        "The same step by the framework's profiler; waits are calls that synchronise.\n",
+        "| backend | step | kernels | µs | added µs | copies to the host | to the device | waits |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (check, backend), found in checks.found.items():
+        if not check.startswith("profile"):
+            continue
+        without = 0.0
+        for name, step in found["steps"].items():
+            without = step["microseconds"] if name.startswith("no penalty") else without
+            text.append(
+                f"| {backend} | {name} | {step['kernels']:.0f} | {step['microseconds']:,.0f} |"
+                f" {step['microseconds'] - without:.0f} | {step['copies']['to the host']:.0f} |"
+                f" {step['copies']['to the device']:.0f} | {sum(step['waits'].values()):.1f} |"
+            )
+    return [*text, ""]
+
+
+def alone_section(checks: Checks) -> list[str]:
+    """Return what the penalty takes by itself."""
+    text = [
+        "## The penalty by itself\n",
+        "By `benchmarks/penalty_alone.py`. Beside it what a mean must move at the bandwidth of a"
+        " copy: the activations once; on torch, eagerly, the gradient is also read and written.\n",
+        "| backend | penalty | kernels | MB | added µs | 95 % | a mean must move, µs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (check, backend), found in checks.found.items():
+        if check != "penalty alone":
+            continue
+        must = 1e6 * found["bytes_that_must_move"] / found["copy_bytes_per_second"]
+        for row in found["rows"]:
+            added = row["added_microseconds"]
+            text.append(
+                f"| {backend} | {row['penalty']} | {row['kernels']} | {row['bytes'] / 1e6:,.0f} |"
+                f" {added['median']:.0f} | {added['low']:.0f} to {added['high']:.0f} |"
+                f" {must:.0f} |"
+            )
+    return [*text, ""]
+
+
+def accuracy_section(checks: Checks) -> list[str]:
+    """Return what reduced precision of the matrix products costs."""
+    text = [
+        "## Precision of matrix products\n",
+        "‖error‖/‖value‖ in float32, 512 digits, 64-256-64, and the largest error in units of the"
+        " bound for full float32, which reduced precision may exceed.\n",
         "| backend | setting | quantity | relative error | worst / bound |\n|---|---|---|---|---|",
     ]
-    for backend, found in report["accuracy"].items():
-        text += [
-            f"| {backend} | {row['setting']} | {row['quantity']} | {row['relative_error']:.1e} |"
-            f" {row['worst']:.2g} |"
-            for row in found["rows"]
-        ]
+    for (check, backend), found in checks.found.items():
+        if check == "accuracy":
+            text += [
+                f"| {backend} | {row['setting']} | {row['quantity']} |"
+                f" {row['relative_error']:.1e} | {row['worst']:.2g} |"
+                for row in found["rows"]
+            ]
     return [*text, ""]
 
 
 def main() -> None:
-    """Write the page."""
-    text = page()
-    (DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
+    """Write the pages."""
+    (DOCS / "benchmarks.md").write_text(page(), encoding="utf-8")
+    (DOCS / "gpu.md").write_text(gpu_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,25 @@
 """What a penalty adds to a step, counted, and the shortest time that it takes by itself.
 
     KERAS_BACKEND=torch python -m benchmarks.penalty_alone
+    KERAS_BACKEND=torch python -m benchmarks.penalty_alone --device gpu --rows 4096 --units 32768
 
-Value and gradient of a small function of activations (256, 196), with each penalty and without:
-kernels (torch: operations dispatched that are no views; JAX: instructions of the compiled
-program's entry; TensorFlow: nodes of the function's graph), the bytes that they read and write
-(torch and JAX), and microseconds: the median, over many rounds, of the time with a penalty less the
-time without it in the same round. A processor that changes its clock changes both. Counts do not
-depend on what else the machine does.
+Value and gradient of a small function of activations, with each penalty and without: kernels
+(torch: operations dispatched that are no views; JAX: instructions of the compiled program's entry;
+TensorFlow: nodes of the function's graph), the bytes that they read and write (torch and JAX), and
+microseconds: the median, over many rounds, of the time with a penalty less the time without it in
+the same round. A processor that changes its clock changes both. Counts do not depend on what else
+the machine does. Beside them what the bytes that a penalty must move take at the bandwidth of a
+copy, measured in the same process: the activations are read once; eagerly, the gradient that is
+there is also read and written, to add the penalty's to it.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import keras
@@ -22,10 +27,11 @@ import numpy as np
 from keras import ops
 
 from keras_impl import KLSparsityRegularizer
-from sae_oracle.bench.keras_steps import BETA, RHO, hand_written_kl
-
-ROWS, UNITS = 256, 196
-ROUNDS = 1000
+from keras_impl.backends.process import versions
+from sae_oracle.bench.keras_steps import BETA, RHO, hand_written_kl, synchronise
+from sae_oracle.bench.measure import copy_bandwidth
+from sae_oracle.bench.statistics import median_interval
+from sae_oracle.workers.channel import device_or_exit, say
 
 Penalty = Callable[[Any, Any], Any]
 """Takes logits and activations."""
@@ -55,14 +61,17 @@ Measured = tuple[int, float, Callable[[], Any]]
 """Kernels, bytes, and a call to time."""
 
 
-def microseconds(function: Callable[[], Any]) -> float:
-    """Return how long one call takes."""
+def microseconds(function: Callable[[], Any], calls: int) -> float:
+    """Return how long one of several calls takes, the device's work included."""
+    synchronise()
     started = time.perf_counter()
-    function()
-    return 1e6 * (time.perf_counter() - started)
+    for _ in range(calls):
+        function()
+    synchronise()
+    return 1e6 * (time.perf_counter() - started) / calls
 
 
-def on_torch(penalty: Penalty, z: np.ndarray) -> Measured:
+def on_torch(penalty: Penalty, z: Any) -> Measured:
     """Count and call eager torch."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -85,7 +94,7 @@ def on_torch(penalty: Penalty, z: np.ndarray) -> Measured:
             return found
 
     torch.set_num_threads(1)
-    leaf = torch.tensor(z, requires_grad=True)
+    leaf = z.detach().requires_grad_()
     function = cost(penalty)
 
     def step() -> None:
@@ -97,35 +106,28 @@ def on_torch(penalty: Penalty, z: np.ndarray) -> Measured:
     return count.kernels, count.bytes, step
 
 
-def on_jax(penalty: Penalty, z: np.ndarray) -> Measured:
+def on_jax(penalty: Penalty, z: Any) -> Measured:
     """Count and call the compiled program."""
     import jax
 
     compiled = jax.jit(jax.value_and_grad(cost(penalty))).lower(z).compile()
     entry = compiled.as_text().split("ENTRY")[1].split("\n}")[0]
     kernels = len(re.findall(r"= .*(fusion|reduce|dot|call|custom-call|while)\(", entry))
-    tensor = jax.numpy.asarray(z)
     counted = compiled.cost_analysis()
     counted = counted[0] if isinstance(counted, list) else counted
-    return (
-        kernels,
-        float(counted["bytes accessed"]),
-        lambda: jax.block_until_ready(compiled(tensor)),
-    )
+    return kernels, float(counted["bytes accessed"]), lambda: jax.block_until_ready(compiled(z))
 
 
-def on_tensorflow(penalty: Penalty, z: np.ndarray) -> Measured:
+def on_tensorflow(penalty: Penalty, z: Any) -> Measured:
     """Count the nodes of the graph, and call it; bytes are not counted there."""
     import tensorflow as tf
-
-    tensor = tf.constant(z)
 
     @tf.function
     def step() -> Any:
         with tf.GradientTape() as tape:
-            tape.watch(tensor)
-            value = cost(penalty)(tensor)
-        return value, tape.gradient(value, tensor)
+            tape.watch(z)
+            value = cost(penalty)(z)
+        return value, tape.gradient(value, z)
 
     graph = step.get_concrete_function().graph
     idle = {"Const", "Identity", "NoOp", "Placeholder"}
@@ -135,20 +137,60 @@ def on_tensorflow(penalty: Penalty, z: np.ndarray) -> Measured:
 
 
 def main() -> None:
-    """Print a table for the backend of this process."""
+    """Print a table for the backend of this process, and everything as a line of JSON."""
+    parser = argparse.ArgumentParser(description="What a penalty costs by itself.")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--units", type=int, default=196)
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--calls", type=int, default=1, help="in succession, for one time")
+    arguments = parser.parse_args()
     backend = keras.config.backend()
+    device = device_or_exit(arguments.device)
     measure = {"torch": on_torch, "jax": on_jax, "tensorflow": on_tensorflow}[backend]
-    z = np.random.default_rng(0).normal(size=(ROWS, UNITS)).astype(np.float32)
+    shape = arguments.rows, arguments.units
+    z = ops.convert_to_tensor(np.random.default_rng(0).normal(size=shape).astype(np.float32))
     found = {name: measure(penalty, z) for name, penalty in PENALTIES.items()}
     rounds = [
-        {name: microseconds(call) for name, (_, _, call) in found.items()} for _ in range(ROUNDS)
+        {name: microseconds(call, arguments.calls) for name, (_, _, call) in found.items()}
+        for _ in range(arguments.rounds)
     ]
+    size = 4.0 * arguments.rows * arguments.units
+    bandwidth = copy_bandwidth()
+    must = (3.0 if backend == "torch" else 1.0) * size
     without = found.pop("none")
-    print(f"{backend}: added to value and gradient, ({ROWS}, {UNITS}) = {z.nbytes / 1e3:.0f} kB")
-    print(f"{'':32}{'kernels':>8}{'kB':>9}{'µs':>8}")
+    print(f"{backend}: added to value and gradient, {shape} = {size / 1e3:.0f} kB")
+    print(
+        f"copy: {bandwidth / 1e9:.0f} GB/s; a mean must move {must / 1e3:.0f} kB: "
+        f"{1e6 * must / bandwidth:.0f} µs"
+    )
+    print(f"{'':32}{'kernels':>8}{'kB':>11}{'µs':>8}{'95 %':>16}")
+    rows = []
     for name, (kernels, moved, _) in found.items():
-        added = np.median([times[name] - times["none"] for times in rounds])
-        print(f"{name:32}{kernels - without[0]:8}{(moved - without[1]) / 1e3:9.0f}{added:8.0f}")
+        added = median_interval(np.array([times[name] - times["none"] for times in rounds]))
+        row = {
+            "penalty": name,
+            "kernels": kernels - without[0],
+            "bytes": None if backend == "tensorflow" else moved - without[1],
+            "added_microseconds": asdict(added),
+        }
+        rows.append(row)
+        interval = f"{added.low:.0f} to {added.high:.0f}"
+        kilobytes = (moved - without[1]) / 1e3
+        print(f"{name:32}{row['kernels']:8}{kilobytes:11.0f}{added.median:8.0f}{interval:>16}")
+    say(
+        {
+            "kind": "result",
+            "backend": backend,
+            "device": device,
+            "versions": versions(backend),
+            "shape": shape,
+            "copy_bytes_per_second": bandwidth,
+            "bytes_that_must_move": must,
+            "microseconds_without": float(np.median([times["none"] for times in rounds])),
+            "rows": rows,
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -187,7 +187,10 @@ class KLSparsity(PenaltyLayer):
             return ops.where(seen, stored, self.rho * ops.ones_like(stored))
         batch, count = self._term.mean_that_moves_state(x, mask)
         batch = ops.cast(batch, stored.dtype)
-        counts = ops.convert_to_tensor(count, dtype=stored.dtype) > 0.0
+        if isinstance(count, float):  # a number of the host would be copied to the device
+            counts = (ops.ones_like if count > 0.0 else ops.zeros_like)(seen)
+        else:
+            counts = count > 0.0
         start = ops.where(seen, stored, self.rho * ops.ones_like(stored))
         moved = self.momentum * stored + (1.0 - self.momentum) * batch
         # A unit without a valid position stays where it is, to the last bit.

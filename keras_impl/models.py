@@ -73,7 +73,7 @@ class AutoencoderLayer(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Return (samples, units)."""
-        a = ops.cast(inputs, self.compute_dtype)
+        a = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         kernel = ops.cast(ops.convert_to_tensor(self.kernel), self.compute_dtype)
         bias = ops.cast(ops.convert_to_tensor(self.bias), self.compute_dtype)
         z = affine(a, ops.transpose(kernel) if self.transposed else kernel, bias)
@@ -311,7 +311,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
                 "SparseAutoencoder takes input of shape (samples, features). Received: "
                 f"inputs={inputs if keras.tree.is_nested(inputs) else tuple(inputs.shape)}"
             )
-        inputs = ops.cast(inputs, self.compute_dtype)
+        # Not `ops.cast`: torch's tensors may come from another device, as those of a DataLoader do.
+        inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         return self._propagate(inputs, 0, 2 * len(self.hidden_units), training)
 
     def encode(self, inputs: Any) -> Any:

@@ -172,7 +172,8 @@ class DenseTied(keras.layers.Layer):
                 raise ValueError(self._not_found())
         kernel = ops.cast(_kernel_of(self._encoder), self.compute_dtype)
         # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
-        outputs = ops.cast(inputs, self.compute_dtype) @ ops.transpose(kernel)
+        inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
+        outputs = inputs @ ops.transpose(kernel)
         if self.bias is not None:
             outputs = outputs + ops.convert_to_tensor(self.bias)
         return self.activation(outputs)

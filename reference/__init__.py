@@ -66,7 +66,7 @@ from reference.regularizers import (
     orthogonal,
     orthogonal_gradient,
 )
-from reference.rounding import PRECISIONS, Bounded, Precision, Usage, usage
+from reference.rounding import PRECISIONS, Bounded, Precision, Usage, resolution, usage
 
 __all__ = [
     "ACTIVATIONS",
@@ -117,6 +117,7 @@ __all__ = [
     "reconstruction_cost",
     "reconstruction_with_bounds",
     "relu",
+    "resolution",
     "running_average",
     "sigmoid",
     "sparse_autoencoder_cost",

@@ -232,6 +232,34 @@ def usage(actual: Any, expected: Bounded) -> Usage:
     )
 
 
+def resolution(expected: Bounded) -> float:
+    """EQ-BOUND-RESOLUTION: ‖E‖/‖v‖, the relative error that is certain to be found.
+
+    A result whose distance from v, by the Euclidean norm of all its elements, is more than
+    this times ‖v‖ has an element outside its bound.
+
+    Source: this project; if no element were outside, the distance would be at most ‖E‖.
+
+    Args:
+        expected: The oracle's value v and bound E.
+
+    Returns:
+        0 where the bound is 0; infinite where an element is undecidable or v is not finite, and
+        where v is 0 and E is not.
+
+    >>> resolution(Bounded(np.array([3.0, 4.0]), np.array([0.0, 0.3125])))
+    0.0625
+    """
+    # Both by their largest element: squares of what is tiny or huge would be 0 or infinite.
+    bound, value = np.max(expected.bound, initial=0.0), np.max(np.abs(expected.value), initial=0.0)
+    if bound == 0.0:
+        return 0.0
+    if value == 0.0 or not np.isfinite(bound + value):
+        return np.inf
+    ratio = np.linalg.norm(expected.bound / bound) / np.linalg.norm(expected.value / value)
+    return float(ratio * (bound / value))
+
+
 class _Nearest(NamedTuple):
     """What is known of r = min(max(ρ̂, ε), 1 − ε) in a right computation.
 
@@ -354,7 +382,9 @@ class Arithmetic:
         """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + (K u_acc + 2u_in)(|A|+E_A)(|B|+E_B), stored.
 
         K terms a sum, u_in the shortening of the factors (TF32). The K products may each
-        underflow: K η_acc more. Infinite where (|A|+E_A)(|B|+E_B) exceeds the accumulator.
+        underflow: K η_acc more. The oracle's own |A||B| and (|A|+E_A)(|B|+E_B) are off by K
+        roundoffs: 2⁻⁵²K(|A|+E_A)(|B|+E_B) more. Infinite where (|A|+E_A)(|B|+E_B) exceeds the
+        accumulator.
 
         Source: Higham, "Accuracy and Stability", §3.1, eq (3.4); Jeannerod and Rump (2013) for
         K u.

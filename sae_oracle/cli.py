@@ -56,6 +56,8 @@ def verify_backend(
     device: str,
     on_message: Callable[[dict[str, Any]], None],
     time_limit: float = TIME_LIMIT,
+    *,
+    wide: bool = False,
 ) -> dict[str, Any]:
     """Hold one backend to the oracle in a process of its own.
 
@@ -64,13 +66,15 @@ def verify_backend(
         device: "cpu" hides every GPU from it; "gpu" fails if it sees none.
         on_message: Called with each message of the process.
         time_limit: Seconds before the process is killed.
+        wide: Whether the case of 4,096 × 4,096-32,768 is held, and no other: 40 GB of memory.
 
     Returns:
         Its last message: `kind` is "result", "error" or "absent".
     """
     if not installed(backend):
         return {"kind": "absent"}
-    return run_backend("sae_oracle.workers.verify", [], backend, device, on_message, time_limit)
+    chosen = ["--wide"] if wide else []
+    return run_backend("sae_oracle.workers.verify", chosen, backend, device, on_message, time_limit)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -88,6 +92,15 @@ def verify(arguments: argparse.Namespace) -> int:
     if problem is not None:
         console.print(problem, soft_wrap=True)
         return 2
+    earlier = []
+    for path in arguments.beside:
+        try:
+            earlier += report.earlier_results(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            console.print(
+                f"[bold red]--beside {shown(path)}:[/] {shown(first_line(error))}", soft_wrap=True
+            )
+            return 2
     with (
         progress_on(console) as progress,
         ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
@@ -100,7 +113,12 @@ def verify(arguments: argparse.Namespace) -> int:
             task = progress.add_task(name, total=None if installed(name) else 0)
             on_message = moving(progress, task)
             futures[name] = pool.submit(
-                verify_backend, name, arguments.device, on_message, arguments.time_limit
+                verify_backend,
+                name,
+                arguments.device,
+                on_message,
+                arguments.time_limit,
+                wide=arguments.wide,
             )
         try:
             wait([*futures.values(), *exercises.values()])
@@ -128,7 +146,9 @@ def verify(arguments: argparse.Namespace) -> int:
             path, json.dumps(everything, indent=1) + "\n"
         )
     if arguments.status is not None:
-        files[arguments.status] = lambda path: write_result(path, report.status_matrix(results))
+        files[arguments.status] = lambda path: write_result(
+            path, report.status_matrix(results, earlier)
+        )
     page = None
     if arguments.report is not None:
         page = arguments.report / "index.html"
@@ -245,6 +265,11 @@ def parser() -> argparse.ArgumentParser:
     verify_parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     verify_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     verify_parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="hold 4,096 × 4,096-32,768 instead, in float32: 40 GB of memory, and minutes",
+    )
+    verify_parser.add_argument(
         "--json", type=file_name, metavar="FILE", help="write everything found"
     )
     verify_parser.add_argument(
@@ -262,6 +287,14 @@ def parser() -> argparse.ArgumentParser:
         default=TIME_LIMIT,
         metavar="SECONDS",
         help=f"of the process of a backend (default: {TIME_LIMIT:.0f})",
+    )
+    verify_parser.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="put what an earlier --json or benchmarks/gpu_checks.py found into --status too",
     )
     verify_parser.set_defaults(run=verify)
     benchmark.add_parser(commands).set_defaults(run=bench)

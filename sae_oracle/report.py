@@ -35,6 +35,7 @@ class Cell:
     Args:
         worst: The largest error in units of its bound, infinite if one is not a number; `None` if
             nothing was compared.
+        resolution: The largest relative error that might not be found (EQ-BOUND-RESOLUTION).
         undecidable: The share of elements that no bound can decide.
         elements: How many numbers were compared.
         case: The case of the largest error.
@@ -43,6 +44,7 @@ class Cell:
     """
 
     worst: float | None
+    resolution: float
     undecidable: float
     elements: int
     case: str
@@ -76,7 +78,7 @@ class Cell:
 
 STATES = ("inside", "outside", "Keras fails", "not compared")
 
-Row = tuple[str, str, str]  # equation, quantity, dtype
+Row = tuple[str, str, str, str]  # equation, quantity, dtype, size
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,16 @@ class Results:
         ]
         ours = [
             f"{quantity} in {dtype} on {name}"
-            for (_, quantity, dtype), name, cell in cells
+            for (_, quantity, dtype, _), name, cell in cells
             if cell.state == "not compared"
         ]
         compared = {name for _, name, cell in cells if cell.elements}
         return ours + [f"anything on {name}" for name in self.held if name not in compared]
+
+    def resolution(self, row: Row) -> str:
+        """Return the largest of a row, as it is written in the tables."""
+        compared = [cell for cell in self.cells[row].values() if cell.worst is not None]
+        return f"{max(cell.resolution for cell in compared):.1e}" if compared else "—"
 
     @property
     def passed(self) -> bool:
@@ -198,16 +205,18 @@ def collect(
         exercise: The same for the notes' exercise, the oracle ("oracle") first; `None`: not done.
 
     Returns:
-        A row for each (equation, quantity, dtype), in the order of first appearance.
+        A row for each (equation, quantity, dtype, size), sorted by dtype and, in the order of first
+        appearance, by size.
     """
     groups: dict[Row, dict[str, list[Mapping[str, Any]]]] = {}
     for name, result in backends.items():
         for m in result.get("measurements", ()):
-            row = (m["equation"], m["quantity"], m["dtype"])
+            row = (m["equation"], m["quantity"], m["dtype"], m["size"])
             groups.setdefault(row, {}).setdefault(name, []).append(m)
+    sizes = list(dict.fromkeys(row[3] for row in groups))
     cells = {
-        row: {name: _cell(measurements) for name, measurements in columns.items()}
-        for row, columns in sorted(groups.items(), key=lambda item: item[0][2])
+        row: {name: _cell(measurements) for name, measurements in groups[row].items()}
+        for row in sorted(groups, key=lambda row: (row[2], sizes.index(row[3])))
     }
     return Results(backends, cells, exercise or {})
 
@@ -219,10 +228,17 @@ def _cell(measurements: Sequence[Mapping[str, Any]]) -> Cell:
     of_keras = measurements[0]["quantity"].startswith("Keras ")
     keras_fails = of_keras and bool(failures) and all(failures)
     if not compared:
-        return Cell(None, 0.0, 0, "", failure, keras_fails)
+        return Cell(None, 0.0, 0.0, 0, "", failure, keras_fails)
     worst = _worst(compared)
-    elements = sum(m["elements"] for m in compared)
-    return Cell(_error(worst), _undecided(compared), elements, worst["case"], failure, keras_fails)
+    return Cell(
+        _error(worst),
+        max(m["resolution"] for m in compared),
+        _undecided(compared),
+        sum(m["elements"] for m in compared),
+        worst["case"],
+        failure,
+        keras_fails,
+    )
 
 
 def _error(measurement: Mapping[str, Any]) -> float:
@@ -234,6 +250,12 @@ def _error(measurement: Mapping[str, Any]) -> float:
 def _worst(measurements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the one furthest off; it does not depend on their order."""
     return max(measurements, key=lambda m: (_error(m), m["quantity"], m["case"]))
+
+
+def _coarsest(measurements: Sequence[Mapping[str, Any]], ending: str) -> str:
+    """Return the largest resolution of the quantities whose names end so."""
+    found = [m["resolution"] for m in measurements if m["quantity"].endswith(ending)]
+    return f"{max(found):.1e}" if found else "—"
 
 
 def _undecided(measurements: Sequence[Mapping[str, Any]]) -> float:
@@ -279,25 +301,26 @@ _PAGE_CLASSES = dict(zip(STATES, ("", "outside", "keras-fails", "outside"), stri
 
 def print_results(results: Results, console: Console) -> None:
     """Print the table, the versions and the verdict."""
-    for dtype in sorted({row[2] for row in results.cells}):
+    for kind in dict.fromkeys(row[2:] for row in results.cells):
         table = Table(
-            title=f"{dtype}: error in units of its derived bound (at most 1 is right), "
+            title=f"{', '.join(kind)}: error in units of its derived bound (at most 1 is right), "
             "worst over all cases",
             title_justify="left",
         )
         table.add_column("equation", no_wrap=True)
         table.add_column("quantity", overflow="fold", min_width=30)
+        table.add_column("finds", justify="right", no_wrap=True)
         for name in results.held:
             table.add_column(name, justify="right", no_wrap=True)
         for row, cells in results.cells.items():
-            if row[2] != dtype:
+            if row[2:] != kind:
                 continue
             texts = []
             for name in results.held:
                 cell = cells.get(name)
                 style = _TERMINAL_STYLES[cell.state] if cell else ""
                 texts.append(Text("—" if cell is None else str(cell), style))
-            table.add_row(*row[:2], *texts)
+            table.add_row(*row[:2], results.resolution(row), *texts)
         console.print(table)
     for name, result in results.backends.items():
         if result["kind"] == "result":
@@ -308,7 +331,10 @@ def print_results(results: Results, console: Console) -> None:
             console.print(f"[bold red]{name}: failed[/]: {shown(result['error'])}", soft_wrap=True)
     for line in failures(results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print("—: the backend has no gradients. (x% ?): the share that no bound can decide.")
+    console.print(
+        "finds: the relative error, by norm, that is certain to be found. "
+        "—: the backend has no gradients. (x% ?): the share that no bound can decide."
+    )
     if results.exercise:
         console.print(exercise_table(results.exercise))
     style = "bold green" if results.passed else "bold red"
@@ -326,34 +352,62 @@ def failures(results: Results) -> list[str]:
     ]
 
 
-def status_matrix(results: Results) -> str:
-    """Return a Markdown table, a row a backend, device and dtype: worst ratio, undecided share."""
+def earlier_results(content: Mapping[str, Any]) -> list[Mapping[str, Mapping[str, Any]]]:
+    """Return what each backend's process found, from a file that was written earlier.
+
+    Args:
+        content: What `sae-oracle verify --json` or `benchmarks/gpu_checks.py` wrote.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(content.get("backends"), Mapping) and "verdict" in content:
+        return [content["backends"]]
+    if content.get("kind") == "sae-oracle checks":
+        names = [name for name in content["found"] if name.split()[0] == "verify"]
+        runs = [run for name in names for run in content["found"][name].values()]
+        return [run["backends"] for run in runs]
+    raise ValueError("not written by `sae-oracle verify --json` or benchmarks/gpu_checks.py")
+
+
+def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, Any]]] = ()) -> str:
+    """Return a Markdown table, a row a backend, device, dtype and size.
+
+    Args:
+        results: Of this run.
+        earlier: Of others, as `earlier_results` returns them: their rows come after.
+    """
     lines = [
         "# Status",
         "",
         "Written by `sae-oracle verify --status docs/status.md`, not typed. The largest error",
-        "over all quantities and cases, in units of its derived bound (at most 1 is right), and",
-        "the share of numbers that no bound can decide.",
+        "over all quantities and cases, in units of its derived bound (at most 1 is right); the",
+        "share of numbers that no bound can decide; and what is found: the smallest relative",
+        "error, by norm, that is certain to be outside, of the cost and of the gradient by the",
+        "kernels, in the worst case.",
         "",
-        "| backend | device | dtype | worst | in | undecided | numbers | versions |",
-        "|---|---|---|---|---|---|---|---|",
+        "| backend | device | dtype | size | worst | in | undecided | found in cost "
+        "| found in gradient | numbers | versions |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, result in results.backends.items():
+    others = [(name, result) for run in earlier for name, result in run.items()]
+    for name, result in [*results.backends.items(), *others]:
         if result["kind"] != "result":
-            lines.append(f"| {name} | | | {result['kind']} | | | | |")
+            lines.append(f"| {name} | | | | {result['kind']} | | | | | | |")
             continue
         named = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
         measured = [m for m in result["measurements"] if m["worst"] is not None]
+        device = result["device"]
         if not measured:
-            lines.append(f"| {name} | {result['device']} | | nothing compared | | | | {named} |")
-        for dtype in sorted({m["dtype"] for m in measured}):
-            of_dtype = [m for m in measured if m["dtype"] == dtype]
-            worst = _worst(of_dtype)
-            elements = sum(m["elements"] for m in of_dtype)
+            lines.append(f"| {name} | {device} | | | nothing compared | | | | | | {named} |")
+        for dtype, size in dict.fromkeys((m["dtype"], m["size"]) for m in measured):
+            chosen = [m for m in measured if (m["dtype"], m["size"]) == (dtype, size)]
+            worst = _worst(chosen)
+            found = [_coarsest(chosen, "total cost"), _coarsest(chosen, "kernel")]
             lines.append(
-                f"| {name} | {result['device']} | {dtype} | {_error(worst):.2f} | "
-                f"{worst['quantity']} ({worst['equation']}) | {_undecided(of_dtype):.2%} | "
-                f"{elements:,} | {named} |"
+                f"| {name} | {device} | {dtype} | {size} | {_error(worst):.2f} | "
+                f"{worst['quantity']} ({worst['equation']}) | {_undecided(chosen):.2%} | "
+                f"{' | '.join(found)} | {sum(m['elements'] for m in chosen):,} | {named} |"
             )
     said = [html.escape(line, quote=False) for line in failures(results)]
     lines += ["", *said] if said else []
@@ -378,14 +432,16 @@ def heat_map(results: Results) -> str:
             else:
                 worst = np.inf if cell.worst is None else cell.worst
                 values[i, j] = np.log10(np.clip(worst, 1e-4, 10.0))
-    figure = Figure(figsize=(2.5 + 1.1 * len(columns), 1.0 + 0.24 * len(rows)), dpi=110)
+    figure = Figure(figsize=(4.5 + 1.1 * len(columns), 1.0 + 0.24 * len(rows)), dpi=110)
     axes = figure.add_subplot()
     # One scale up to the bound, and red beyond it: nothing right looks alarming.
     colours = matplotlib.colormaps["viridis_r"].with_extremes(over="red")
     image = axes.imshow(values, aspect="auto", cmap=colours, vmin=-4.0, vmax=0.0)
     axes.imshow(keras_fails, aspect="auto", cmap="Greys", vmin=0.0, vmax=2.0)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-    axes.set_yticks(range(len(rows)), [f"{row[1]} ({row[2]})" for row in rows], fontsize=7)
+    axes.set_yticks(
+        range(len(rows)), [f"{row[1]} ({row[2]}, {row[3]})" for row in rows], fontsize=7
+    )
     colorbar = figure.colorbar(image, ax=axes, ticks=[-4, -3, -2, -1, 0], extend="max")
     colorbar.ax.set_yticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1"])
     colorbar.set_label("error in units of its bound; red: outside; grey: Keras fails")
@@ -467,15 +523,17 @@ def html_page(results: Results) -> str:
         f"<p class='verdict'>{escape(summary(results))}</p>",
         "<p>Each cell is the largest error over all cases, in units of its derived bound: at most "
         "1 is right. In brackets, with a question mark: the share of numbers that no "
-        "bound can decide.</p>",
-        "<table><thead><tr><th>equation</th><th>quantity</th><th>dtype</th>",
+        "bound can decide. Finds: the relative error, by norm, that is certain to be found, in the "
+        "worst case.</p>",
+        "<table><thead><tr><th>equation</th><th>quantity</th><th>dtype, size</th><th>finds</th>",
         *(f"<th>{escape(name)}</th>" for name in results.held),
         "</tr></thead><tbody>",
     ]
     for row, cells in results.cells.items():
-        label, quantity, dtype = map(escape, row)
+        label, quantity, dtype, size = map(escape, row)
         lines.append(
-            f"<tr><td><a href='#{label}'>{label}</a></td><td>{quantity}</td><td>{dtype}</td>"
+            f"<tr><td><a href='#{label}'>{label}</a></td><td>{quantity}</td>"
+            f"<td>{dtype}, {size}</td><td>{escape(results.resolution(row))}</td>"
         )
         for name in results.held:
             cell = cells.get(name)

@@ -313,6 +313,46 @@ def _torch_scaled_sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
     )
 
 
+CUDA_SIGMOIDS = """
+template <typename T>
+void scaled_sigmoids(T z, T shift, T& p, T& q, T& slope) {
+    const bool positive = z > T(0);
+    const T scaled = exp(positive ? shift - z : z - shift);
+    const T nearer_one = T(1) / (T(1) + scaled * exp(shift > T(0) ? -shift : shift));
+    const T nearer_zero = scaled * nearer_one;
+    p = positive ? nearer_one : nearer_zero;
+    q = positive ? nearer_zero : nearer_one;
+    slope = nearer_one * nearer_zero;
+}
+"""
+
+
+def _cuda_sigmoids(z: Any) -> Callable[[Any, Any], Any] | None:
+    """`scaled_sigmoids` and the product of both as one kernel, where `z` is on a CUDA device.
+
+    The kernels of `_torch_scaled_sigmoids`, one after the other, read and write each number 20
+    times (docs/speed.md). `None`: not there, or torch cannot compile it.
+    """
+    import torch
+
+    if not z.is_cuda or torch.compiler.is_compiling():
+        return None
+    return _compiled_for_cuda(z.device.index, z.dtype)
+
+
+@functools.cache
+def _compiled_for_cuda(device: int, dtype: Any) -> Callable[[Any, Any], Any] | None:
+    import torch
+
+    try:
+        function = torch.cuda.jiterator._create_multi_output_jit_fn(CUDA_SIGMOIDS, num_outputs=3)
+        number = torch.zeros(1, dtype=dtype, device=f"cuda:{device}")
+        function(number, number)
+    except (AttributeError, RuntimeError):  # no compiler at run time, or another torch
+        return None
+    return function
+
+
 def _torch_sigmoids() -> Callable[[Any, Any], Any]:
     import torch
 
@@ -352,7 +392,8 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
             divergence, slope = kl_divergence_and_slope(rho, rho_hat, edge)
             ctx.save_for_backward(activations, slope)
             ctx.rho, ctx.beta, ctx.epsilon, ctx.rows = rho, beta, epsilon, len(a)
-            return divergence.sum().mul_(beta)
+            # Not `mul_`: torch before 2.12 compiles the gradient of what was written over to 0.
+            return beta * divergence.sum()
 
         @staticmethod
         def backward(ctx: Any, by_penalty: Any) -> Any:
@@ -381,18 +422,24 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
             low, high = torch.aminmax(z)
             if low.item() >= -UNSCALED and high.item() <= UNSCALED:
                 return None
-        return z.amax(0).clamp_(max=0.0).add_(z.amin(0).clamp_(min=0.0))
+        smallest, largest = torch.aminmax(z, dim=0)
+        return largest.clamp_(max=0.0).add_(smallest.clamp_(min=0.0))
 
     class Penalty(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, logits: Any, rho: float, beta: float) -> Any:
             z = logits.reshape(-1, logits.shape[-1])
             shift = shift_of(z)
-            if shift is None:
+            compiled = None if shift is None else _cuda_sigmoids(z)
+            if compiled is not None:
+                p, q, slope = compiled(z, shift)
+            elif shift is None:
                 p, q = torch.sigmoid(z), torch.sigmoid(-z)
             else:
                 p, q = _torch_scaled_sigmoids(z, shift)
             total, total_of_rest = p.sum(0), q.sum(0)
+            if compiled is None:
+                slope = p.mul_(q)
             ones = torch.log(total / len(z)).sub_(math.log(rho))
             zeros = torch.log(total_of_rest / len(z)).sub_(math.log1p(-rho))
             by_ones, by_zeros = rho * beta / total, (1.0 - rho) * beta / total_of_rest
@@ -403,8 +450,8 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
                 by_ones.mul_(of_ones)
                 by_zeros.mul_(of_zeros)
             ctx.rho, ctx.beta = rho, beta
-            ctx.save_for_backward(logits, p.mul_(q), by_zeros.sub_(by_ones))
-            return ones.mul_(-rho).sub_(zeros, alpha=1.0 - rho).sum().mul_(beta)
+            ctx.save_for_backward(logits, slope, by_zeros.sub_(by_ones))
+            return beta * ones.mul_(-rho).sub_(zeros, alpha=1.0 - rho).sum()
 
         @staticmethod
         def backward(ctx: Any, by_penalty: Any) -> Any:

@@ -30,21 +30,28 @@ class SampleLosses:
         loss = _loss_of(model)
         if isinstance(loss, keras.losses.Loss):
             self.reduction: str = loss.reduction or "none"
-            self._loss = copy.copy(loss)
-            self._loss.reduction = "none"
+            self._loss, self._counter = copy.copy(loss), copy.copy(loss)
+            self._loss.reduction = self._counter.reduction = "none"
         else:
             self.reduction = "sum_over_batch_size"
-            self._loss = _OfFunction(loss)
+            self._loss, self._counter = _OfFunction(loss), _OfFunction(loss)
         if self.reduction == "none":
             raise ValueError("The loss of the model must be reduced to a number. Received: none.")
+        # A loss like it counts: a mask means the same to the count as to the sum.
+        self._counter.call = self._ones
         self._call = self._loss.call
         self._loss.call = self._and_keep_mask
+        self._losses: Any = None
         self._mask: Any = None
 
     def _and_keep_mask(self, y_true: Any, y_pred: Any) -> Any:
         losses = self._call(y_true, y_pred)
         self._mask = mask_of(losses)  # a loss may leave out numbers itself: `ignore_class`
         return losses
+
+    def _ones(self, y_true: Any, y_pred: Any) -> Any:
+        """1 for each number of a loss; the call puts 0 where a mask leaves the number out."""
+        return masked(ops.ones(self._losses.shape, dtype=self._losses.dtype), self._mask)
 
     def sums(self, y: Any, y_pred: Any, sample_weight: Any, valid: Any) -> LossSums:
         """Return Σ of the losses of a chunk, how many there are, and Σ of their weights.
@@ -59,15 +66,15 @@ class SampleLosses:
             ValueError: If the loss is not one number a sample (or a step), or the weights do not
                 fit.
         """
-        losses = self._loss(y, y_pred)
-        mask, self._mask = self._mask, None
+        losses = self._losses = self._loss(y, y_pred)
         if tuple(losses.shape[:1]) != tuple(valid.shape):
             raise ValueError(
                 "The loss of the model must return a number for each sample, so that samples can "
                 f"be counted. Received a loss of shape {tuple(losses.shape)} for "
                 f"{valid.shape[0]} samples."
             )
-        counted = _Ones(losses, mask, self._loss.dtype)(y, y_pred)
+        counted = self._counter(y, y_pred)
+        self._losses = self._mask = None
         weights = _multiplying(sample_weight, losses)
         return LossSums(
             ops.sum(losses * weights),
@@ -112,17 +119,6 @@ def _multiplying(weights: Any, losses: Any) -> Any:
         )
     weights = ops.reshape(weights, shape)
     return weights if weights.dtype == losses.dtype else ops.cast(weights, losses.dtype)
-
-
-class _Ones(keras.losses.Loss):
-    """1 for each number of a loss; Keras puts 0 where its masks leave the number out."""
-
-    def __init__(self, like: Any, mask: Any, dtype: Any) -> None:
-        super().__init__(name="counted", reduction="none", dtype=dtype)
-        self._like, self._mask = like, mask
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return masked(ops.ones(self._like.shape, dtype=self._like.dtype), self._mask)
 
 
 class _OfFunction(keras.losses.Loss):

@@ -27,8 +27,6 @@ from sae_oracle.datasets import digits, natural_patches
 from sae_oracle.workers.channel import device_or_exit, say
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
 
-STEPS = 5
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -37,9 +35,11 @@ class Measurement:
     Args:
         equation: The label of the equation that it holds.
         quantity: What was compared, in words.
+        size: Samples and units: how long the sums are.
         case: On which data and network.
         dtype: "float32" or "float64".
         worst: The largest error in units of its bound; `None` if Keras itself fails here.
+        resolution: The relative error that is certain to be found (EQ-BOUND-RESOLUTION).
         undecidable: The share of elements whose bound says nothing.
         elements: How many numbers were compared.
         failure: What Keras said, if it fails here.
@@ -47,20 +47,38 @@ class Measurement:
 
     equation: str
     quantity: str
+    size: str
     case: str
     dtype: str
     worst: float | None
+    resolution: float
     undecidable: float
     elements: int
     failure: str = ""
 
 
 def measurement(
-    equation: str, quantity: str, case: str, dtype: str, actual: Any, expected: reference.Bounded
+    equation: str,
+    quantity: str,
+    size: str,
+    case: str,
+    dtype: str,
+    actual: Any,
+    expected: reference.Bounded,
 ) -> Measurement:
     """Compare one quantity of this backend with the oracle's value and bound."""
     used = reference.usage(ops.convert_to_numpy(actual), expected)
-    return Measurement(equation, quantity, case, dtype, used.worst, used.undecidable, used.elements)
+    return Measurement(
+        equation,
+        quantity,
+        size,
+        case,
+        dtype,
+        used.worst,
+        reference.resolution(expected),
+        used.undecidable,
+        used.elements,
+    )
 
 
 @dataclass(frozen=True)
@@ -72,12 +90,28 @@ class Case:
         data: Which data set: "patches" or "digits".
         arguments: Those of `SparseAutoencoder`.
         learning_rate: Of the descent, a power of two: exact in every format.
+        steps: Of the descent. With each the bound grows, the faster the larger the network is.
+        samples: How many samples.
+        side: Of a patch, in pixels.
+        dtypes: In which it is computed, where the backend has them.
+        size: The row of the table that it goes into.
     """
 
     name: str
     data: str
     arguments: dict[str, Any]
     learning_rate: float = 0.25
+    steps: int = 5
+    samples: int = 256
+    side: int = 8
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    size: str = "256 × 64"
+
+    def inputs(self) -> np.ndarray:
+        """Return the data, (samples, side²)."""
+        if self.data == "patches":
+            return natural_patches(self.samples, self.side)
+        return digits()[: self.samples]
 
 
 # The notes' own network first. Digits run from 0 to 1, so a sigmoid may saturate on them.
@@ -141,6 +175,42 @@ CASES = (
         },
         learning_rate=2.0**-6,
     ),
+    Case(
+        "784-196-784 on patches",
+        "patches",
+        {"hidden_units": 196, "rho": 0.05, "beta": 3.0, "weight_decay": 1e-4},
+        steps=1,
+        samples=1000,
+        side=28,
+        size="1,000 × 784-196",
+    ),
+    Case(
+        "784-196-784 from logits on patches",
+        "patches",
+        {
+            "hidden_units": 196,
+            "rho": 0.05,
+            "beta": 3.0,
+            "weight_decay": 1e-4,
+            "from_logits": True,
+        },
+        steps=1,
+        samples=1000,
+        side=28,
+        size="1,000 × 784-196",
+    ),
+)
+
+# The oracle computes it with bounds in float64 on the host: some 20·10¹² operations and 40 GB.
+WIDE = Case(
+    "4,096-32,768-4,096 on patches",
+    "patches",
+    {"hidden_units": 32768, "rho": 0.05, "beta": 3.0, "weight_decay": 1e-4},
+    steps=0,
+    samples=4096,
+    side=64,
+    dtypes=("float32",),
+    size="4,096 × 4,096-32,768",
 )
 
 
@@ -173,7 +243,7 @@ def hold_model(case: Case, x: np.ndarray, dtype: str) -> Iterator[Measurement]:
     )
 
     def compare(equation: str, quantity: str, actual: Any, expected: Any) -> Measurement:
-        return measurement(equation, quantity, case.name, dtype, actual, expected)
+        return measurement(equation, quantity, case.size, case.name, dtype, actual, expected)
 
     tensor = ops.convert_to_tensor(x, dtype=dtype)
     output = model(tensor)
@@ -216,21 +286,22 @@ def hold_model(case: Case, x: np.ndarray, dtype: str) -> Iterator[Measurement]:
         yield compare(label, quantity, gradients[index], expected)
     yield compare("EQ-DELTA", "gradient by input", gradients[-1], step.x)
 
+    if not case.steps:
+        return
     reached = reference.gradient_descent_with_bounds(
         parameters,
         x,
-        steps=STEPS,
+        steps=case.steps,
         learning_rate=case.learning_rate,
         precision=dtype,
         from_logits=from_logits,
         **arguments,
     )
     model.compile(keras.optimizers.SGD(case.learning_rate))
-    model.fit(x, batch_size=len(x), epochs=STEPS, shuffle=False, verbose=0)
+    model.fit(x, batch_size=len(x), epochs=case.steps, shuffle=False, verbose=0)
+    quantity = f"weights after {case.steps} {'step' if case.steps == 1 else 'steps'} of fit"
     for variable, expected in zip(variables, [*reached.kernels, *reached.biases], strict=True):
-        yield compare(
-            "EQ-BOUND-DESCENT", f"weights after {STEPS} steps of fit", variable.value, expected
-        )
+        yield compare("EQ-BOUND-DESCENT", quantity, variable.value, expected)
 
 
 # Keras's own failures, on 3.15.1: where one is mended, the quantity is compared like any other.
@@ -253,6 +324,7 @@ def hold_regularizers(x: np.ndarray, dtype: str) -> Iterator[Measurement]:
     # torch multiplies matrices in float32 even where they are float64 (`ops.matmul`), and the
     # factors of Keras's own regularizers are float32 tensors on every backend.
     builtin = "float32"
+    where = CASES[0].size, "called directly"
 
     def both(
         labels: tuple[str, str],
@@ -262,19 +334,18 @@ def hold_regularizers(x: np.ndarray, dtype: str) -> Iterator[Measurement]:
         expected: tuple[reference.Bounded, reference.Bounded],
     ) -> Iterator[Measurement]:
         tensor = ops.convert_to_tensor(argument, dtype=dtype)
-        case = "called directly"
         try:
             value = regularizer(tensor)
         except Exception as error:
             if (keras.config.backend(), dtype, name) not in KERAS_FAILS:
                 raise
             failure = f"{type(error).__name__}: {error}".split("\n")[0]
-            yield Measurement(labels[0], name, case, dtype, None, 0.0, 0, failure)
+            yield Measurement(labels[0], name, *where, dtype, None, 0.0, 0.0, 0, failure)
             return
-        yield measurement(labels[0], name, case, dtype, value, expected[0])
+        yield measurement(labels[0], name, *where, dtype, value, expected[0])
         if has_gradients():
             _, (gradient,) = value_and_gradients(regularizer, [tensor])
-            yield measurement(labels[1], f"{name}, gradient", case, dtype, gradient, expected[1])
+            yield measurement(labels[1], f"{name}, gradient", *where, dtype, gradient, expected[1])
 
     yield from both(
         ("EQ-SPARSITY", "EQ-SPARSITY-SLOPE"),
@@ -297,7 +368,7 @@ def hold_regularizers(x: np.ndarray, dtype: str) -> Iterator[Measurement]:
     yield measurement(
         "EQ-RECONSTRUCTION",
         "HalfSquaredError",
-        "called directly",
+        *where,
         dtype,
         loss(target, ops.convert_to_tensor(activations, dtype=dtype)),
         reference.reconstruction_with_bounds(activations, x[:, :25].astype(dtype), precision=dtype),
@@ -333,24 +404,28 @@ def main() -> None:
     """Hold this process's backend to the oracle and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    device = parser.parse_args().device
+    parser.add_argument("--wide", action="store_true")
+    arguments = parser.parse_args()
+    device = arguments.device
     backend = keras.config.backend()
     started = time.perf_counter()
     full_float32_products()
     in_use = device_or_exit(device)
-    data = {"patches": natural_patches(256), "digits": digits()[:256]}
-    dtypes = dtypes_of(backend)
-    steps = len(dtypes) * (len(CASES) + 1)
+    cases = (WIDE,) if arguments.wide else CASES
+    dtypes = [d for d in dtypes_of(backend) if any(d in case.dtypes for case in cases)]
+    steps = sum(dtype in case.dtypes for dtype in dtypes for case in cases) + len(dtypes)
     found: list[Measurement] = []
     done = 0
     for dtype in dtypes:
         use_dtype(dtype)
-        for case in CASES:
-            x = data[case.data].astype(dtype)
-            found += hold_model(case, x, dtype)
+        for case in cases:
+            if dtype not in case.dtypes:
+                continue
+            found += hold_model(case, case.inputs().astype(dtype), dtype)
             done += 1
             say({"kind": "step", "done": done, "of": steps})
-        found += hold_regularizers(data["patches"].astype(dtype), dtype)
+        if not arguments.wide:
+            found += hold_regularizers(CASES[0].inputs().astype(dtype), dtype)
         done += 1
         say({"kind": "step", "done": done, "of": steps})
     result = {

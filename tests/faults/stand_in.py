@@ -82,9 +82,11 @@ def measurements(worst: float = 0.5, **changed: Any) -> dict[str, Any]:
     measurement = {
         "equation": "EQ-KL",
         "quantity": "divergence",
+        "size": "256 × 64",
         "case": "a case",
         "dtype": "float32",
         "worst": worst,
+        "resolution": 1e-5,
         "undecidable": 0.0,
         "elements": 4,
         "failure": "",

@@ -41,6 +41,11 @@ def test_both_sigmoids_keep_their_digits(precision: str) -> None:
             assert np.max(error / (16 + np.abs(z))) <= np.finfo(precision).eps / 2
 
 
+def on_device(x: Any) -> Any:
+    """A tensor where Keras has its own, in the dtype of the array."""
+    return ops.convert_to_tensor(x, dtype=x.dtype.name)
+
+
 def second_derivative(function: Callable[[Any], Any], x: Any) -> Any:
     """The derivative of the sum of weighted derivatives: one Hessian-vector product."""
     direction = np.linspace(0.5, 1.5, x.size).reshape(x.shape)
@@ -63,9 +68,9 @@ def second_derivative(function: Callable[[Any], Any], x: Any) -> Any:
         return outer.gradient(product, t)
     import torch
 
-    t = torch.tensor(x, requires_grad=True)
+    t = on_device(x).requires_grad_()
     (gradient,) = torch.autograd.grad(function(t), t, create_graph=True)
-    return torch.autograd.grad((gradient * torch.tensor(direction)).sum(), t)[0]
+    return torch.autograd.grad((gradient * on_device(direction)).sum(), t)[0]
 
 
 @pytest.mark.parametrize(
@@ -281,8 +286,8 @@ def test_transformations_of_torch(case: str) -> None:
 
     function, offset = TRANSFORMED[case]
     generator = np.random.default_rng(0)
-    x = torch.tensor(generator.uniform(0.1, 0.9, size=(5, 3)) + offset)
-    direction = torch.tensor(generator.normal(size=(5, 3)))
+    x = on_device(generator.uniform(0.1, 0.9, size=(5, 3)) + offset)
+    direction = on_device(generator.normal(size=(5, 3)))
 
     def plain(x: Any) -> tuple[Any, Any]:
         x = x.clone().requires_grad_()
@@ -300,7 +305,7 @@ def test_transformations_of_torch(case: str) -> None:
     assert close(of_both, value)
     assert close(along, (gradient * direction).sum())
     _, pullback = torch.func.vjp(function, x)
-    assert close(pullback(torch.ones((), dtype=x.dtype))[0], gradient)
+    assert close(pullback(torch.ones_like(value))[0], gradient)
     batch = torch.stack([x, x - 0.05])
     assert close(torch.func.vmap(function)(batch), torch.stack([plain(x)[0] for x in batch]))
     by_sample = torch.func.vmap(torch.func.grad(function))(batch)
@@ -322,7 +327,7 @@ def test_a_model_is_differentiated_by_torch_func() -> None:
 
     dense, layer = keras.layers.Dense(3, activation="sigmoid"), KLSparsity(0.2, 3.0)
     model = keras.Sequential([keras.Input((4,)), dense, layer])
-    x = torch.rand(6, 4)
+    x = on_device(np.random.default_rng(0).uniform(size=(6, 4)).astype("float32"))
 
     def loss(weights: Any, x: Any) -> Any:
         return sum(model.stateless_call(weights, [], x, return_losses=True)[2])

@@ -28,6 +28,7 @@ from keras_impl.exact.sums import penalty_sums
 from keras_impl.recording import penalised_outputs
 from keras_impl.term import SparsityTerm
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
+from tests.asserting import inside
 from tests.fresh_process import ROOT, environment
 from tests.keras_impl.precision import as_numpy, computing_in, rounded
 
@@ -59,15 +60,10 @@ def made(arguments: dict[str, Any], features: int, seed: int, policy: str) -> Sp
     return model
 
 
-def check(name: str, actual: Any, expected: reference.Bounded) -> None:
-    used = reference.usage(actual, expected)
-    assert used.worst <= 1.0, (name, used, actual, expected.value, expected.bound)
-
-
 def hold(model: SparseAutoencoder, cost: Any, gradient: Any, step: reference.BoundedStep) -> None:
     for name in TERMS:
-        check(name, getattr(cost, name), getattr(step.cost, name))
-    check("total", cost.total, step.cost.total)
+        inside(name, getattr(cost, name), getattr(step.cost, name))
+    inside("total", cost.total, step.cost.total)
     if gradient is None:
         return
     by_variable = {id(v): g for v, g in zip(model.trainable_variables, gradient, strict=True)}
@@ -76,7 +72,7 @@ def hold(model: SparseAutoencoder, cost: Any, gradient: Any, step: reference.Bou
         (model.biases, step.gradient.biases),
     ):
         for variable, expected in zip(variables, bounded, strict=True):
-            check(variable.path, by_variable[id(variable)], expected)
+            inside(variable.path, by_variable[id(variable)], expected)
 
 
 @pytest.mark.inference
@@ -340,7 +336,7 @@ def test_targets_and_sample_weights() -> None:
         cost, _ = full_cost_and_gradient(model, x, batch_size, y=y, sample_weight=weight)
         # 10·6 terms and the error of a float32 network of this size: 128 roundoffs.
         assert abs(cost.reconstruction - expected) <= 128 * 2.0**-24 * expected
-        check("sparsity", cost.sparsity, step.cost.sparsity)
+        inside("sparsity", cost.sparsity, step.cost.sparsity)
 
 
 def test_a_saturated_unit_from_logits_has_a_finite_gradient() -> None:

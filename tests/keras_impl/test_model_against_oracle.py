@@ -17,6 +17,7 @@ from keras_impl import HalfSquaredError, SparseAutoencoder, full_cost
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.backends.keras_internals import keras_loses_compiled_losses
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
+from tests.asserting import inside
 from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
 
 # From few shapes, because JAX compiles every operation anew for each; one sample and one unit
@@ -73,14 +74,6 @@ def terms_of(model: SparseAutoencoder, x: Any, y: Any) -> dict[str, Any]:
         "weight_decay": sum(losses[-kernels:]),
         "sparsity": sum(losses[:-kernels]),
     }
-
-
-def check(label: str, actual: Any, expected: reference.Bounded, *context: Any) -> None:
-    used = reference.usage(as_numpy(actual), expected)
-    assert used.worst <= 1.0, (
-        f"{label} is {used.worst:.3g} bounds from the oracle.\n"
-        f"got {as_numpy(actual)}\nexpected {expected.value}\nbound {expected.bound}\n{context}"
-    )
 
 
 @pytest.mark.equation(
@@ -168,15 +161,15 @@ def test_terms_and_gradients(
         terms, gradients = run(everything)(*tensors)
         for name, value in terms.items():
             assert keras.backend.standardize_dtype(value.dtype) == dtype
-            check(name, value, getattr(step.cost, name), arguments)
+            inside(name, value, getattr(step.cost, name), arguments)
         if not has_gradients():
             return
         by_variable = {id(v): g for v, g in zip(variables, gradients[:-1], strict=True)}
         for kind in ("kernels", "biases"):
             for i, variable in enumerate(getattr(model, kind)):
                 expected = getattr(step.gradient, kind)[i]
-                check(f"gradient by {kind}[{i}]", by_variable[id(variable)], expected, arguments)
-        check("gradient by x", gradients[-1], step.x, arguments)
+                inside(f"gradient by {kind}[{i}]", by_variable[id(variable)], expected, arguments)
+        inside("gradient by x", gradients[-1], step.x, arguments)
 
 
 # On torch `jit_compile` is torch.compile, half a minute each time: one of its cases.
@@ -242,7 +235,7 @@ def test_fit_is_gradient_descent_on_the_papers_cost(mode: str, tied: bool, preci
         for variable, expected in zip(
             [*model.kernels, *model.biases], [*reached.kernels, *reached.biases], strict=True
         ):
-            check(variable.name, variable.value, expected)
+            inside(variable.name, variable.value, expected)
             assert reference.usage(as_numpy(variable.value), expected).undecidable == 0.0
         first = reference.cost_and_gradient_with_bounds(start, x, **arguments).cost
         for name in ("reconstruction", "weight_decay", "sparsity"):
@@ -377,7 +370,7 @@ def test_weights_without_targets_train_as_repeated_samples() -> None:
     for variable, expected in zip(
         [*model.kernels, *model.biases], [*reached.kernels, *reached.biases], strict=True
     ):
-        check(variable.name, variable.value, expected)
+        inside(variable.name, variable.value, expected)
 
 
 def test_what_would_not_count_is_refused(backend: str) -> None:
@@ -457,7 +450,7 @@ def test_a_frozen_variable_stays_and_its_decay_is_not_counted(tied: bool, frozen
     for kind in ("kernels", "biases"):
         for i, variable in enumerate(getattr(model, kind)):
             if variable.trainable:
-                check(variable.name, variable.value, getattr(reached, kind)[i])
+                inside(variable.name, variable.value, getattr(reached, kind)[i])
             else:
                 assert np.array_equal(as_numpy(variable.value), getattr(start, kind)[i])
 
@@ -640,7 +633,7 @@ def test_steps_in_one_call_and_accumulated_gradients_are_the_same_descent(backen
         for variable, expected in zip(
             [*model.kernels, *model.biases], [*reached.kernels, *reached.biases], strict=True
         ):
-            check(variable.name, variable.value, expected)
+            inside(variable.name, variable.value, expected)
 
 
 @pytest.mark.only_backends("jax")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,73 +19,208 @@ from keras import ops
 import keras_impl
 import reference
 from keras_impl import (
+    DenseTied,
     HalfSquaredError,
     KLSparsity,
     KLSparsityRegularizer,
     NgUniform,
     SparseAutoencoder,
     WeightDecay,
+    fit_lbfgs,
     from_keras_units,
+    full_cost,
+    full_cost_and_gradient,
     keras_divides_activity_by_batch,
     to_keras_units,
 )
+from keras_impl.term import SparsityTerm
 from sae_oracle.workers.oracle_bridge import to_parameters
 
-# Every argument away from its default: a config that loses one is found out.
-OBJECTS: list[tuple[type, dict[str, Any]]] = [
-    (
-        KLSparsityRegularizer,
-        {"rho": 0.2, "beta": 2.5, "from_logits": True, "epsilon": 1e-3, "batch_scaling": False},
-    ),
-    (
-        KLSparsityRegularizer,
-        {"rho": 0.2, "symmetric": True, "batch_scaling": True, "cross_replica": False},
-    ),
-    (WeightDecay, {"weight_decay": 0.25}),
-    (
-        HalfSquaredError,
-        {"axis": -1, "reduction": "sum", "name": "half", "dtype": "float64"},
-    ),
-    (NgUniform, {"seed": 7}),
-    (
-        KLSparsity,
-        {"rho": 0.2, "beta": 2.5, "momentum": 0.9, "epsilon": 1e-3, "symmetric": True, "name": "k"},
-    ),
-    (KLSparsity, {"rho": 0.2, "from_logits": True, "cross_replica": False}),
-    (
-        SparseAutoencoder,
-        {
-            "hidden_units": [4, 3],
-            "rho": 0.2,
-            "beta": 2.5,
-            "weight_decay": 0.25,
-            "tied": True,
-            "activation": "tanh",
-            "output_activation": "linear",
-            "epsilon": 1e-3,
-            "symmetric": True,
-            "tied_decay": 2,
-            "seed": 5,
-            "name": "model",
-        },
-    ),
-    (SparseAutoencoder, {"hidden_units": [4], "from_logits": True, "cross_replica": False}),
-]
+REGISTERED: dict[str, Any] = {
+    name.partition(">")[2]: kind
+    for name, kind in keras.saving.get_custom_objects().items()
+    if name.startswith("sae_oracle>")
+}
+# What an object cannot be made without.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "ActivityPenalty": {"penalty": "l1"},
+    "AutoencoderLayer": {"units": 3, "activation": "sigmoid"},
+    "DenseTied": {"tied_to": "encoder"},
+    "SparseAutoencoder": {"hidden_units": [5]},
+}
+# Values that are no defaults; of an argument that two objects mean otherwise, by object too.
+OTHER_VALUES: dict[str, Sequence[Any]] = {
+    "activation": ["tanh", "relu"],
+    "activity_regularizer": [keras.regularizers.L1(0.125)],
+    "axis": [1, -1, -2],
+    "HalfSquaredError.axis": [-1],
+    "batch_scaling": [True, False],
+    "beta": [2.5, 0.0],
+    "bias_constraint": [keras.constraints.MaxNorm(0.5)],
+    "bias_initializer": ["ones", keras.initializers.Constant(0.25)],
+    "bias_regularizer": [keras.regularizers.L2(0.25)],
+    "cross_replica": [False],
+    "dtype": ["float64", "bfloat16"],
+    "epsilon": [1e-3, 0.0],
+    "from_logits": [True],
+    "hidden_units": [[4, 3], [2]],
+    "momentum": [0.75, 0.0],
+    "name": ["another"],
+    "output_activation": ["linear", "tanh"],
+    "penalty": ["l2", keras.regularizers.L1L2(0.1, 0.2)],
+    "reduction": ["sum", "none", None, "mean_with_sample_weight"],
+    "rho": [0.2],
+    "seed": [7, 0],
+    "symmetric": [True],
+    "tied": [True],
+    "tied_decay": [2],
+    "tied_to": ["another"],
+    "trainable": [False],
+    "transposed": [True],
+    "units": [4],
+    "use_bias": [False],
+    "weight_decay": [0.25, 0.0],
+}
+OF_EVERY_LAYER = ("activity_regularizer", "dtype", "name", "trainable")
+# What is made of a default, and where an argument is kept under another name.
+MADE_OF_DEFAULTS = {"epsilon": 1e-6, "HalfSquaredError.dtype": "float32"}
+KEPT_AS = {"dtype": "dtype_policy", "HalfSquaredError.dtype": "dtype", "penalty": "function"}
+
+
+def looked_up(table: Mapping[str, Any], name: str, argument: str, default: Any = None) -> Any:
+    return table.get(f"{name}.{argument}", table.get(argument, default))
+
+
+def arguments_of(name: str) -> dict[str, Any]:
+    """Every argument of an object, those of any layer or model among them; and its default."""
+    kind, empty = REGISTERED[name], inspect.Parameter.empty
+    found = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    if issubclass(kind, keras.layers.Layer):
+        given = OF_EVERY_LAYER[1:] if issubclass(kind, keras.Model) else OF_EVERY_LAYER
+        found |= dict.fromkeys(given, empty)
+    return found
+
+
+def comparable(value: Any) -> Any:
+    """Objects by what they are made of, functions by their names."""
+    if hasattr(value, "get_config"):
+        return type(value).__name__, value.get_config()
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return getattr(value, "__name__", value)
+
+
+def kept(made: Any, argument: str) -> Any:
+    name = looked_up(KEPT_AS, type(made).__name__, argument, argument)
+    return comparable(getattr(made, name))
+
+
+def reloaded(made: Any) -> Any:
+    serialized = keras.saving.serialize_keras_object(made)
+    assert serialized["registered_name"] == f"sae_oracle>{type(made).__name__}"
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(serialized)))
+    assert type(again) is type(made)
+    assert (
+        again.get_config()
+        == made.get_config()
+        == type(made).from_config(made.get_config()).get_config()
+    )
+    return again
 
 
 @pytest.mark.keras_eras
 @pytest.mark.inference
-@pytest.mark.parametrize(("kind", "arguments"), OBJECTS)
-def test_config_is_complete_plain_and_survives_json(kind: type, arguments: dict[str, Any]) -> None:
-    made = kind(**arguments)
-    config = made.get_config()
-    for name, value in arguments.items():
-        assert config[name] == value, name
-    serialized = keras.saving.serialize_keras_object(made)
-    assert serialized["registered_name"] == f"sae_oracle>{kind.__name__}"
-    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(serialized)))
-    assert type(again) is kind
-    assert again.get_config() == config
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_argument_survives_a_round_trip(name: str) -> None:
+    """One after the other, each at values that are not its default; and then all at once."""
+    kind, required = REGISTERED[name], REQUIRED.get(name, {})
+    plain = kind(**required)
+    together: dict[str, Any] = {}
+    for argument in arguments_of(name):
+        for value in looked_up(OTHER_VALUES, name, argument):
+            made = kind(**{**required, argument: value})
+            again = reloaded(made)
+            assert kept(again, argument) == kept(made, argument), (argument, value)
+            assert kept(made, argument) != kept(plain, argument), (argument, value)
+            # Whatever is not asked for is as it was.
+            for other in arguments_of(name):
+                if other not in (argument, "name"):
+                    assert kept(again, other) == kept(plain, other), (argument, other)
+            if argument != "from_logits":  # which symmetric and momentum exclude
+                together[argument] = value
+    again = reloaded(kind(**{**required, **together}))
+    for argument, value in together.items():
+        assert kept(again, argument) == kept(kind(**{**required, **together}), argument)
+        assert kept(again, argument) != kept(plain, argument), (argument, value)
+
+
+@pytest.mark.keras_eras
+@pytest.mark.inference
+@pytest.mark.parametrize("name", REGISTERED)
+def test_what_is_left_out_is_the_default_of_the_signature(name: str) -> None:
+    plain = REGISTERED[name](**REQUIRED.get(name, {}))
+    for argument, default in arguments_of(name).items():
+        if default is inspect.Parameter.empty or argument in REQUIRED.get(name, {}):
+            continue
+        default = default if default is not None else looked_up(MADE_OF_DEFAULTS, name, argument)
+        value = kept(plain, argument)
+        if isinstance(default, str) and isinstance(value, tuple):  # "zeros", by its name
+            value, default = value[0], comparable(keras.initializers.get(default))[0]
+        if argument == "activation" and default is None:
+            default = "linear"
+        assert value == default, argument
+
+
+def defaults_of(function: Any) -> dict[str, Any]:
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+SPARSE = (SparsityTerm, KLSparsityRegularizer, KLSparsity, SparseAutoencoder)
+# Of what means the same in several places; what stands in one of them alone may be anything.
+AGREE: list[tuple[Sequence[Any], set[str], set[str]]] = [
+    # β of the model is that of the notes, beside a reconstruction in their units.
+    (SPARSE, {"rho", "from_logits", "epsilon", "symmetric", "axis", "cross_replica"}, {"beta"}),
+    (SPARSE[:3], {"rho", "beta", "axis"}, set()),
+    ((WeightDecay, SparseAutoencoder), {"weight_decay"}, set()),
+    ((full_cost, full_cost_and_gradient, fit_lbfgs), {"batch_size"}, set()),
+    (
+        (SparseAutoencoder, reference.sparse_autoencoder_cost, reference.backpropagate),
+        {"output_activation", "activation", "symmetric", "tied_decay"},
+        {"epsilon"},  # the oracle's is the exact divergence
+    ),
+    (
+        (DenseTied, keras.layers.Dense),
+        {"activation", "use_bias", "bias_initializer", "bias_regularizer", "bias_constraint"},
+        set(),
+    ),
+    ((HalfSquaredError, keras.losses.MeanSquaredError), {"reduction", "dtype"}, {"name"}),
+    ((NgUniform, keras.initializers.GlorotUniform), {"seed"}, set()),
+    ((to_keras_units, from_keras_units), {"batch_size"}, set()),
+    ((reference.orthogonal, keras.regularizers.OrthogonalRegularizer), {"factor", "mode"}, set()),
+]
+
+
+@pytest.mark.inference
+@pytest.mark.parametrize(("places", "names", "differing"), AGREE)
+def test_defaults_that_mean_the_same_agree(
+    places: Sequence[Any], names: set[str], differing: set[str]
+) -> None:
+    defaults = [defaults_of(place) for place in places]
+    shared = {
+        name for name in set().union(*defaults) if sum(name in found for found in defaults) > 1
+    }
+    assert names | differing <= shared
+    for name in shared - differing:
+        values = {repr(found[name]) for found in defaults if name in found}
+        assert len(values) == 1, (name, values)
 
 
 @pytest.mark.inference
@@ -302,6 +439,106 @@ def test_importing_the_package_starts_no_other_backend(backend: str) -> None:
     by_keras, by_both = (names.split() for names in run.stdout.split("|"))
     assert backend in by_keras
     assert by_both == by_keras
+
+
+def of_layer(x: Any, **arguments: Any) -> list[Any]:
+    layer = KLSparsity(0.2, 3.0, **arguments)
+    layer(x, training=True)
+    layer(x, mask=x[:, 0] > 0.5, training=True)
+    return layer.losses
+
+
+def of_tied(x: Any) -> list[Any]:
+    encoder = keras.layers.Dense(3)
+    encoder.build((None, 4))
+    return [DenseTied(tied_to=encoder)(x[:, :3])]
+
+
+def of_model(x: Any, **arguments: Any) -> list[Any]:
+    model = SparseAutoencoder(3, **arguments)
+    y = model(x, training=True)
+    found = [y, *model.losses, model.compute_loss(x=x, y=x, y_pred=y)]
+    return [*found, model.encode(x), model.decode(x[:, :3]), model.encoder(x)]
+
+
+ON_ANY_DEVICE: dict[str, Any] = {
+    "regularizer": lambda x: [KLSparsityRegularizer(0.2, 3.0)(x)],
+    "regularizer, logits": lambda x: [KLSparsityRegularizer(0.2, 3.0, from_logits=True)(x)],
+    "regularizer, symmetric": lambda x: [KLSparsityRegularizer(0.2, 3.0, symmetric=True)(x)],
+    "layer": of_layer,
+    "layer, logits": lambda x: of_layer(x, from_logits=True),
+    "layer, momentum": lambda x: of_layer(x, momentum=0.9),
+    "weight decay": lambda x: [WeightDecay(0.1)(x)],
+    "loss": lambda x: [HalfSquaredError()(x, x, sample_weight=x[:, 0])],
+    "tied layer": of_tied,
+    "model": of_model,
+    "tied model": lambda x: of_model(x, tied=True),
+    "model, logits": lambda x: of_model(x, from_logits=True),
+    "model, tanh": lambda x: of_model(x, activation="tanh", symmetric=True, rho=0.4),
+}
+
+
+@pytest.mark.only_backends("torch")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ON_ANY_DEVICE)
+def test_tensors_of_the_host_are_moved_and_nothing_is_read_back(name: str) -> None:
+    """A DataLoader's tensors lie on the host; a step that reads a number waits for the device.
+
+    "meta" is a device without numbers: reading one from it is an error, and so is an operation
+    on tensors of two devices.
+    """
+    import torch
+
+    keras_divides_activity_by_batch()  # looks once, with numbers
+    x = torch.rand(6, 4)
+    with keras.device("meta"):
+        found = ON_ANY_DEVICE[name](x)
+    assert found
+    assert {tensor.device.type for tensor in found} == {"meta"}
+
+
+@pytest.mark.only_backends("torch")
+@pytest.mark.filterwarnings("ignore")
+def test_a_penalty_copies_no_number_to_the_device() -> None:
+    """Such a copy waits for the device. Keras makes one for each activity regularizer."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Copies(TorchFunctionMode):
+        made: list[Any]
+
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if function in (torch.as_tensor, torch.tensor) and not torch.is_tensor(args[0]):
+                self.made.append(args[0])
+            return function(*args, **(kwargs or {}))
+
+    copies = Copies()
+    with keras.device("meta"):
+        x = torch.rand(6, 4, device="meta")
+        penalties: dict[str, Any] = {
+            "as usually written": lambda x: ops.where(x > 0.5, x, 0.0),
+            "regularizer": KLSparsityRegularizer(0.2, 3.0),
+            "regularizer, logits": KLSparsityRegularizer(0.2, 3.0, from_logits=True),
+            "regularizer, symmetric": KLSparsityRegularizer(0.2, 3.0, symmetric=True),
+            "layer": KLSparsity(0.2, 3.0),
+            "layer, logits": KLSparsity(0.2, 3.0, from_logits=True),
+            "layer, momentum": KLSparsity(0.2, 3.0, momentum=0.9),
+            "model": SparseAutoencoder(3),
+            "model, logits": SparseAutoencoder(3, from_logits=True),
+            "tied model": SparseAutoencoder(3, tied=True),
+        }
+        found = {}
+        for name, penalty in penalties.items():
+            training = {} if "regularizer" in name or "written" in name else {"training": True}
+            penalty(x, **training)
+            copies.made = []
+            with copies:
+                penalty(x, **training)
+            found[name] = copies.made
+    assert found.pop("as usually written"), "the copies are not seen"
+    assert not any(found.values()), found
 
 
 @pytest.mark.keras_eras

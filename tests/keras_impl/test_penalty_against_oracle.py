@@ -21,6 +21,7 @@ from keras_impl import (
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.divergence import at_least_float32, kl_divergence
 from reference.rounding import Arithmetic, exact
+from tests.asserting import function_inside
 from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
 
 SHAPES = [(1, 1), (1, 5), (8, 3), (257, 2), (3, 4, 2), (2, 3, 3, 4)]
@@ -48,18 +49,8 @@ def hold(
     **arguments: Any,
 ) -> None:
     """Hold value and gradient of a function of activations to the oracle."""
-    value, gradient = reference.kl_sparsity_with_bounds(
-        a, rho, beta, precision=precision, **arguments
-    )
-    tensor = ops.convert_to_tensor(a, dtype=precision)
-    actual = run(penalty)(tensor)
-    assert keras.backend.standardize_dtype(actual.dtype) in ("float32", "float64")
-    used = reference.usage(as_numpy(actual), value)
-    assert used.worst <= 1.0, (used, as_numpy(actual), value)
-    if has_gradients():
-        _, (by_element,) = run(lambda at: value_and_gradients(penalty, [at]))(tensor)
-        used = reference.usage(as_numpy(by_element), gradient)
-        assert used.worst <= 1.0, (used, as_numpy(by_element), gradient)
+    expected = reference.kl_sparsity_with_bounds(a, rho, beta, precision=precision, **arguments)
+    function_inside(penalty, a, precision, expected, run)
 
 
 @pytest.mark.inference

@@ -294,9 +294,18 @@ CHANGES: dict[str, list[Any]] = {
 }
 
 
+def skip_where_int8_products_are_wrong() -> None:
+    """On an H200, JAX 0.11.2 gives twice the product where the terms are no multiple of 4."""
+    product = int(as_numpy(ops.matmul(ops.ones((3, 9), "int8"), ops.ones((9, 2), "int8")))[0, 0])
+    if product != 9:
+        pytest.skip(f"{keras.config.backend()} says that nine 1·1 in int8 are {product} here")
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_kernel_is_what_the_encoder_multiplies_by(name: str, tmp_path: Path) -> None:
     """Seen from outside: a linear layer maps the identity to its kernel."""
+    if "int8" in name:
+        skip_where_int8_products_are_wrong()
     if name == "int4 in blocks" and not hasattr(keras.quantizers, "Int4QuantizationConfig"):
         pytest.skip("this Keras has no blocks")
     encoder = keras.layers.Dense(5, name="encoder")
@@ -333,6 +342,7 @@ def test_the_kernel_is_what_the_encoder_multiplies_by(name: str, tmp_path: Path)
 
 
 def test_a_whole_model_is_quantized_around_it(recwarn: pytest.WarningsRecorder) -> None:
+    skip_where_int8_products_are_wrong()
     model = keras.Sequential([keras.Input((4,)), an_encoder(), keras.layers.Dense(2)])
     encoder, middle = model.layers
     model.add(DenseTied(tied_to=middle))

@@ -378,7 +378,7 @@ def of_torch() -> list[Transformation]:
         ("func.jacrev", gradient, lambda f, x, v: func.jacrev(f)(x)),
         ("func.jacfwd", gradient, lambda f, x, v: func.jacfwd(f)(x)),
         ("func.hessian", hessian, lambda f, x, v: func.hessian(f)(x)),
-        ("func.vjp", gradient, lambda f, x, v: func.vjp(f, x)[1](torch.ones((), dtype=x.dtype))[0]),
+        ("func.vjp", gradient, lambda f, x, v: func.vjp(f, x)[1](x.new_ones(()))[0]),
         ("func.functional_call", gradient, lambda f, x, v: as_module(f, x)),
         ("forward_ad", directional, dual),
         (

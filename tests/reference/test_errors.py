@@ -32,6 +32,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"beta": float("inf")}, ValueError, "`beta`"),
     ({"weight_decay": -1e-9}, ValueError, "`weight_decay`"),
     ({"epsilon": 0.2}, ValueError, r"`epsilon` must lie in \[0, min\(rho, 1 - rho\)\]"),
+    ({"epsilon": 0.2, "rho": 0.9}, ValueError, r"here \[0, 0.0999"),
     ({"epsilon": -0.1}, ValueError, "`epsilon`"),
     ({"epsilon": 0.5}, ValueError, "`epsilon`"),
     ({"x": np.ones((4, 2))}, ValueError, r"`x` must have shape \(m, 3\).*\(4, 2\)"),
@@ -40,6 +41,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": np.full((4, 3), np.nan)}, ValueError, "`x` must be finite"),
     ({"x": [["a"] * 3]}, TypeError, "`x` must be an array of real numbers"),
     ({"x": np.ones((4, 3), complex)}, TypeError, "`x`"),
+    ({"x": np.ones((4, 3), bool)}, TypeError, "`x` must be an array of real numbers.*bool"),
     ({"y": np.ones((4, 2))}, ValueError, "`y` must have the shape"),
     ({"activation": "softmax"}, ValueError, "`activation` must be one of.*'softmax'"),
     ({"output_activation": "elu"}, ValueError, "`output_activation` must be one of.*'elu'"),
@@ -54,6 +56,7 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": [[1.0, 2.0], [3.0]]}, TypeError, "`x` must be an array that NumPy can read"),
     ({"y": np.full((4, 3), np.nan)}, ValueError, "`y` must be finite. Received nan"),
     ({"y": np.ones((1, 3))}, ValueError, "`y` must"),
+    ({"y": np.ones((3, 4))}, ValueError, "`y` must"),
     ({"beta": 10**400}, ValueError, "`beta` must lie in"),
     # The plain divergence is not defined for activations outside [0, 1].
     ({"activation": "linear", "x": np.full((4, 3), 90.0)}, ValueError, r"must lie in \[0, 1\]"),
@@ -71,6 +74,14 @@ def test_cost_and_gradient_say_what_is_wrong(
     # Outside [0, 1] the bounds of the plain divergence are not defined either.
     with pytest.raises(kind, match=message):
         reference.cost_and_gradient_with_bounds(PARAMETERS, **{"x": X, **GOOD, **changed})
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "linear"])
+def test_logits_are_those_of_sigmoid_units(activation: str) -> None:
+    with pytest.raises(ValueError, match=f'`activation` must be "sigmoid".*{activation}'):
+        reference.cost_and_gradient_with_bounds(
+            PARAMETERS, X, **GOOD, epsilon=0.1, from_logits=True, activation=activation
+        )
 
 
 def test_parameters_say_what_is_wrong() -> None:
@@ -136,6 +147,31 @@ def test_parameters_say_what_is_wrong() -> None:
         (
             lambda: reference.mean_activation_of_chunks([np.ones((1, 2)), np.ones((1, 3))]),
             "`chunks` must all have 2 units",
+        ),
+        (
+            lambda: reference.mean_activation_of_chunks([np.ones((1, 3)), np.ones((1, 2))]),
+            "`chunks` must all have 3 units. Received one with 2",
+        ),
+        (
+            lambda: reference.extended_kl_divergence(0.5, [0.5, np.nan], 0.1),
+            "`rho_hat` must hold numbers. Received nan",
+        ),
+        (
+            lambda: reference.extended_kl_divergence_derivative(0.5, [0.5, np.nan], 0.1),
+            "`rho_hat` must hold numbers. Received nan",
+        ),
+        (
+            # Each delta is a number; their sum over the samples is none.
+            lambda: reference.backpropagate(
+                reference.Parameters([[[1.0]], [[3.0]]], [[0.0], [0.0]]),
+                [[0.0], [0.0]],
+                y=[[1e308], [1e308]],
+                activation="linear",
+                rho=0.5,
+                beta=0.0,
+                weight_decay=0.0,
+            ),
+            "the gradient is not finite in float64",
         ),
         (
             lambda: reference.running_average([0.5], [0.5], 1.0),
@@ -339,7 +375,7 @@ CALLS["gradient_descent_with_bounds"] = (
 )
 CALLS["numerical_gradient"][1]["epsilon"] = 1e-4
 # These say what is wrong in other ways, tested apart, or cannot be wrong.
-OTHERS = {"equations", "initialise", "mean_activation_of_chunks", "pack", "usage"}
+OTHERS = {"equations", "initialise", "mean_activation_of_chunks", "pack", "resolution", "usage"}
 FIRST_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "forward": (PARAMETERS,),
     "weight_decay_cost": (PARAMETERS,),

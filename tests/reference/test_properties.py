@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import reference
+from reference.activations import activation_named
 from reference.rounding import Arithmetic, exact
 
 FLOAT64 = Arithmetic("float64")
@@ -211,6 +212,16 @@ def test_mean_activation_of_images_sequences_and_masks() -> None:
     assert np.all(np.abs(symmetric - reference.mean_activation(flat)) <= 64 * 2.0**-53)
 
 
+@pytest.mark.equation("EQ-RECONSTRUCTION", "EQ-BOUND-RECONSTRUCTION")
+@pytest.mark.parametrize("shape", [(3, 2, 5), (3, 2, 2, 4)])
+def test_an_image_or_a_sequence_is_one_sample(shape: tuple[int, ...]) -> None:
+    h, y = np.random.default_rng(0).uniform(size=(2, *shape))
+    flat = reference.reconstruction_cost(h.reshape(3, -1), y.reshape(3, -1))
+    bounded = reference.reconstruction_with_bounds(h, y, precision="float64")
+    for value in (reference.reconstruction_cost(h, y), bounded.value):
+        assert abs(value - flat) <= bounded.bound < 1e-12
+
+
 @pytest.mark.equation("EQ-RHO-HAT-RUNNING")
 @given(st.floats(0.0, 0.99), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8))
 def test_running_average_unrolled(momentum: float, batches: list[float]) -> None:
@@ -327,3 +338,28 @@ def test_any_mask_that_is_not_zero_is_valid(mask: list[float]) -> None:
     gradient = reference.kl_sparsity_gradient(a, 0.125, 1.0, mask=mask)
     assert gradient[1] == 0.0
     assert gradient[0] == gradient[2] != 0.0
+
+
+@pytest.mark.equation("EQ-SIGMOID", "EQ-SIGMOID-DERIVATIVE", "EQ-LOG-SIGMOID", "EQ-TANH-DERIVATIVE")
+@pytest.mark.parametrize("z", [-1e4, -800.0, 800.0, 1e4])
+def test_nothing_overflows_on_the_way(z: float) -> None:
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert reference.sigmoid(z) == float(z > 0.0)
+        assert reference.log_sigmoid(z) == min(z, 0.0)
+        for name in ("sigmoid", "tanh"):
+            assert activation_named(name).derivative(z) == 0.0
+
+
+@pytest.mark.equation("EQ-FORWARD")
+def test_a_network_of_one_layer_has_the_activation_of_the_output() -> None:
+    one = reference.Parameters([[[2.0]]], [[1.0]])
+    for name, h in (("linear", -3.0), ("relu", 0.0), (None, float(reference.sigmoid(-3.0)))):
+        assert reference.forward(one, [[-2.0]], output_activation=name).output.tolist() == [[h]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32"])
+def test_numbers_of_any_kind_are_taken_exactly(dtype: str) -> None:
+    """Of the signs, too: an unsigned difference would wrap around."""
+    y, h = np.array([[200, 3]], dtype), np.array([[100, 5]], dtype)
+    assert reference.reconstruction_cost(h, y) == (100.0**2 + 2.0**2) / 2.0
+    assert reference.mean_activation(y).tolist() == [200.0, 3.0]

@@ -7,6 +7,7 @@ one, strictly one after the other.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,15 @@ def test_values_are_the_plain_oracles() -> None:
     value, gradient = reference.kl_sparsity_with_bounds(a, 0.1, 3.0, precision="float64")
     assert abs(value.value - reference.kl_sparsity(a, 0.1, 3.0)) <= value.bound
     assert reference.usage(reference.kl_sparsity_gradient(a, 0.1, 3.0), gradient).worst <= 1.0
+    # Beyond an edge: a dead unit, a saturated one, and one between; value and slope by themselves.
+    beyond = np.concatenate([np.zeros((6, 1)), np.ones((6, 1)), a[:, :1]], axis=1)
+    value, gradient = reference.kl_sparsity_with_bounds(
+        beyond, 0.1, 3.0, epsilon=0.01, precision="float64"
+    )
+    plain = reference.kl_sparsity(beyond, 0.1, 3.0, epsilon=0.01)
+    assert abs(value.value - plain) <= value.bound < 1e-12
+    slope = reference.kl_sparsity_gradient(beyond, 0.1, 3.0, epsilon=0.01)
+    assert reference.usage(slope, gradient).worst <= 1.0
     error = reference.reconstruction_with_bounds(a, a[::-1], precision="float64")
     assert abs(error.value - reference.reconstruction_cost(a, a[::-1])) <= error.bound
 
@@ -304,6 +314,12 @@ def test_usage_counts_what_no_bound_decides() -> None:
     expected = Bounded(np.array([1.0, 2.0, 3.0]), np.array([0.5, np.inf, 4.0]))
     used = reference.usage([1.25, 99.0, 5.0], expected)
     assert (used.worst, used.undecidable, used.elements) == (0.5, 2 / 3, 3)
+    # A bound above every value says nothing, and a result outside of it is outside.
+    vague = reference.usage([1.0, 9.0], Bounded(np.array([1.0, 2.0]), np.array([0.5, 4.0])))
+    assert (vague.worst, vague.undecidable) == (7.0 / 4.0, 0.5)
+    # "Every value" is of the quantity: a small element may have a bound above its own.
+    small = Bounded(np.array([1.0, 0.1]), np.array([0.25, 0.5]))
+    assert reference.usage([1.0, 0.1], small).undecidable == 0.0
     exactly = Bounded(np.array([1.0]), np.array([0.0]))
     assert reference.usage([1.0], exactly).worst == 0.0
     assert reference.usage([1.0 + 2.0**-52], exactly).worst == np.inf
@@ -339,6 +355,42 @@ def test_the_worst_usage_does_not_depend_on_the_order() -> None:
         assert used.worst == worst, (first, second, third)
 
 
+@pytest.mark.equation("EQ-BOUND-RESOLUTION")
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1), st.sampled_from([1e-300, 1e-9, 1.0, 1e250]))
+def test_what_is_further_off_than_the_resolution_is_outside(
+    n: int, seed: int, scale: float
+) -> None:
+    """Whatever the direction of the error, and however small or large the numbers are."""
+    generator = np.random.default_rng(seed)
+    value = generator.normal(size=n) * scale
+    bound = np.abs(generator.normal(size=n)) * scale * 10.0 ** generator.integers(-5, 1)
+    found = reference.resolution(Bounded(value, bound))
+    # The definition, by numbers that cannot overflow.
+    plain = np.linalg.norm(bound / scale) / np.linalg.norm(value / scale)
+    assert abs(found - plain) <= 64 * 2.0**-53 * plain
+    direction = generator.normal(size=n)
+    direction *= np.linalg.norm(value / scale) / np.linalg.norm(direction) * scale
+    # By the triangle inequality, n + 8 roundings on the way.
+    off = value + direction * found * (1.0 + (n + 64) * 2.0**-52) + direction * 2.0**-50
+    assert reference.usage(off, Bounded(value, bound)).worst > 1.0
+    at_the_bound = reference.usage(value + 0.999 * bound, Bounded(value, bound)).worst
+    assert at_the_bound <= 1.0 + 2.0**-40 * np.max(np.abs(value) / bound, initial=0.0)
+
+
+@pytest.mark.equation("EQ-BOUND-RESOLUTION")
+def test_the_resolution_where_there_is_none() -> None:
+    assert reference.resolution(Bounded(np.array([1.0, 0.0]), np.zeros(2))) == 0.0
+    assert reference.resolution(Bounded(np.zeros((0, 2)), np.zeros((0, 2)))) == 0.0
+    for value, bound in (
+        ([1.0, 2.0], [0.1, np.inf]),
+        ([1.0, 2.0], [0.1, np.nan]),
+        ([0.0, 0.0], [0.0, 0.1]),
+        ([np.nan, 2.0], [0.1, 0.1]),
+        ([np.inf, 2.0], [0.1, 0.1]),
+    ):
+        assert reference.resolution(Bounded(value, bound)) == np.inf, (value, bound)
+
+
 def test_precisions_know_their_numbers() -> None:
     for name, dtype in DTYPES.items():
         precision = PRECISIONS[name]
@@ -351,6 +403,15 @@ def test_precisions_know_their_numbers() -> None:
         if name != "float64":
             assert not precision.represents(values)
         assert not precision.represents(np.array([precision.underflow / 3]))
+        u = precision.unit_roundoff
+        beyond = [1.0 + u, 2.0 - u / 2.0, precision.underflow / 2.0]  # u = 2⁻⁵³ is lost beside 1
+        kept = [1.0 + 2.0 * u, 2.0 - 2.0 * u, precision.underflow, precision.largest, 0.0]
+        assert precision.are_numbers(np.array(kept)).all()
+        if name != "float64":
+            beyond.append(2.0 * precision.largest)
+            assert not precision.are_numbers(np.array(beyond)).any()
+    shortened = dataclasses.replace(PRECISIONS["float32"], name="tf32", factor_roundoff=2.0**-11)
+    assert PRECISIONS["tf32"] == shortened
 
 
 def report() -> str:

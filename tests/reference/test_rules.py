@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -406,6 +406,9 @@ def test_slopes_that_no_bound_decides() -> None:
             assert np.all(np.isinf(a.bound))
             if function in SLOPES:
                 assert np.all(np.isinf(slope.bound))
+    # What float64 loses beside the logit is not lost.
+    least, none = (Arithmetic("float64").activation("tanh", bounded(0.25, e)) for e in (1e-17, 0.0))
+    assert least[0].bound > none[0].bound
 
 
 # --- the divergence ---------------------------------------------------------------------------
@@ -1175,3 +1178,620 @@ def test_the_penalty_reaches_the_delta_in_the_format(
     of_activation = 0.0 if from_logits else 16.0 * u * 64.0 * 0.25 * 4.0
     at_most = 1.2 * roundings * u * np.abs(slope.value) + of_activation
     assert np.all(slope.bound <= at_most)
+
+
+# --- the formulas once more, with more digits ---------------------------------------------------
+#
+# What the adversaries above cannot build is held here: the worst of all right computations, by the
+# textbook's model, for sums over long axes, inputs at the ends of their bounds (errors larger than
+# the values among them) and results that may be flushed. A rule is at least that, and no more.
+
+Wide = np.longdouble
+LENGTHS = (1, 2, 1000)
+# Relative to the numbers; 2⁻⁵⁴ is lost beside them in float64, 30 leaves nothing of them.
+UNCERTAINTIES = (0.0, 2.0**-54, 2.0**-12, 30.0)
+
+
+def roundoffs(name: str) -> tuple[Any, Any]:
+    """u and u_acc, with that of the oracle."""
+    precision, oracle = PRECISIONS[name], Wide(2.0**-53)
+    return Wide(precision.unit_roundoff) + oracle, Wide(precision.accumulator_roundoff) + oracle
+
+
+def stored_worst(name: str, value: Any, error: Any) -> Any:
+    """Higham, eq (2.8): fl(x) = x(1 + δ) + η′, of every x in value ± error."""
+    (u, _), precision = roundoffs(name), PRECISIONS[name]
+    size = np.abs(value)
+    moved = error + u * (size + error)
+    flushed = np.maximum(moved + u * precision.underflow, size)
+    worst = np.where(size - moved < precision.underflow, flushed, moved)
+    return np.where(size + error <= precision.largest, worst, np.inf)
+
+
+def summed_worst(name: str, values: Any, errors: Any) -> tuple[Any, Any]:
+    """Σv over the first axis, and what n terms in any order may be off: Jeannerod and Rump's n u.
+
+    Each term may be flushed in the accumulator as well.
+    """
+    _, u = roundoffs(name)
+    n, magnitudes = len(values), np.sum(np.abs(values) + errors, axis=0)
+    smallest = 2.0**-1022 if name == "float64" else 2.0**-126
+    error = np.sum(errors, axis=0) + n * u * magnitudes + n * Wide(smallest)
+    return np.sum(values, axis=0), error
+
+
+def hold_formula(expected: Bounded, value: Any, error: Any, slack: Any = 1e-9) -> None:
+    """A bound is what the formula says, or more by a share, or at most by so much."""
+    error = np.asarray(error)
+    assert np.array_equal(np.isinf(expected.bound), np.isinf(error))
+    finite = np.isfinite(error)
+    assert np.all(np.abs(expected.value - value)[finite] <= error[finite])
+    digits = 16 * Wide(2.0**-1074)  # the rule's own, where float64 is subnormal
+    least = expected.bound * (1 + 1e-12) + digits
+    assert np.all(error[finite] <= least[finite]), (expected.bound, error)
+    most = (error * (1 + slack) if np.isscalar(slack) else error + slack) + digits
+    assert np.all(expected.bound[finite] <= most[finite]), (expected.bound, error)
+
+
+def uncertain_columns(name: str, scale: float) -> Any:
+    """(n, 3): of both signs, of one, and nothing but errors; with each length and uncertainty."""
+    generator = np.random.default_rng(0)
+    for n, share in itertools.product(LENGTHS, UNCERTAINTIES):
+        values = generator.normal(size=(n, 3)) * scale
+        errors = np.abs(generator.normal(size=(n, 3))) * share * scale
+        values[:, 1] = np.abs(values[:, 1])
+        values[:, 2] = 0.0
+        yield values, errors
+
+
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-SQUARES", "EQ-BOUND-MATMUL", "EQ-BOUND-RHO-HAT")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("where", ["near 1", "near underflow"])
+def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
+    arithmetic, precision = Arithmetic(name), PRECISIONS[name]
+    (u, u_accumulator), one = roundoffs(name), Wide(1)
+    for values, errors in uncertain_columns(name, {"near 1": 1.0}.get(where, precision.underflow)):
+        v, e, n = values.astype(Wide), errors.astype(Wide), len(values)
+        a = bounded(values, errors)
+        total, error = summed_worst(name, v, e)
+        hold_formula(arithmetic.total(a, axis=0), total, stored_worst(name, total, error))
+        rows = Bounded(values.T, errors.T)
+        hold_formula(arithmetic.total(rows, axis=1), total, stored_worst(name, total, error))
+        # A square is stored before it is added.
+        squared = stored_worst(name, v * v, 2 * np.abs(v) * e + e * e)
+        square, error = summed_worst(name, (v * v).ravel(), squared.ravel())
+        hold_formula(arithmetic.sum_of_squares(a), square, stored_worst(name, square, error))
+
+        mean, of_inputs = np.sum(v, axis=0) / n, np.sum(e, axis=0) / n
+        summed, divided = np.sum(np.abs(v) + e, axis=0) / n, np.abs(mean) + of_inputs
+        error = of_inputs + n * u_accumulator * summed + 2 * u * divided
+        hold_formula(arithmetic.mean_over_samples(a), mean, stored_worst(name, mean, error))
+        # The mean is shifted, or its terms are.
+        rho_hat, half = (one + mean) / 2, of_inputs / 2
+        error = half + n * u_accumulator * np.maximum(summed / 2, rho_hat + half)
+        error = error + 3 * u * np.maximum(divided / 2, rho_hat + half)
+        hold_formula(
+            arithmetic.mean_over_samples(a, symmetric=True),
+            rho_hat,
+            stored_worst(name, rho_hat, error),
+        )
+
+        # Both factors are shortened first, where the hardware does.
+        factors = bounded(values[:, [1, 0]] / values.max(initial=1.0), errors[:, [0, 2]])
+        other, of_other = factors.value.astype(Wide), factors.bound.astype(Wide)
+        product = v.T @ other
+        enlarged = (np.abs(v) + e).T @ (np.abs(other) + of_other)
+        error = enlarged - np.abs(v).T @ np.abs(other)
+        error = error + (n * u_accumulator + 2 * Wide(precision.factor_roundoff)) * enlarged
+        error = error + n * Wide(arithmetic.accumulator.underflow)
+        # |A||B| and its enlargement are off by as many roundoffs of the oracle.
+        of_oracle = n * 2.0**-51 * enlarged
+        worst = stored_worst(name, product, error)
+        hold_formula(arithmetic.matmul(rows, factors), product, worst, of_oracle + 1e-9 * worst)
+
+
+def product_worst(name: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Of two numbers, each with its error; stored."""
+    value, error = a[0] * b[0], np.abs(a[0]) * b[1] + np.abs(b[0]) * a[1] + a[1] * b[1]
+    return value, stored_worst(name, value, error)
+
+
+@pytest.mark.equation("EQ-BOUND-ORTHOGONAL")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("certain", [True, False])
+def test_the_gradient_of_orthogonality_by_the_textbook(name: str, certain: bool) -> None:
+    """From the rows: their lengths, the signed sums, what lies along each, the rest; signs of 0."""
+    (u, u_accumulator), n = roundoffs(name), 200
+    rows = np.random.default_rng(0).uniform(0.5, 1.0, size=(3, n))
+    if not certain:
+        rows[0, : n // 2] = rows[1, n // 2 :] = 0.0
+    lengths = np.sqrt(np.sum(rows.astype(Wide) ** 2, axis=1, keepdims=True))
+    # Half of the error of n squares and their sum; a root, a reciprocal, and what rounds around.
+    share = n * u_accumulator / 2 + 7 * u
+    vectors = rows / lengths
+    of_vectors = stored_worst(name, vectors, share * vectors)
+    cosines = vectors @ vectors.T
+    signs, of_signs = np.sign(cosines), 2.0 * (cosines == 0.0)
+    for part in (signs, of_signs):
+        np.fill_diagonal(part, 0.0)
+    enlarged = (np.abs(signs) + of_signs) @ (vectors + of_vectors)
+    error = enlarged - np.abs(signs) @ vectors
+    error = error + (3 * u_accumulator + 2 * Wide(PRECISIONS[name].factor_roundoff)) * enlarged
+    pull = signs @ vectors
+    pulled = pull, stored_worst(name, pull, error)
+    along = product_worst(name, pulled, (vectors, of_vectors))
+    total, error = summed_worst(name, along[0].T, along[1].T)
+    inside = total[:, None], stored_worst(name, total, error)[:, None]
+    taken = product_worst(name, inside, (vectors, of_vectors))
+    rest = pull - taken[0]
+    left = rest, stored_worst(name, rest, pulled[1] + taken[1])
+    inverse = 1 / lengths, stored_worst(name, 1 / lengths, share / lengths)
+    # 2 · 0.5, and the inverse of the number of pairs, both ways.
+    pairs = Wide(1) / 6
+    scale = product_worst(name, (Wide(0.5), Wide(0)), (pairs, stored_worst(name, pairs, Wide(0))))
+    twice = 2 * scale[0], 2 * scale[1]
+    slope, error = product_worst(name, twice, product_worst(name, left, inverse))
+    _, gradient = reference.orthogonal_with_bounds(rows, 0.5, precision=name)
+    # In float64 |A||B| is off by the oracle's own roundoffs: 3 more for each of some dozen.
+    hold_formula(gradient, slope, error, 0.05 if name == "float64" else 1e-4)
+
+
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-MATMUL", "EQ-BOUND-STORE")
+@pytest.mark.parametrize("name", ["bfloat16", "float32", "tf32", "float64"])
+def test_a_partial_sum_that_overflows_although_the_sum_does_not(name: str) -> None:
+    """0.6 + 0.45 is too large before 0.35 is taken off; and what fits but for its rounding."""
+    arithmetic = Arithmetic(name)
+    largest = arithmetic.accumulator.largest
+    for error, rest, decidable in ((0.45, 0.35, False), (0.05, 0.3, True)):
+        a = bounded([[0.6 * largest, -rest * largest]], [[error * largest, 0.0]])
+        assert np.isfinite(arithmetic.total(a).bound) == decidable
+        assert np.isfinite(arithmetic.matmul(a, exact(np.ones((2, 1)))).bound) == [[decidable]]
+    terms = exact([[0.5 * largest, 0.25 * largest, -0.25 * largest]])
+    assert np.isinf(arithmetic.total(terms).bound)
+    assert np.isinf(arithmetic.matmul(terms, exact(np.ones((3, 1)))).bound)
+
+
+def test_the_smallest_normal_number_is_not_flushed() -> None:
+    smallest = np.array(2.0**-126)
+    assert Arithmetic("float32")._flushed(2.0 * smallest, smallest) == smallest
+    below = smallest * (1.0 + 2.0**-52)
+    assert Arithmetic("float32")._flushed(2.0 * smallest, below) == 2.0 * smallest
+
+
+class Textbook:
+    """The bounds of the divergence in mpmath, each from its operations."""
+
+    def __init__(self, name: str) -> None:
+        precision = PRECISIONS[name]
+        self.name, self.precision = name, precision
+        self.u = mpmath.mpf(precision.unit_roundoff) + mpmath.mpf(2) ** -53
+        self.u_accumulator = mpmath.mpf(precision.accumulator_roundoff) + mpmath.mpf(2) ** -53
+
+    def gamma(self, k: int) -> Any:
+        """Higham, Lemma 3.1: k roundings."""
+        return k * self.u / (1 - k * self.u)
+
+    def number(self, c: float) -> Any:
+        kept = self.precision.represents(np.array(c))
+        return mpmath.mpf(0) if kept else self.u * mpmath.mpf(c)
+
+    def stored(self, value: Any, error: Any) -> Any:
+        moved = error + self.u * (abs(value) + error)
+        if abs(value) - moved < self.precision.underflow:
+            return max(moved + self.u * self.precision.underflow, abs(value))
+        return moved
+
+    def half(self, weight: Any, error: Any, least: Any, logs: list[Any]) -> Any:
+        """w(log w − l): the weight, a logarithm of 8 roundoffs, a difference and a product.
+
+        What the logarithm's argument may be off is three roundings, and that of the weight.
+        """
+        shifted = mpmath.log(weight / least) + self.gamma(3)
+        sizes = shifted + abs(mpmath.log(least)) + max(map(abs, logs))
+        moved = max(abs(mpmath.log(weight) - log) for log in logs)
+        return error * moved + (weight + error) * (shifted + self.gamma(10) * sizes)
+
+    def halves(self, rho: Any, logs: list[Any], logs_of_rest: list[Any]) -> Any:
+        error = self.number(float(rho))
+        rest = 1 - rho
+        of_rest = error + self.u * (rest + error)
+        return self.half(rho, error, rho - error, logs) + self.half(
+            rest, of_rest, (rest - error) * (1 - self.u), logs_of_rest
+        )
+
+    def divergence(self, rho: Any, mean: Any, error: Any, epsilon: float) -> tuple[Any, ...]:
+        """Value and bound of the divergence, and of its slope; the bound `None`: undecidable."""
+        edge, top = mpmath.mpf(epsilon), mpmath.mpf(1.0 - epsilon)
+        lower = self.number(epsilon)
+        upper = lower + self.number(1.0 - epsilon)
+
+        def between(x: Any, low: Any, high: Any) -> Any:
+            return min(max(x, low), high)
+
+        def slope(r: Any) -> Any:
+            return (1 - rho) / (1 - r) - rho / r
+
+        low = between(mean - error, edge - lower, top - upper)
+        high = between(mean + error, edge + lower, top + upper)
+        if low < self.precision.underflow or high >= 1:
+            return None, None, None, None
+        r = between(mean, edge, top)
+        value = rho * mpmath.log(rho / r) + (1 - rho) * mpmath.log((1 - rho) / (1 - r))
+        value += slope(r) * (mean - r)
+        of_rho = self.number(float(rho))
+        of_rest = of_rho + self.u * (1 - rho + of_rho)
+
+        def rounding(k: int) -> Any:
+            gamma = self.gamma(k)
+            ones = (of_rho + gamma * (rho + of_rho)) / low
+            return ones + (of_rest + gamma * (1 - rho + of_rest)) / (1 - high)
+
+        logs = [mpmath.log(low), mpmath.log(high)]
+        bound = error * max(abs(slope(low)), abs(slope(high)))
+        bound += self.halves(rho, logs, [mpmath.log(1 - low), mpmath.log(1 - high)])
+        spreads, beyond = [mpmath.mpf(0)], mpmath.mpf(0)
+        reaches = (
+            (edge, lower, mean - error < edge + lower),
+            (top, upper, mean + error > top - upper),
+        )
+        for at, of_edge, reached in reaches:
+            if epsilon > 0.0 and reached:
+                spreads += [abs(slope(at + side * of_edge) - slope(at)) for side in (1, -1)]
+                beyond = max(beyond, abs(mean - r) + error + of_edge)
+        if beyond > 0:
+            bound += (max(spreads) + rounding(10)) * beyond + self.u * abs(value)
+        of_slope = max(slope(high) - slope(r), slope(r) - slope(low)) + rounding(7)
+        return value, self.stored(value, bound), slope(r), self.stored(slope(r), of_slope)
+
+    def log_sigmoid(self, z: Any, error: Any) -> tuple[Any, Any]:
+        def function(x: Any) -> Any:
+            return -mpmath.log1p(mpmath.exp(-x))
+
+        log = function(z)
+        ends = [function(z - error), function(z + error)]
+        moved = max(abs(end - log) + 16 * self.u * abs(end) for end in ends)
+        if abs(log) - moved < self.precision.underflow:
+            moved = max(moved + self.u * self.precision.underflow, abs(log))
+        return log, moved
+
+    def log_mean(self, z: list[Any], error: Any) -> tuple[Any, Any, list[Any], list[Any]]:
+        """log ρ̂ and its bound, the shares and theirs; Blanchard, Higham, Higham (2021), §3."""
+        m, u = len(z), self.u
+        both = [self.log_sigmoid(x, error) for x in z]
+        top = max(log for log, _ in both)
+        mean = mpmath.log(sum(mpmath.exp(log) for log, _ in both) / m)
+        moved = mpmath.log(sum(mpmath.exp(log + e) for log, e in both) / m) - mean
+        bound = moved - mpmath.log(1 - m * self.u_accumulator) + 32 * u
+        bound += 8 * u * (abs(mean) + abs(top) + mpmath.log(m))
+        bound += self.precision.underflow * mpmath.exp(top - mean)
+        shares, of_shares = [], []
+        for log, e in both:
+            share = mpmath.exp(log - mean) / m
+            relative = mpmath.expm1(e + bound + 4 * u * (abs(log) + abs(mean))) + 32 * u
+            moved = min(share * relative, mpmath.mpf(1))
+            if share - moved < self.precision.underflow:
+                moved = max(moved + u * self.precision.underflow, share)
+            shares.append(share)
+            of_shares.append(moved)
+        return mean, bound, shares, of_shares
+
+    def product(self, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
+        value, moved = a[0] * b[0], abs(a[0]) * b[1] + abs(b[0]) * a[1] + a[1] * b[1]
+        return value, self.stored(value, moved)
+
+    def sigmoid(self, z: Any, error: Any) -> tuple[Any, Any]:
+        ends = [1 / (1 + mpmath.exp(-x)) for x in (z, z - error, z + error)]
+        moved = max(abs(end - ends[0]) + 16 * self.u * end for end in ends)
+        if ends[0] - moved < self.precision.underflow:
+            moved = max(moved + self.u * self.precision.underflow, ends[0])
+        return ends[0], moved
+
+    def from_logits(self, rho: Any, z: list[Any], error: Any) -> tuple[Any, Any, list[Any]]:
+        """Value and bound; and the derivative by the first logit, with its bound."""
+        ones, of_ones, share, of_share = self.log_mean(z, error)
+        zeros, of_zeros, rest, of_rest = self.log_mean([-x for x in z], error)
+        of_rho = self.number(float(rho))
+        up = self.product(
+            (1 - rho, of_rho + self.u * (1 - rho + of_rho)),
+            self.product((rest[0], of_rest[0]), self.sigmoid(z[0], error)),
+        )
+        down = self.product(
+            (rho, of_rho), self.product((share[0], of_share[0]), self.sigmoid(-z[0], error))
+        )
+        slope = [up[0] - down[0], self.stored(up[0] - down[0], up[1] + down[1])]
+        value = rho * (mpmath.log(rho) - ones) + (1 - rho) * (mpmath.log(1 - rho) - zeros)
+        bound = rho * of_ones + (1 - rho) * of_zeros
+        bound += self.halves(
+            rho, [ones - of_ones, ones + of_ones], [zeros - of_zeros, zeros + of_zeros]
+        )
+        return value, self.stored(value, bound), slope
+
+
+def hold_digits(expected: Any, found: tuple[Any, Any], name: str, case: Any) -> None:
+    """A value and a bound. In float64 the rule's own differences of logarithms are rounded."""
+    value, bound = expected
+    actual, rule = (float(part) for part in found)
+    assert abs(actual - value) <= bound, case
+    least, most = (0.8, 1.5) if name == "float64" else (1.0 - 1e-6, 1.0 + 1e-6)
+    assert least * bound <= rule <= most * bound, (case, rule / float(bound))
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-KL-DERIVATIVE", "EQ-BOUND-TARGET")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_divergence_by_the_textbook(name: str) -> None:
+    """Between the edges, at them, over them by less than E, and far beyond."""
+    arithmetic, textbook = Arithmetic(name), Textbook(name)
+    decided = 0
+    for rho, epsilon in itertools.product((0.02, 0.25, 0.9), (0.0, 2.0**-6, 0.015)):
+        edges = [epsilon, 1.0 - epsilon, -2.0, 40.0] if epsilon > 0.0 else []
+        for mean in (0.03, 0.3, rho, 0.8, *edges):
+            for error in (0.0, 2.0**-20, 0.01, 0.25, 3.0):
+                case = (rho, epsilon, mean, error)
+                if epsilon == 0.0 and not 0.0 < mean - error <= mean + error < 1.0:
+                    continue
+                value, bound, slope, of_slope = textbook.divergence(
+                    mpmath.mpf(rho), mpmath.mpf(mean), mpmath.mpf(error), epsilon
+                )
+                rho_hat = bounded(mean, error)
+                divergence = arithmetic.kl_divergence(rho, rho_hat, epsilon)
+                derivative = arithmetic.kl_derivative(rho, rho_hat, epsilon)
+                if value is None:
+                    assert np.isinf(divergence.bound), case
+                    continue
+                decided += 1
+                hold_digits((value, bound), (divergence.value, divergence.bound), name, case)
+                hold_digits((slope, of_slope), (derivative.value, derivative.bound), name, case)
+    assert decided > 150
+
+
+@pytest.mark.equation("EQ-BOUND-LOG-MEAN", "EQ-BOUND-KL-LOGITS")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_form_from_logits_by_the_textbook(name: str) -> None:
+    arithmetic, textbook = Arithmetic(name), Textbook(name)
+    generator = np.random.default_rng(0)
+    columns = [
+        [0.5],
+        [-30.0, 2.0],
+        [7.0, 700.0, 5.0],  # log σ(700) may be flushed
+        list(generator.normal(size=60).round(3)),
+        [-200.0] * 40,
+        [0.0] + [-80.0] * 3,  # a share that may be flushed
+    ]
+    for z, error in itertools.product(columns, (0.0, 2.0**-12, 0.25)):
+        logits = bounded(np.array(z)[:, None], error)
+        mean, shares = arithmetic.log_mean_sigmoid(logits)
+        points = [mpmath.mpf(x) for x in z]
+        log, bound, of_samples, of_shares = textbook.log_mean(points, mpmath.mpf(error))
+        case = (z[:3], error)
+        hold_digits((log, bound), (mean.value[0], mean.bound[0]), name, case)
+        for i in {0, len(z) // 2, len(z) - 1}:
+            found = shares.value[i, 0], shares.bound[i, 0]
+            hold_digits((of_samples[i], of_shares[i]), found, name, case)
+        for rho in (0.02, 0.9):
+            value, gradient = arithmetic.kl_divergence_from_logits(rho, logits)
+            *expected, slope = textbook.from_logits(mpmath.mpf(rho), points, mpmath.mpf(error))
+            hold_digits(expected, (value.value[0], value.bound[0]), name, case)
+            hold_digits(slope, (gradient.value[0, 0], gradient.bound[0, 0]), name, case)
+
+
+# --- where the numbers that are put together are stored -----------------------------------------
+
+
+def relative(quantity: Bounded) -> Any:
+    """E/|v| of what is not 0."""
+    found = np.abs(quantity.value) > 0.0
+    assert np.any(found)
+    return quantity.bound[found] / np.abs(quantity.value[found])
+
+
+def with_one_unit(
+    precision: str, encoder: float = 0.5, decoder: float = 0.25, **changed: Any
+) -> Any:
+    """A linear network whose input is 0 and whose reconstruction is right, unless y is another."""
+    parameters = reference.Parameters([[[encoder]], [[decoder]]], [[0.5], [0.125]])
+    arguments = {"rho": 0.25, "beta": 2.0, "weight_decay": 0.5, "y": [[0.25]], **changed}
+    if not arguments.get("from_logits"):
+        arguments |= {"activation": "linear"}
+    return reference.cost_and_gradient_with_bounds(
+        parameters, [[0.0]], output_activation="linear", precision=precision, **arguments
+    )
+
+
+STORED_NUMBERS: dict[str, tuple[Callable[[str, float], Any], float]] = {
+    "beta, term": (lambda p, c: with_one_unit(p, beta=2.0 * c).cost.sparsity, 1.0),
+    "beta, from logits": (
+        lambda p, c: with_one_unit(p, beta=2.0 * c, from_logits=True).cost.sparsity,
+        1.0,
+    ),
+    "beta, gradient": (lambda p, c: with_one_unit(p, beta=2.0 * c).gradient.biases[0], 1.0),
+    "beta, symmetric gradient": (
+        lambda p, c: with_one_unit(p, beta=2.0 * c, symmetric=True).gradient.biases[0],
+        1.0,
+    ),
+    "beta, gradient from logits": (
+        lambda p, c: with_one_unit(p, beta=2.0 * c, from_logits=True).gradient.biases[0],
+        1.0,
+    ),
+    "decay, term": (lambda p, c: with_one_unit(p, weight_decay=c).cost.weight_decay, 1.0),
+    "decay, gradient": (lambda p, c: with_one_unit(p, weight_decay=c).gradient.kernels[0], 1.0),
+    # The error of a target is there twice, in both factors of its square.
+    "y": (lambda p, c: with_one_unit(p, y=[[-64.0 * c]]).cost.reconstruction, 2.0),
+    "beta of a layer": (
+        lambda p, c: reference.kl_sparsity_with_bounds([[0.5]], 0.25, c, precision=p)[0],
+        1.0,
+    ),
+    "beta of a layer, gradient": (
+        lambda p, c: reference.kl_sparsity_with_bounds([[0.5]], 0.25, c, precision=p)[1],
+        1.0,
+    ),
+    "beta of logits": (
+        lambda p, c: reference.kl_sparsity_with_bounds(
+            [[0.5]], 0.25, c, from_logits=True, precision=p
+        )[0],
+        1.0,
+    ),
+    "beta of logits, gradient": (
+        lambda p, c: reference.kl_sparsity_with_bounds(
+            [[0.5]], 0.25, c, from_logits=True, precision=p
+        )[1],
+        1.0,
+    ),
+}
+# These are stored in the format itself.
+STORED_FACTORS: dict[str, Callable[[str, float], Any]] = {
+    "a kernel that a delta comes through": lambda p, c: with_one_unit(
+        p, decoder=0.25 * c, beta=0.0, y=[[-64.0]]
+    ).gradient.biases[0],
+    "a kernel that the input's gradient comes through": lambda p, c: (
+        with_one_unit(p, encoder=0.5 * c).x
+    ),
+    "l1": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], c, 0.0, precision=p)[0],
+    "l1, gradient": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], c, 0.0, precision=p)[1],
+    "l2": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], 0.0, c, precision=p)[0],
+    "l2, gradient": lambda p, c: reference.l1_l2_with_bounds([0.5, -1.0], 0.0, c, precision=p)[1],
+    "orthogonal": lambda p, c: reference.orthogonal_with_bounds(ANGLE, c, precision=p)[0],
+    "orthogonal, gradient": lambda p, c: reference.orthogonal_with_bounds(ANGLE, c, precision=p)[1],
+}
+ANGLE = [[1.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.equation("EQ-BOUND-NUMBER", "EQ-BOUND-COST", "EQ-BOUND-SPARSITY", "EQ-BOUND-L1L2")
+@pytest.mark.parametrize("name", [*PLAYED, "tf32"])
+def test_a_number_that_the_format_lacks_is_rounded_once(name: str) -> None:
+    """Beside the same number rounded: one roundoff more of all that it multiplies, and no less."""
+    for numbers_of, precision in ((STORED_NUMBERS, wide(name)), (STORED_FACTORS, name)):
+        u = PRECISIONS[precision].unit_roundoff
+        for quantity, made in numbers_of.items():
+            make, times = made if isinstance(made, tuple) else (made, 1.0)
+            exact_number = relative(make(name, 1.0))
+            rise = (relative(make(name, 1.0 + 0.5 * u)) - exact_number) / u
+            # The new error is multiplied with those that are there.
+            slack = 0.02 + 1.5 * times * exact_number
+            assert np.all(np.abs(rise - times) <= slack), (quantity, rise, slack)
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_targets_are_float32_where_activations_are_halves(name: str) -> None:
+    halves, singles = (
+        relative(with_one_unit(name, y=[[-64.0 * c]]).cost.reconstruction)
+        for c in (1.0, 1.0 + 2.0**-20)
+    )
+    assert np.all(np.abs(singles / halves - 1.0) < 1e-5)
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_each_rounding_of_the_penaltys_delta_counts(name: str) -> None:
+    """With a linear unit: the bias is exact and z = 0 + ½ rounded, which moves KL′ by KL″E = 2u.
+
+    Then the format rounds the slope, its sum with the delta, its product with f′ and the sum over
+    samples: six in all, and 40 of the float32 of the slope itself.
+    """
+    u, slope = PRECISIONS[name].unit_roundoff, with_one_unit(name).gradient.biases[0]
+    assert slope.value == 2.0
+    # The gradient by the input is one product of it, stored as that sum is.
+    by_input = with_one_unit(name).x
+    assert abs(relative(by_input)[0] - relative(slope)[0]) <= 0.01 * u
+    assert 5.95 * u <= relative(slope)[0] <= 6.0 * u * (1.0 + 30.0 * u) + 40.0 * 2.0**-24
+
+
+@pytest.mark.equation("EQ-BOUND-COST")
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_sum_of_the_terms_is_rounded_twice(name: str) -> None:
+    u, cost = roundoffs(wide(name))[0], with_one_unit(name, y=[[-64.0]]).cost
+    terms = [cost.reconstruction, cost.weight_decay, cost.sparsity]
+    values, bounds = [float(term.value) for term in terms], [float(term.bound) for term in terms]
+    first, second = (sum(values[:k]) + sum(bounds[:k]) for k in (2, 3))
+    expected = sum(bounds) + float(u) * (first + second)
+    assert abs(cost.total.bound - expected) <= 1e-3 * u * second
+
+
+@pytest.mark.equation("EQ-BOUND-SPARSITY", "EQ-BOUND-RECONSTRUCTION")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("form", [{}, {"symmetric": True}, {"from_logits": True}])
+def test_penalties_of_halves_are_those_of_float32(name: str, form: dict[str, Any]) -> None:
+    """The same numbers in another format: the same term; its gradient is stored in the format."""
+    a = np.random.default_rng(0).integers(1, 32, size=(40, 3)) / 32.0
+    single, half = (
+        reference.kl_sparsity_with_bounds(a, 0.3, 3.1, epsilon=0.01, precision=precision, **form)
+        for precision in ("float32", name)
+    )
+    assert np.array_equal(single[0].bound, half[0].bound)
+    slope, error = single[1].value, single[1].bound
+    most = stored_worst(name, slope, error)
+    # But for a rounding of float32, which the gradient is not stored in here.
+    least = most - 1.1 * 2.0**-24 * (np.abs(slope) + error)
+    assert np.all(least <= half[1].bound)
+    assert np.all(half[1].bound <= most)
+    y = a[::-1]
+    expected = reference.reconstruction_with_bounds(a, y, precision="float32").bound
+    assert reference.reconstruction_with_bounds(a, y, precision=name).bound == expected
+
+
+ELEMENTWISE: dict[str, Callable[[Arithmetic, Bounded], Sequence[Bounded]]] = {
+    "store": lambda rules, a: [rules.store(a.value, a.bound)],
+    "cast": lambda rules, a: [rules.cast(a)],
+    "add": lambda rules, a: [rules.add(a, a), rules.subtract(a, a), rules.multiply(a, a)],
+    "count": lambda rules, a: [rules.divide_by_count(a, 7)],
+    **{
+        name: lambda rules, a, name=name: rules.activation(name, a)  # type: ignore[misc]
+        for name in ("sigmoid", "tanh", "relu", "linear")
+    },
+    "divergence": lambda rules, a: [
+        rule(0.3, a, epsilon)
+        for rule in (rules.kl_divergence, rules.kl_derivative)
+        for epsilon in (0.25, 2.0**-10)
+    ],
+    # Of a column each.
+    "mean": lambda rules, a: [
+        rules.mean_over_samples(a),
+        rules.mean_over_samples(a, symmetric=True),
+        rules.total(a, axis=0),
+    ],
+    "log-mean": lambda rules, a: [
+        *rules.log_mean_sigmoid(a),
+        *rules.kl_divergence_from_logits(0.3, a),
+    ],
+}
+
+
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-LOG-MEAN", "EQ-BOUND-ACTIVATION", "EQ-BOUND-STORE")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("rule", ELEMENTWISE)
+def test_no_unit_touches_another(rule: str, name: str) -> None:
+    """Beside others that are larger, less certain, beyond an edge or unknown: the same bound."""
+    values = np.array([[0.25, 0.5, -3.0, 0.9, 1e-3, 40.0], [0.5, 0.5, -2.0, 0.75, 2e-3, 30.0]])
+    errors = np.array([[0.0, 0.3, 1e-3, np.inf, 2.0**-20, 0.0], [1e-6, 0.0, 1.0, 0.5, 0.0, 0.25]])
+    make, rules = ELEMENTWISE[rule], Arithmetic(name)
+    together = make(rules, Bounded(values, errors))
+    for unit in range(values.shape[1]):
+        alone = make(rules, Bounded(values[:, [unit]], errors[:, [unit]]))
+        for one, all_of_them in zip(alone, together, strict=True):
+            for part, whole in ((one.value, all_of_them.value), (one.bound, all_of_them.bound)):
+                of_unit = whole[..., [unit]]
+                assert np.array_equal(np.isinf(part), np.isinf(of_unit))
+                finite = np.isfinite(part)
+                # Sums of a column alone may be in another order.
+                assert np.allclose(part[finite], of_unit[finite], rtol=1e-12, atol=0.0), unit
+
+
+@pytest.mark.equation("EQ-BOUND-ACTIVATION")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("function", ["sigmoid", "tanh"])
+def test_slopes_by_the_textbook(function: str, name: str) -> None:
+    """a(1 − a): a difference and a product. 1 − a²: the square and two more, of what is moved."""
+    textbook, f = Textbook(name), MP_FUNCTIONS[function]
+    for z, error in itertools.product((-6.0, -0.5, 0.0, 0.75, 3.0), (0.0, 2.0**-12, 0.5, 4.0)):
+        a, slope = Arithmetic(name).activation(function, bounded(z, error))
+        middle, e, u = f(mpmath.mpf(z)), mpmath.mpf(float(a.bound)), textbook.u
+        if function == "sigmoid":
+            value = middle * (1 - middle)
+            moved = abs(1 - 2 * middle) * e + e**2
+            moved += u * (value + moved)
+        else:
+            value = 1 - middle**2
+            moved = 2 * abs(middle) * e + e**2
+            moved += u * (abs(middle) + e) ** 2 + textbook.gamma(2) * (value + moved)
+        expected = value, textbook.stored(value, moved)
+        hold_digits(expected, (slope.value, slope.bound), name, (z, error))

@@ -244,6 +244,6 @@ def test_a_gpu_that_is_not_there_is_said_and_counted(tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=ROOT, timeout=300, env=ENVIRONMENT,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "0 passed, 0 failed, 4 skipped (4 for: no GPU)" in done.stdout
+    assert "0 passed, 0 failed, 6 skipped (6 for: no GPU)" in done.stdout
     (report,) = tmp_path.glob("*-checks-gpu.json")
-    assert json.loads(report.read_text())["counts"] == {"skipped": 4}
+    assert json.loads(report.read_text())["counts"] == {"skipped": 6}
