@@ -545,7 +545,7 @@ MUTANTS = (
     Mutant(
         "decay of absolute values",
         R,
-        "ops.square(at_least_float32(x))",
+        'ops.square(at_least_float32(tensor("x", x)))',
         "ops.absolute(at_least_float32(x))",
         (MODEL,),
     ),
