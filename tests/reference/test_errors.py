@@ -375,7 +375,7 @@ CALLS["gradient_descent_with_bounds"] = (
 )
 CALLS["numerical_gradient"][1]["epsilon"] = 1e-4
 # These say what is wrong in other ways, tested apart, or cannot be wrong.
-OTHERS = {"equations", "initialise", "mean_activation_of_chunks", "pack", "usage"}
+OTHERS = {"equations", "initialise", "mean_activation_of_chunks", "pack", "resolution", "usage"}
 FIRST_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "forward": (PARAMETERS,),
     "weight_decay_cost": (PARAMETERS,),
