@@ -379,8 +379,8 @@ MUTANTS = (
     Mutant(
         "sigmoids: σ(−z) = 1 − σ(z)",
         F,
-        "nearer_zero = scaled * nearer_one",
-        "nearer_zero = 1.0 - nearer_one",
+        "    nearer_zero = scaled * nearer_one\n    return (",
+        "    nearer_zero = 1.0 - nearer_one\n    return (",
         (FUSED,),
         ("jax",),
     ),
@@ -403,8 +403,8 @@ MUTANTS = (
     Mutant(
         "fused: beta off by 1e-5",
         F,
-        "return divergence.sum().mul_(beta)",
-        "return divergence.sum().mul_(beta * 1.00001)",
+        "return beta * divergence.sum()",
+        "return 1.00001 * beta * divergence.sum()",
         (PENALTY,),
         ("torch",),
     ),
@@ -647,9 +647,17 @@ MUTANTS = (
     Mutant(
         "tied kernel not transposed",
         T,
-        "self.compute_dtype) @ ops.transpose(kernel)",
-        "self.compute_dtype) @ ops.reshape(kernel, kernel.shape[::-1])",
+        "outputs = inputs @ ops.transpose(kernel)",
+        "outputs = inputs @ ops.reshape(kernel, kernel.shape[::-1])",
         (TIED,),
+    ),
+    Mutant(
+        "a model's input of another device not moved",
+        M,
+        "inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)\n        return self._prop",
+        "inputs = ops.cast(inputs, self.compute_dtype)\n        return self._prop",
+        (OBJECTS,),
+        ("torch",),
     ),
     Mutant(
         "tied kernel's gradient stopped",
