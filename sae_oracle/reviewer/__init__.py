@@ -6,6 +6,7 @@ the same name would hide; the command is `sae_oracle.review_command` for the sam
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -29,7 +30,16 @@ from sae_oracle.reviewer.check_tied import review_tied
 from sae_oracle.reviewer.check_weights import review_weight_regularizer
 from sae_oracle.reviewer.evaluation import as_number, losses_of, tensor
 from sae_oracle.reviewer.findings import Evidence, Finding, Review
-from sae_oracle.reviewer.target import CouldNotReviewError, Target, resolve
+from sae_oracle.reviewer.foreign import Method, code_of, code_of_product, is_foreign, review_code
+from sae_oracle.reviewer.target import (
+    KINDS,
+    READINGS,
+    CouldNotReviewError,
+    Target,
+    load,
+    product,
+    resolve,
+)
 
 __all__ = [
     "MISTAKES",
@@ -70,7 +80,8 @@ def review(
         rho: The name of the argument that is ρ, or its value; `None`: guessed from common names.
         beta: The same for β.
         weight_decay: The same for λ.
-        kind: "regularizer", "layer", "loss" or "model"; `None`: detected.
+        kind: "regularizer", "layer", "loss" or "model"; for code that Keras never calls
+            "activations" or "means", what its argument is; `None`: detected.
         activation: The activation of the layer that a regularizer is used on, if known.
         called_directly: Whether a regularizer's value goes to the loss as it is (called by hand,
             `add_loss`), and not as an `activity_regularizer`, which Keras divides by the batch.
@@ -100,15 +111,8 @@ def review(
     findings = Findings()
     target = None
     try:
-        target = resolve(
-            thing,
-            settings=settings,
-            rho=rho,
-            beta=beta,
-            weight_decay=weight_decay,
-            kind=kind,
-            name=name,
-        )
+        said = {"rho": rho, "beta": beta, "weight_decay": weight_decay}
+        target = _target(thing, dict(settings or {}), said, kind, name)
         _review(target, findings, activation, called_directly, replicas)
     except CouldNotReviewError as reason:
         known = "" if target is None else target.kind
@@ -128,7 +132,45 @@ def review(
 
 
 def _name(thing: Any) -> str:
+    if isinstance(thing, Method):
+        return f"{_name(thing.owner)}.{thing.name}"
     return str(getattr(source.subject_of(thing), "__name__", thing))
+
+
+def _target(
+    thing: Any,
+    settings: dict[str, Any],
+    said: Mapping[str, Any],
+    kind: str | None,
+    name: str | None,
+) -> Target:
+    """Find out what is to be reviewed: an object that Keras calls, or other code.
+
+    Raises:
+        CouldNotReviewError: If it cannot be made, or is nothing that can be reviewed.
+        ValueError: If `kind` is unknown.
+    """
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
+    if isinstance(thing, str):
+        name = name or thing
+        thing = load(thing)
+    if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
+        made = product(thing)
+        if not isinstance(made, keras.Model):
+            thing = made
+    name = name or _name(thing)
+    if kind in (None, "loss", *READINGS) and is_foreign(thing):
+        code = code_of(thing, name, said, settings, kind)
+        if code is not None and not code.readings and callable(thing):
+            code = code_of_product(code)
+        if code is not None and not (
+            code.framework.name == "keras"
+            and (not code.readings or code.readings[0].kind in ("activations", "loss"))
+        ):
+            words = source.documentation(code.thing)
+            return Target(name, "", code.thing, lambda **_: thing, words=words, code=code)
+    return resolve(thing, settings=settings, kind=kind, name=name, **said)
 
 
 def _review(
@@ -138,6 +180,9 @@ def _review(
     called_directly: bool,
     replicas: bool = False,
 ) -> None:
+    if target.code is not None:
+        review_code(target, findings, activation)
+        return
     if target.kind == "loss":
         review_saving(target, findings, review_loss(target, findings))
         return

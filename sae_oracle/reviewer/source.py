@@ -8,7 +8,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -39,8 +39,33 @@ class Call:
     exists: bool
 
 
+_WRAPPED = ("__wrapped__", "python_function", "py_func", "pyfunc", "_torchdynamo_inline")
+
+
+def underlying(thing: Any) -> Any:
+    """Return the plain function inside of a jitted, partial or otherwise wrapped one.
+
+    >>> underlying(functools.partial(underlying, thing=3)) is underlying
+    True
+    """
+    for _ in range(20):
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            inner = getattr(thing, "__wrapped__", None)
+        elif isinstance(thing, functools.partial):
+            inner = thing.func
+        else:
+            inner = next(
+                (vars_ for name in _WRAPPED if callable(vars_ := getattr(thing, name, None))), None
+            )
+        if inner is None or inspect.isclass(inner):
+            return thing
+        thing = inner
+    return thing
+
+
 def subject_of(thing: Any) -> Any:
     """Return the class or function whose source describes the object."""
+    thing = underlying(thing)
     if inspect.isclass(thing) or inspect.isfunction(thing):
         return thing
     if inspect.ismethod(thing):
@@ -66,7 +91,7 @@ def is_kerass_own(thing: Any) -> bool:
     return str(getattr(subject_of(thing), "__module__", "")).split(".")[0] == "keras"
 
 
-def _functions(thing: Any) -> Iterator[Any]:
+def functions(thing: Any) -> Iterator[Any]:
     """Yield the classes and functions of the object's own module that it is made of."""
     subject = subject_of(thing)
     waiting, seen = [subject], set()
@@ -76,9 +101,9 @@ def _functions(thing: Any) -> Iterator[Any]:
             continue
         seen.add(id(current))
         yield current
-        namespace = _namespace(current)
-        for name in _names(current):
-            other = namespace.get(name)
+        namespace = visible_names(current)
+        for name in names_of(current):
+            other = underlying(namespace.get(name))
             if (inspect.isfunction(other) or inspect.isclass(other)) and (
                 getattr(other, "__module__", None) == getattr(subject, "__module__", "")
             ):
@@ -89,6 +114,16 @@ def _functions(thing: Any) -> Iterator[Any]:
                 for base in current.__bases__
                 if base.__module__ == getattr(subject, "__module__", "")
             ]
+
+
+def visible_names(subject: Any) -> dict[str, Any]:
+    """Return what a function can name: what its module holds, and what encloses it."""
+    held: dict[str, Any] = {}
+    if inspect.isfunction(subject):
+        for name, cell in zip(subject.__code__.co_freevars, subject.__closure__ or (), strict=True):
+            with suppress(ValueError):  # not yet filled
+                held[name] = cell.cell_contents
+    return {**_namespace(subject), **held}
 
 
 def _namespace(subject: Any) -> dict[str, Any]:
@@ -102,23 +137,25 @@ def _namespace(subject: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _tree(subject: Any) -> ast.AST:
+def tree_of(subject: Any) -> ast.AST:
+    """Return the syntax tree of a class or function; an empty one where there is no source."""
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(subject)))
     except (OSError, TypeError, SyntaxError):
         return ast.Module(body=[], type_ignores=[])
 
 
-def _names(subject: Any) -> set[str]:
-    return {node.id for node in ast.walk(_tree(subject)) if isinstance(node, ast.Name)}
+def names_of(subject: Any) -> set[str]:
+    """Return every name that the source of a class or function uses."""
+    return {node.id for node in ast.walk(tree_of(subject)) if isinstance(node, ast.Name)}
 
 
 def calls(thing: Any) -> list[Call]:
     """Return what the object's source uses of tensorflow, torch, jax and keras.backend."""
     found: dict[str, Call] = {}
-    for subject in _functions(thing):
-        namespace = dict(_namespace(subject))
-        tree = _tree(subject)
+    for subject in functions(thing):
+        namespace = visible_names(subject)
+        tree = tree_of(subject)
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -157,16 +194,33 @@ def _chain(node: ast.AST) -> list[str] | None:
 
 def chooses_by_backend(thing: Any) -> bool:
     """Whether the source asks which backend runs: it then has a branch for each."""
-    return any("backend()" in ast.unparse(_tree(subject)) for subject in _functions(thing))
+    return any("backend()" in ast.unparse(tree_of(subject)) for subject in functions(thing))
+
+
+def packages(thing: Any) -> set[str]:
+    """Return the top-level packages whose modules, classes and functions the source names."""
+    found: set[str] = set()
+    for subject in functions(thing):
+        seen = visible_names(subject)
+        for name in names_of(subject):
+            value = seen.get(name)
+            where = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
+            found.add(str(where or "").split(".")[0])
+        for node in ast.walk(tree_of(subject)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found
 
 
 def cuts(thing: Any) -> list[str]:
     """Return what may cut a gradient, as it is written in the source."""
     found: list[str] = []
-    for subject in _functions(thing):
+    for subject in functions(thing):
         bodies = [
             ast.unparse(node)
-            for node in ast.walk(_tree(subject))
+            for node in ast.walk(tree_of(subject))
             if isinstance(node, ast.FunctionDef)
             and node.name not in ("__init__", "get_config", "build", "from_config")
         ]
@@ -197,7 +251,7 @@ def ported(thing: Any) -> Iterator[list[str]]:
     removed = [call for call in calls(thing) if not call.exists]
     removed = [call for call in removed if hasattr(keras.ops, call.name.split(".")[-1])]
     before: list[tuple[dict[str, Any], str, Any]] = []
-    for subject in _functions(thing):
+    for subject in functions(thing):
         namespace = _namespace(subject)
         for call in removed:
             base = call.name.split(".")[0]

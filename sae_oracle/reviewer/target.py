@@ -19,7 +19,10 @@ import keras
 
 from sae_oracle.reviewer import source
 
-KINDS = ("regularizer", "layer", "loss", "model")
+READINGS = ("activations", "means", "cost")
+"""What a function's argument may be said to be."""
+
+KINDS = ("regularizer", "layer", "loss", "model", *READINGS)
 
 # Names in use for each hyperparameter, without underscores and case; the first that fits is it.
 _NAMES_IN_USE = """
@@ -59,6 +62,7 @@ class Target:
         values: The values of ρ, β and λ: of the arguments, or as they were given.
         guesses: What was guessed, in words.
         words: The object's own documentation.
+        code: How to call what Keras never calls, a `foreign.Code`; `None`: Keras calls it.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Target:
     values: dict[str, float] = field(default_factory=dict)
     guesses: list[str] = field(default_factory=list)
     words: str = ""
+    code: Any = None
 
     def build(self, **hyperparameters: Any) -> Any:
         """Return it with ρ, β or λ (by these names) changed, where it has them as arguments."""
@@ -207,7 +212,7 @@ def resolve(
     subject = source.subject_of(thing)
     name = name or getattr(subject, "__name__", str(thing))
     if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
-        made = _product(thing)
+        made = product(thing)
         if not isinstance(made, keras.Model):
             thing = made
     target = Target(str(name), "", thing, lambda **_: thing, words=source.documentation(thing))
@@ -444,8 +449,8 @@ def _make(
     target.make = lambda **_: thing
 
 
-def _product(function: Callable[[], Any]) -> Any:
-    """What a function without arguments makes."""
+def product(function: Callable[[], Any]) -> Any:
+    """Return what a function without arguments makes."""
     try:
         return function()
     except Exception as error:

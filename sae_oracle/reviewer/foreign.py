@@ -1,0 +1,792 @@
+"""Code that Keras never calls: functions and classes in NumPy, torch, JAX, TensorFlow.
+
+What is reviewed is always one question: the value, and the gradient, for given inputs. `Code` asks
+it of a function or a method, on its own library; nothing that only Keras asks for (a division by
+the batch, a configuration, a dtype policy) is asked of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from sae_oracle.reviewer import check_loss, source
+from sae_oracle.reviewer.candidates import Context, Observation, explain
+from sae_oracle.reviewer.check_penalty import (
+    Findings,
+    Penalty,
+    ShapeError,
+    probes,
+    review_formula,
+)
+from sae_oracle.reviewer.evaluation import quietly
+from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
+from sae_oracle.reviewer.reading import (
+    HYPERPARAMETERS,
+    Reading,
+    Signature,
+    constants,
+    hyperparameters,
+    is_number,
+    literals,
+    plain,
+    readings,
+    signature_of,
+    size_named,
+)
+from sae_oracle.reviewer.target import (
+    SYMBOLS,
+    CouldNotReviewError,
+    Target,
+    described,
+)
+
+KIND_WORDS = {
+    "activations": "function of activations",
+    "means": "function of means",
+    "loss": "loss",
+    "training loss": "training loss",
+    "cost": "cost of parameters",
+    "model loss": "training loss",
+}
+FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
+SIZE = {"visible": 6, "hidden": 5}
+
+
+@dataclass
+class Method:
+    """A method of a class, or of an instance, as a target."""
+
+    owner: Any
+    name: str
+
+
+@dataclass
+class Code:
+    """A function or method to be called with data and hyperparameters.
+
+    Args:
+        name: What it is called.
+        thing: What its source is read from.
+        framework: The library whose arrays it takes.
+        signature: The arguments of what is called.
+        make: Returns what is called, made with these values of ρ, β and λ.
+        made_with: Those of ρ, β and λ that `make` takes.
+        values: Their values as far as known.
+        readings: The ways to call it.
+        guesses: What was guessed, in words.
+    """
+
+    name: str
+    thing: Any
+    framework: Framework
+    signature: Signature
+    make: Callable[[Mapping[str, float]], Callable[..., Any]]
+    made_with: frozenset[str] = frozenset()
+    values: dict[str, float] = field(default_factory=dict)
+    readings: list[Reading] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
+
+    def changeable(self, reading: Reading) -> set[str]:
+        """Return which of ρ, β and λ can be given."""
+        return {*self.made_with, *reading.hyper}
+
+    def call(self, reading: Reading, data: Mapping[str, Any], hyper: Mapping[str, Any]) -> Any:
+        """Call it with data and hyperparameters, both by role."""
+        made = self.make({k: v for k, v in hyper.items() if k in self.made_with})
+        arguments = {reading.data[role]: value for role, value in data.items()}
+        arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
+        if all(name in arguments for name in self.signature.required):
+            positional = [arguments.pop(name) for name in self.signature.required]
+            return made(*positional, **arguments)
+        return made(**arguments)
+
+
+# --- which code
+
+
+_OF_KERAS = (
+    keras.Model,
+    keras.layers.Layer,
+    keras.losses.Loss,
+    keras.regularizers.Regularizer,
+    keras.initializers.Initializer,
+    keras.optimizers.Optimizer,
+    keras.metrics.Metric,
+)
+
+
+def _is_module(subject: Any) -> bool:
+    """Whether it is a class of torch modules, without importing torch."""
+    return inspect.isclass(subject) and any(
+        base.__module__ == "torch.nn.modules.module" for base in subject.__mro__
+    )
+
+
+def framework_of(thing: Any) -> Framework:
+    """Return the library that the source of an object computes with.
+
+    Raises:
+        CouldNotReviewError: If it is not installed.
+    """
+    subject = source.subject_of(thing)
+    packages = source.packages(thing)
+    if _is_module(subject):
+        packages = {"torch"}
+    for package, name in (
+        ("torch", "torch"),
+        ("jax", "jax"),
+        ("flax", "jax"),
+        ("tensorflow", "tensorflow"),
+        ("keras", "keras"),
+    ):
+        if package in packages:
+            if not is_installed(name):
+                raise CouldNotReviewError(f"it computes with {name}, which is not installed")
+            return FRAMEWORKS[name]
+    return FRAMEWORKS["numpy"]
+
+
+def _other_frameworks(code: Code) -> list[Framework]:
+    """The libraries that its arrays may be of where the source names none: `a.mean(dim=0)`."""
+    if source.packages(code.thing) & {"numpy", "torch", "jax", "tensorflow", "keras"}:
+        return []
+    imported = {
+        str(getattr(value, "__name__", "")).split(".")[0]
+        for value in source.visible_names(source.subject_of(code.thing)).values()
+        if inspect.ismodule(value)
+    }
+    return [FRAMEWORKS[name] for name in ("torch", "jax", "tensorflow") if name in imported]
+
+
+def is_foreign(thing: Any) -> bool:
+    """Whether an object is code that Keras never calls."""
+    if isinstance(thing, Method):
+        return True
+    subject = source.subject_of(thing)
+    if inspect.isclass(subject):
+        if issubclass(subject, _OF_KERAS):
+            return False
+        if _is_module(subject) or (thing is not subject and inspect.ismodule(thing)):
+            return True
+        packages = source.packages(thing)
+        computes = bool(packages & {"torch", "jax", "numpy", "tensorflow"})
+        members = {name for base in subject.__mro__[:-1] for name in vars(base)}
+        is_called = "__call__" in members
+        return not is_called or (computes and "keras" not in packages)
+    return inspect.isfunction(subject) or callable(thing)
+
+
+def code_of(
+    thing: Any,
+    name: str,
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    kind: str | None = None,
+) -> Code | None:
+    """Return how to call a function or a class; `None`: it takes no data, or is Keras's.
+
+    Args:
+        thing: A function, a method, a class or an instance.
+        name: What to call it.
+        given: What was said of ρ, β and λ.
+        settings: Arguments that were said.
+        kind: The kind of reading that was said.
+
+    Raises:
+        CouldNotReviewError: If it cannot be made.
+    """
+    if isinstance(thing, Method):
+        return _code_of_object(thing.owner, name, given, settings, kind, thing.name)
+    if inspect.ismethod(thing) and not inspect.isclass(thing.__self__):
+        return _code_of_object(thing.__self__, name, given, settings, kind, thing.__name__)
+    subject = source.subject_of(thing)
+    if inspect.isclass(subject):
+        return _code_of_object(thing, name, given, settings, kind, None)
+    signature = signature_of(thing) or signature_of(subject)
+    if signature is None:
+        return None
+    known = constants(thing)
+    found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
+    code = Code(name, thing, framework_of(thing), signature, lambda _: _with(thing, settings))
+    code.signature = _without(signature, settings)
+    code.readings = found
+    _values(code, signature.defaults, known, given)
+    return code
+
+
+def code_of_product(code: Code) -> Code | None:
+    """Return how to call what a function of hyperparameters alone returns; `None`: Keras's."""
+    named = hyperparameters(code.signature, {})
+    values = {
+        role: float(code.signature.defaults.get(name, FILLED_IN[role]))
+        for role, name in named.items()
+    }
+    if not all(name in named.values() for name in code.signature.required):
+        return code
+
+    def make(hyper: Mapping[str, float]) -> Any:
+        chosen = {**values, **hyper}
+        return code.make({})(**{name: chosen[role] for role, name in named.items()})
+
+    try:
+        made = make({})
+    except Exception as error:
+        raise CouldNotReviewError(f"calling it raised {described(error)}") from error
+    if made is None or not is_foreign(made) or is_number(made):
+        return None
+    inner = code_of(made, code.name, {}, {})
+    if inner is None or isinstance(made, type):
+        return inner
+    inner.make, inner.made_with = make, frozenset(named)
+    inner.values = {**inner.values, **values}
+    return inner
+
+
+def _without(signature: Signature, settings: Mapping[str, Any]) -> Signature:
+    """The arguments that are not said."""
+    return Signature(
+        [n for n in signature.required if n not in settings],
+        {n: v for n, v in signature.defaults.items() if n not in settings},
+    )
+
+
+def _with(function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
+    if not settings:
+        return function
+    return lambda *data, **more: function(*data, **{**settings, **more})
+
+
+def _values(
+    code: Code,
+    defaults: Mapping[str, Any],
+    known: Mapping[str, tuple[str, float]],
+    given: Mapping[str, Any],
+) -> None:
+    """Find the values of ρ, β and λ: said, a default, a constant; else one is chosen."""
+    named = {role: name for r in reversed(code.readings) for role, name in r.hyper.items()}
+    for role, symbol in SYMBOLS.items():
+        said = given.get(role)
+        if is_number(said):
+            code.values[role] = float(said)
+        elif role in named:
+            default = defaults.get(named[role])
+            code.values[role] = float(default) if is_number(default) else FILLED_IN[role]
+            if said is None:
+                code.guesses.append(f"{symbol} is `{named[role]}` (guessed from its name)")
+        elif role in known and role not in code.values:
+            where, value = known[role]
+            code.values[role] = value
+            code.guesses.append(f"{symbol} = {value:g} (`{where}`)")
+        elif isinstance(said, str) and role not in code.made_with:
+            names = [*code.signature.names, *(where for where, _ in known.values())]
+            raise CouldNotReviewError(
+                f"{code.name} has no argument {said!r} to be {role}; "
+                f"it has {', '.join(names) or 'none'}"
+            )
+
+
+_METHODS = ("kl", "spars", "penal", "regular", "loss", "cost", "diverg")
+
+
+def _methods(subject: type) -> list[str]:
+    """The methods of a class that may compute a penalty or a cost, the likeliest first."""
+    found = []
+    for base in subject.__mro__:
+        if base.__module__ != subject.__module__:
+            continue
+        for name, member in vars(base).items():
+            function = getattr(member, "__func__", member)
+            if not inspect.isfunction(function) or (name.startswith("__") and name != "__call__"):
+                continue
+            if name not in found:
+                found.append(name)
+
+    def rank(name: str) -> tuple[int, int]:
+        word = next((k for k, w in enumerate(_METHODS) if w in name.lower()), len(_METHODS))
+        return word, found.index(name)
+
+    return sorted(found, key=rank)
+
+
+def made_instance(
+    owner: Any, name: str, given: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Callable[[Mapping[str, float]], Any], Any, dict[str, str], dict[str, float], list[str]]:
+    """Return how to make an instance of a class with other ρ, β and λ; and what is known of them.
+
+    Returns:
+        A function of the values by role; an instance; the argument that is each of ρ, β, λ; their
+        values; guesses in words.
+
+    Raises:
+        CouldNotReviewError: If it cannot be made.
+    """
+    guesses: list[str] = []
+    named: dict[str, str] = {}
+    values: dict[str, float] = {}
+    if not inspect.isclass(owner):
+        instance = owner
+
+        def make(hyper: Mapping[str, float]) -> Any:
+            return owner
+
+    else:
+        signature = signature_of(owner) or Signature()
+        if owner.__init__ is object.__init__:
+            signature = Signature()
+        unknown = [k for k in settings if k not in signature.names]
+        if unknown and not _takes_anything(owner):
+            raise CouldNotReviewError(
+                f"{name} has no argument {unknown[0]!r}; "
+                f"it has {', '.join(signature.names) or 'none'}"
+            )
+        named = hyperparameters(_without(signature, settings), given)
+        fixed = dict(settings)
+        for argument in signature.required:
+            role = next((r for r, n in named.items() if n == argument), None)
+            size = size_named(argument)
+            if argument in fixed:
+                continue
+            if role is not None:
+                values[role] = FILLED_IN[role]
+                guesses.append(f"`{argument}` was not set: {values[role]} is used")
+            elif size is not None:
+                fixed[argument] = SIZE[size]
+            else:
+                raise CouldNotReviewError(
+                    f"the argument `{argument}` of {name} has no default: "
+                    f"set it (--set {argument}=...)"
+                )
+        for role, argument in named.items():
+            default = signature.defaults.get(argument)
+            if is_number(default):
+                values[role] = float(default)
+            if is_number(given.get(role)):
+                values[role] = float(given[role])
+            if given.get(role) is None:
+                guesses.append(f"{SYMBOLS[role]} is `{argument}` (guessed from its name)")
+
+        def make(hyper: Mapping[str, float]) -> Any:
+            chosen = {**values, **hyper}
+            return owner(
+                **fixed,
+                **{argument: chosen[role] for role, argument in named.items() if role in chosen},
+            )
+
+        try:
+            instance = make({})
+        except Exception as error:
+            raise CouldNotReviewError(
+                f"making it raised {described(error)}; set its arguments (--set NAME=VALUE)"
+            ) from error
+    for role in SYMBOLS:
+        if role not in values:
+            attribute = attribute_named(instance, role, given.get(role))
+            if attribute is not None:
+                values[role] = float(getattr(instance, attribute))
+                guesses.append(f"{SYMBOLS[role]} = {values[role]:g} (`self.{attribute}`)")
+        if is_number(given.get(role)):
+            values[role] = float(given[role])
+    return make, instance, named, values, guesses
+
+
+def _takes_anything(owner: Any) -> bool:
+    try:
+        parameters = inspect.signature(owner).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def attribute_named(instance: Any, role: str, said: Any = None) -> str | None:
+    """Return the attribute of an instance that holds ρ, β or λ, by its name."""
+    held = dict(getattr(instance, "__dict__", {}))
+    held |= dict(held.get("_buffers", {}))
+    for base in reversed(type(instance).__mro__[:-1]):
+        held = {**{k: v for k, v in vars(base).items() if is_number(v)}, **held}
+    numbers = {plain(name): name for name, value in held.items() if is_number(value)}
+    if isinstance(said, str):
+        return said if said in numbers.values() else None
+    for candidate in HYPERPARAMETERS[role]:
+        name = numbers.get(candidate)
+        if name is not None and (role != "rho" or 0.0 < float(getattr(instance, name)) < 1.0):
+            return name
+    return None
+
+
+def _code_of_object(
+    owner: Any,
+    name: str,
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    kind: str | None,
+    method: str | None,
+) -> Code | None:
+    make, instance, named, values, guesses = made_instance(owner, name, given, settings)
+    subject = source.subject_of(owner)
+    if method is None:
+        if "forward" in _methods(subject) or (_is_module(subject) and not _methods(subject)):
+            method = "forward"
+        elif "__call__" in _methods(subject):
+            method = "__call__"
+        else:
+            method = next(iter(_methods(subject)), None)
+    if method is None:
+        raise CouldNotReviewError(f"{name} has no method that computes anything")
+    bound = getattr(instance, method)
+    signature = signature_of(bound) or Signature()
+    known = {**{role: ("", value) for role, value in values.items()}}
+    for role, constant in constants(owner).items():
+        known.setdefault(role, constant)
+    is_forward = method in ("forward", "__call__")
+    found = readings(
+        f"{subject.__name__} {method}", signature, given, known, is_forward=is_forward, kind=kind
+    )
+
+    def bind(hyper: Mapping[str, float]) -> Callable[..., Any]:
+        made = make(hyper)
+        bound: Callable[..., Any] = made if is_forward and callable(made) else getattr(made, method)
+        return bound
+
+    code = Code(name, owner, framework_of(owner), signature, bind, frozenset(named), dict(values))
+    code.readings = found
+    code.guesses = guesses
+    if method not in ("forward", "__call__"):
+        code.guesses.append(f"its method `{method}` is reviewed")
+    _values(code, signature.defaults, {k: v for k, v in known.items() if v[0]}, given)
+    return code
+
+
+# --- penalties
+
+
+class CodePenalty(Penalty):
+    """A function of activations, or of their means, as a penalty.
+
+    Args:
+        target: What is reviewed.
+        code: How it is called.
+        reading: Which argument is what; of kind "activations" or "means".
+        divided: Whether the value is divided by the batch size before it reaches the loss.
+    """
+
+    def __init__(self, target: Target, code: Code, reading: Reading, divided: bool = False) -> None:
+        self.target = target
+        self.is_layer = self.attached = False
+        self.divided = divided
+        self.returns_numbers = None
+        self.of_keras = False
+        self.code = code
+        self.reading = reading
+        self.has_gradients = code.framework.name != "numpy"
+        self.passes: str = ""
+        self.returned = ""
+
+    def make(self, rho: float, beta: float, units: int | None = None) -> Any:
+        """Not made: it is called."""
+        raise NotImplementedError
+
+    def state(self, rho: float, beta: float) -> list[str]:
+        """A function holds none that matters here."""
+        return []
+
+    def check_returned(self, rho: float, beta: float) -> None:
+        """Find out how ρ has to be passed: a number, a tensor, a vector, or all by scalars."""
+        x = probes("activations")[0]
+        first: Exception | None = None
+        for passes in ("number", "tensor", "vector", "scalars"):
+            self.passes = passes
+            try:
+                self.value(x, rho, beta)
+            except ShapeError:
+                raise
+            except Exception as error:
+                first = first or error
+                continue
+            return
+        assert first is not None
+        raise first
+
+    def _argument(self, x: Any) -> Any:
+        return np.mean(x, axis=0) if self.reading.kind == "means" else np.asarray(x)
+
+    def _raw(self, data: Any, rho: float, beta: float) -> Any:
+        hyper: dict[str, Any] = {"rho": rho, "beta": beta}
+        if "weight_decay" in self.code.values:
+            hyper["weight_decay"] = self.code.values["weight_decay"]
+        if self.passes in ("tensor", "vector") and "rho" in self.reading.hyper:
+            shape = np.shape(data)[-1:] if self.passes == "vector" else ()
+            hyper["rho"] = self.code.framework.tensor(np.full(shape, rho))
+        return self.code.call(self.reading, {self.reading.kind: data}, hyper)
+
+    def _scalar(self, data: Any, rho: float, beta: float) -> Any:
+        """What it returns, as one number of its library."""
+        framework = self.code.framework
+        if self.passes == "scalars" and self.reading.kind == "means":
+            parts = [self._raw(data[j], rho, beta) for j in range(len(data))]
+            self.returned = "the function takes one unit: the sum over units is reviewed"
+            return sum(parts[1:], parts[0])
+        value = picked(self._raw(data, rho, beta))
+        if value is None:
+            raise ShapeError("None")
+        shape = tuple(np.shape(value)) if not hasattr(value, "shape") else tuple(value.shape)
+        if shape in ((), (1,)):
+            return value if shape == () else framework.total(value)
+        self.returned = f"it returns an array of shape {shape}: its sum is reviewed"
+        if len(shape) == 2 and shape == tuple(np.shape(data)) and self.reading.kind != "means":
+            self.returned = (
+                "it returns a number for each activation: the mean over samples is reviewed"
+            )
+            return framework.total(value) / shape[0]
+        return framework.total(value)
+
+    def in_loss(self, x: Any, rho: float, beta: float) -> tuple[float, Any]:
+        """Return the number that reaches the loss, and the activations that it is about."""
+        value = self.value(x, rho, beta)
+        return (value / x.shape[0] if self.divided else value), x
+
+    def value(self, x: Any, rho: float, beta: float) -> float:
+        """Return the value."""
+        with quietly():
+            result = self._scalar(self.code.framework.tensor(self._argument(x)), rho, beta)
+            array = self.code.framework.array(result)
+        if array.size != 1:
+            raise ShapeError(f"shape {array.shape}")
+        return float(array.reshape(()))
+
+    def twice(self, x: Any, other: Any, rho: float, beta: float) -> tuple[float, float]:
+        """Return the value, and again after another input."""
+        first = self.value(x, rho, beta)
+        self.value(other, rho, beta)
+        return first, self.value(x, rho, beta)
+
+    def gradient(self, x: Any, rho: float, beta: float) -> Any:
+        """Return the derivative by each element of `x`; by differences where there is no other."""
+        argument = self._argument(x)
+        with quietly():
+            found = self.code.framework.gradients(lambda t: self._scalar(t, rho, beta), [argument])
+        gradient = self._differences(argument, rho, beta) if found is None else found[0]
+        if self.reading.kind == "means":
+            return np.broadcast_to(gradient / x.shape[0], x.shape)
+        return gradient
+
+    def _differences(self, argument: Any, rho: float, beta: float) -> Any:
+        """Differences over steps so small that they stay on one side of any clip."""
+        step = 2.0**-40
+        gradient = np.zeros(argument.shape)
+        for index in np.ndindex(*argument.shape):
+            values = []
+            for sign in (1.0, -1.0):
+                moved = np.array(argument)
+                moved[index] += sign * step
+                with quietly():
+                    values.append(
+                        float(self.code.framework.array(self._scalar(moved, rho, beta)).reshape(()))
+                    )
+            gradient[index] = (values[0] - values[1]) / (2.0 * step)
+        return gradient
+
+
+def picked(value: Any, words: Sequence[str] = ("kl", "spars", "penal", "loss", "cost")) -> Any:
+    """Return the number among what was returned: of a tuple the first, of a dictionary by name."""
+    if isinstance(value, dict):
+        for word in words:
+            for key, item in value.items():
+                if word in str(key).lower():
+                    return item
+        return next(iter(value.values()), None)
+    if isinstance(value, (tuple, list)) and value:
+        scalars = [v for v in value if np.size(v if not hasattr(v, "shape") else 0) == 1]
+        scalars = [v for v in scalars if tuple(getattr(v, "shape", ())) in ((), (1,))]
+        return scalars[0] if scalars else value[0]
+    return value
+
+
+# --- the review
+
+
+def review_code(target: Target, findings: Findings, activation: str | None) -> None:
+    """Review code by the reading that explains its numbers best.
+
+    Raises:
+        CouldNotReviewError: If no reading can be called, with what to say.
+    """
+    code: Code = target.code
+    if not code.readings:
+        raise CouldNotReviewError(
+            f"what the arguments of {code.name}({', '.join(code.signature.names)}) are is not "
+            "known: name them (--rho NAME, --beta NAME), or review what it calls"
+        )
+    trials: list[tuple[float, int, Reading, Any]] = []
+    errors: list[tuple[Reading, Exception]] = []
+    ways = [(reading, code) for reading in code.readings] + [
+        (reading, replace(code, framework=framework))
+        for framework in _other_frameworks(code)
+        for reading in code.readings
+    ]
+    for position, (reading, way) in enumerate(ways):
+        try:
+            cost, found = _trial(target, way, reading)
+        except CouldNotReviewError:
+            if len(ways) == 1:
+                raise
+            continue
+        except Exception as error:
+            errors.append((reading, error))
+            continue
+        trials.append((cost + reading.cost, position, reading, found))
+        if cost + reading.cost == 0.0:
+            break
+    if not trials:
+        _refused(target, code, errors, findings)
+        return
+    _, _, reading, found = min(trials, key=lambda trial: trial[:2])
+    target.kind = KIND_WORDS[reading.kind]
+    target.guesses += [*code.guesses, *reading.words]
+    found(findings, activation)
+
+
+def _refused(
+    target: Target, code: Code, errors: list[tuple[Reading, Exception]], findings: Findings
+) -> None:
+    if not errors:
+        raise CouldNotReviewError(
+            "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give "
+            "its value (--rho 0.05)"
+        )
+    reading, error = errors[0]
+    words = KIND_WORDS[reading.kind]
+    if len(code.readings) == 1 and not isinstance(error, (NameError, ImportError, ShapeError)):
+        target.kind = words
+        proof = Evidence(f"a call as a {words}", "a number", described(error))
+        findings.add(finding("SAE601", proof))
+        return
+    if isinstance(error, ShapeError):
+        target.kind = words
+        findings.add(finding("SAE127", Evidence("activations (4, 3)", "one number", str(error))))
+        return
+    raise CouldNotReviewError(
+        f"calling it as a {words} ({_said(reading)}) raised {described(error)}; say what it takes "
+        "(--rho NAME, --beta NAME, --kind activations or means), or review what it calls"
+    )
+
+
+def _said(reading: Reading) -> str:
+    return ", ".join(f"{name} = {role}" for role, name in {**reading.data, **reading.hyper}.items())
+
+
+_UNEXPLAINED = 6.0
+
+
+def _trial(
+    target: Target, code: Code, reading: Reading
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    """How far-fetched a reading is by its numbers, and what reviews it."""
+    if reading.kind == "loss":
+        return _trial_of_loss(target, code, reading)
+    if reading.kind in ("activations", "means"):
+        return _trial_of_penalty(target, code, reading)
+    raise CouldNotReviewError(f"a {KIND_WORDS[reading.kind]} is not reviewed yet")
+
+
+def _trial_of_penalty(
+    target: Target, code: Code, reading: Reading
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    penalty = CodePenalty(target, code, reading)
+    rhos = [code.values["rho"]] if "rho" in code.values else []
+    if not rhos and "rho" in reading.hyper:
+        rhos = [FILLED_IN["rho"]]
+    guessed = not rhos
+    if guessed:
+        rhos = literals(code.thing)[:8]
+    if not rhos:
+        raise CouldNotReviewError(
+            "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give "
+            "its value (--rho 0.05)"
+        )
+    beta = code.values.get("beta")
+    known = beta is not None and ("beta" in code.changeable(reading) or beta != 1.0)
+    best: tuple[float, float] | None = None
+    changeable = code.changeable(reading)
+    for rho in rhos:
+        observed = _observed(penalty, rho, 1.0 if beta is None else beta, changeable)
+        found = explain(observed, Context(penalty.divided, beta_is_known=known))
+        cost = found[0].cost if found else _UNEXPLAINED
+        if found and beta is None and "SAE115" in found[0].mistakes:
+            cost -= 1.2
+        if best is None or cost < best[0]:
+            best = cost, rho
+        if cost == 0.0:
+            break
+    assert best is not None
+    rho = best[1]
+    if guessed and best[0] >= _UNEXPLAINED:
+        raise CouldNotReviewError(
+            "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give "
+            "its value (--rho 0.05)"
+        )
+
+    def reviewed(findings: Findings, activation: str | None) -> Any:
+        target.values = {**code.values, "rho": rho}
+        target.parameter = {role: role for role in changeable}
+        target.arguments = dict(code.signature.defaults)
+        if guessed:
+            target.guesses.append(f"ρ = {rho:g} (a number of the source)")
+        if beta is None and reading.kind == "activations":
+            target.guesses.append("no β was found: it is taken to be 1")
+        if penalty.returned:
+            findings.notes.append(penalty.returned)
+        return review_formula(
+            penalty, findings, rho, 1.0 if beta is None else beta, known, activation
+        )
+
+    return best[0], reviewed
+
+
+def _observed(
+    penalty: CodePenalty, rho: float, beta: float, changeable: set[str]
+) -> list[Observation]:
+    penalty.check_returned(rho, beta)
+    observed = []
+    for k, x in enumerate(probes("activations")):
+        r = (rho, 0.2, 0.35)[k % 3] if "rho" in changeable else rho
+        b = (beta, 0.7, 5.0, 1.5)[k % 4] if "beta" in changeable else beta
+        observed.append(Observation(x, r, b, penalty.in_loss(x, r, b)[0]))
+    return observed
+
+
+def _trial_of_loss(
+    target: Target, code: Code, reading: Reading
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    framework = code.framework
+
+    def value(y: Any, h: Any) -> float:
+        data = {"y_true": framework.tensor(y), "y_pred": framework.tensor(h)}
+        with quietly():
+            returned = picked(code.call(reading, data, code.values))
+        return float(np.mean(framework.array(returned)))
+
+    def gradient(y: Any, h: Any) -> Any:
+        def scalar(t: Any) -> Any:
+            data = {"y_true": framework.tensor(y), "y_pred": t}
+            returned = picked(code.call(reading, data, code.values))
+            size = int(np.prod(tuple(returned.shape))) if hasattr(returned, "shape") else 1
+            return framework.total(returned) / size
+
+        found = framework.gradients(scalar, [h])
+        return None if found is None else found[0]
+
+    observed = [((y, h), value(y, h)) for y, h in check_loss.pairs()]
+    explanations = check_loss.explain(observed)
+    cost = float(len(explanations[0])) if explanations else _UNEXPLAINED
+
+    def reviewed(findings: Findings, activation: str | None) -> None:
+        check_loss.review_values(target, findings, observed, gradient)
+
+    return cost, reviewed
