@@ -17,6 +17,7 @@ import numpy as np
 
 from sae_oracle.reviewer import check_loss, source
 from sae_oracle.reviewer.candidates import Context, Observation, explain
+from sae_oracle.reviewer.check_cost import Cost, review_cost
 from sae_oracle.reviewer.check_penalty import (
     Findings,
     Penalty,
@@ -28,6 +29,7 @@ from sae_oracle.reviewer.evaluation import quietly
 from sae_oracle.reviewer.findings import Evidence, finding
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
 from sae_oracle.reviewer.reading import (
+    DATA,
     HYPERPARAMETERS,
     Reading,
     Signature,
@@ -54,6 +56,7 @@ KIND_WORDS = {
     "training loss": "training loss",
     "cost": "cost of parameters",
     "model loss": "training loss",
+    "network": "torch module",
 }
 FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
 SIZE = {"visible": 6, "hidden": 5}
@@ -292,6 +295,12 @@ def _values(
             )
 
 
+def _has_kernels(instance: Any) -> bool:
+    """Whether an object is a torch module with kernels."""
+    parameters = getattr(instance, "named_parameters", None)
+    return callable(parameters) and any(len(p.shape) == 2 for _, p in parameters())
+
+
 _METHODS = ("kl", "spars", "penal", "regular", "loss", "cost", "diverg")
 
 
@@ -430,6 +439,18 @@ def _code_of_object(
 ) -> Code | None:
     make, instance, named, values, guesses = made_instance(owner, name, given, settings)
     subject = source.subject_of(owner)
+    if method is None and _has_kernels(instance):
+        return Code(
+            name,
+            owner,
+            FRAMEWORKS["torch"],
+            signature_of(instance.forward) or Signature(),
+            make,
+            frozenset(named),
+            values,
+            [Reading("network", {}, {})],
+            guesses,
+        )
     if method is None:
         if "forward" in _methods(subject) or (_is_module(subject) and not _methods(subject)):
             method = "forward"
@@ -488,6 +509,11 @@ class CodePenalty(Penalty):
         self.passes: str = ""
         self.returned = ""
 
+    @property
+    def kind(self) -> str:
+        """What it is a function of."""
+        return self.reading.kind
+
     def make(self, rho: float, beta: float, units: int | None = None) -> Any:
         """Not made: it is called."""
         raise NotImplementedError
@@ -514,7 +540,7 @@ class CodePenalty(Penalty):
         raise first
 
     def _argument(self, x: Any) -> Any:
-        return np.mean(x, axis=0) if self.reading.kind == "means" else np.asarray(x)
+        return np.mean(x, axis=0) if self.kind == "means" else np.asarray(x)
 
     def _raw(self, data: Any, rho: float, beta: float) -> Any:
         hyper: dict[str, Any] = {"rho": rho, "beta": beta}
@@ -523,12 +549,12 @@ class CodePenalty(Penalty):
         if self.passes in ("tensor", "vector") and "rho" in self.reading.hyper:
             shape = np.shape(data)[-1:] if self.passes == "vector" else ()
             hyper["rho"] = self.code.framework.tensor(np.full(shape, rho))
-        return self.code.call(self.reading, {self.reading.kind: data}, hyper)
+        return self.code.call(self.reading, {self.kind: data}, hyper)
 
     def _scalar(self, data: Any, rho: float, beta: float) -> Any:
         """What it returns, as one number of its library."""
         framework = self.code.framework
-        if self.passes == "scalars" and self.reading.kind == "means":
+        if self.passes == "scalars" and self.kind == "means":
             parts = [self._raw(data[j], rho, beta) for j in range(len(data))]
             self.returned = "the function takes one unit: the sum over units is reviewed"
             return sum(parts[1:], parts[0])
@@ -539,7 +565,7 @@ class CodePenalty(Penalty):
         if shape in ((), (1,)):
             return value if shape == () else framework.total(value)
         self.returned = f"it returns an array of shape {shape}: its sum is reviewed"
-        if len(shape) == 2 and shape == tuple(np.shape(data)) and self.reading.kind != "means":
+        if len(shape) == 2 and shape == tuple(np.shape(data)) and self.kind != "means":
             self.returned = (
                 "it returns a number for each activation: the mean over samples is reviewed"
             )
@@ -572,7 +598,7 @@ class CodePenalty(Penalty):
         with quietly():
             found = self.code.framework.gradients(lambda t: self._scalar(t, rho, beta), [argument])
         gradient = self._differences(argument, rho, beta) if found is None else found[0]
-        if self.reading.kind == "means":
+        if self.kind == "means":
             return np.broadcast_to(gradient / x.shape[0], x.shape)
         return gradient
 
@@ -692,13 +718,176 @@ def _trial(
         return _trial_of_loss(target, code, reading)
     if reading.kind in ("activations", "means"):
         return _trial_of_penalty(target, code, reading)
-    raise CouldNotReviewError(f"a {KIND_WORDS[reading.kind]} is not reviewed yet")
+    if reading.kind == "training loss":
+        return _trial_of_training_loss(target, code, reading)
+    return _trial_of_cost(target, code, reading)
+
+
+def _trial_of_cost(
+    target: Target, code: Code, reading: Reading
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    from sae_oracle.reviewer import costs  # which needs this module
+
+    if reading.kind == "network":
+        return _trial_of_network(target, code)
+    if reading.kind == "cost":
+        return _trial_of_costs(target, [costs.cost_of(code, reading)])
+    return _trial_of_costs(target, list(costs.costs_of_model_losses(code, reading)))
+
+
+def _trial_of_network(
+    target: Target, code: Code
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    """Review a module with kernels by the call that computes its cost or its penalty."""
+    from sae_oracle.reviewer import costs
+
+    changeable, values = code.made_with, dict(code.values)
+
+    def cost_by(call: Callable[[Any, Any, Mapping[str, float]], Any]) -> Cost:
+        return costs.CostOfModule(code.name, code.make, call, changeable, values)
+
+    subject = source.subject_of(code.thing)
+    ranked = [name for name in _methods(subject) if name not in ("forward", "__call__")]
+    wanted = [name for name in ranked if any(word in name.lower() for word in _METHODS)]
+    whole = ("total_loss", "loss", "cost", "compute_loss", "loss_function", "training_step")
+    wanted.sort(key=lambda name: name not in whole)
+    reasons: list[str] = []
+    for method in wanted:
+        try:
+            inner = code_of(Method(code.thing, method), code.name, values, {})
+        except CouldNotReviewError as reason:
+            reasons.append(str(reason))
+            continue
+        if inner is None or not inner.readings:
+            continue
+        reading = inner.readings[0]
+        only = next(iter(reading.data.values()), "")
+        is_of_data = (
+            reading.kind in ("activations", "means")
+            and len(reading.data) == 1
+            and plain(only) in DATA["y_true"]
+        )
+        try:
+            if is_of_data:
+
+                def called(module: Any, x: Any, _: Any, name: str = method) -> Any:
+                    return getattr(module, name)(x)
+
+                words = f"its method `{method}` is reviewed"
+                return _named(_trial_of_costs(target, [cost_by(called)]), code, words)
+            trial = _best_trial(target, inner)
+        except Exception as error:
+            reasons.append(described(error))
+            continue
+        return _named(trial, inner, "")
+    module = code.make({})
+    x = FRAMEWORKS["torch"].tensor(np.full((4, _visible(code)), 0.5))
+    try:
+        returned = module(x)
+    except Exception as error:
+        raise CouldNotReviewError(
+            f"its forward raised {described(error)} for an input of shape {tuple(x.shape)}: set "
+            "its sizes (--set NAME=VALUE), or review its penalty by itself (file.py:Class.method)"
+        ) from error
+    items = list(returned.values()) if isinstance(returned, dict) else returned
+    if isinstance(items, (tuple, list)) and any(
+        tuple(getattr(v, "shape", (0,))) == () for v in items
+    ):
+        return _named(
+            _trial_of_costs(target, [cost_by(lambda m, x, _: m(x))]),
+            code,
+            "the number that its forward returns is reviewed",
+        )
+    for attribute in costs.scalar_attributes(module):
+
+        def kept(module: Any, x: Any, _: Any, name: str = attribute) -> Any:
+            module(x)
+            return getattr(module, name)
+
+        return _named(
+            _trial_of_costs(target, [cost_by(kept)]), code, f"its `{attribute}` is reviewed"
+        )
+    raise CouldNotReviewError(
+        "the module computes no penalty or cost of its own: review the function or method that "
+        "computes its loss (file.py:function or file.py:Class.method)"
+        + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
+    )
+
+
+def _visible(code: Code) -> int:
+    """The width of a module's input."""
+    module: Any = code.make({})
+    kernel = next(p for _, p in module.named_parameters() if len(p.shape) == 2)
+    return int(kernel.shape[1])
+
+
+def _named(
+    trial: tuple[float, Callable[[Findings, str | None], Any]], code: Code, words: str
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    cost, found = trial
+
+    def reviewed(findings: Findings, activation: str | None) -> None:
+        if words:
+            code.guesses.append(words)
+        found(findings, activation)
+
+    return cost, reviewed
+
+
+def _best_trial(target: Target, code: Code) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    """The reading of a method that explains its numbers best."""
+    trials = []
+    first: Exception | None = None
+    for position, reading in enumerate(code.readings):
+        try:
+            cost, found = _trial(target, code, reading)
+        except Exception as error:
+            first = first or error
+            continue
+        trials.append((cost + reading.cost, position, found))
+    if not trials:
+        raise first or CouldNotReviewError("what its arguments are is not known")
+    cost, _, found = min(trials, key=lambda trial: trial[:2])
+    return cost, found
+
+
+def _trial_of_costs(
+    target: Target, made: Sequence[Cost]
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    best: tuple[int, Findings] | None = None
+    first: Exception | None = None
+    for cost in made:
+        tried = Findings()
+        guesses = len(target.guesses)
+        try:
+            with quietly():
+                review_cost(target, cost, tried)
+        except Exception as error:
+            first = first or error
+            continue
+        finally:
+            del target.guesses[guesses:]
+        errors = sum(found.severity == "error" for found in tried.found)
+        if best is None or errors < best[0]:
+            best = errors, tried
+    if best is None:
+        assert first is not None
+        raise first
+
+    def reviewed(findings: Findings, activation: str | None) -> None:
+        target.values = dict(made[0].values)
+        for found in best[1].found:
+            findings.add(found)
+        findings.notes += best[1].notes
+        findings.checks += best[1].checks
+
+    return float(best[0]), reviewed
 
 
 def _trial_of_penalty(
-    target: Target, code: Code, reading: Reading
+    target: Target, code: Code, reading: Reading, penalty: CodePenalty | None = None
 ) -> tuple[float, Callable[[Findings, str | None], Any]]:
-    penalty = CodePenalty(target, code, reading)
+    penalty = penalty or CodePenalty(target, code, reading)
     rhos = [code.values["rho"]] if "rho" in code.values else []
     if not rhos and "rho" in reading.hyper:
         rhos = [FILLED_IN["rho"]]
@@ -747,6 +936,57 @@ def _trial_of_penalty(
         )
 
     return best[0], reviewed
+
+
+class PartOfLoss(CodePenalty):
+    """The sparsity term of a training loss: what is left where output and target agree."""
+
+    def __init__(self, target: Target, code: Code, reading: Reading, part: str) -> None:
+        super().__init__(target, code, reading)
+        self.part = part
+
+    @property
+    def kind(self) -> str:
+        """What the term is a function of."""
+        return self.part
+
+    def _raw(self, data: Any, rho: float, beta: float) -> Any:
+        framework = self.code.framework
+        rows = 5 if self.part == "means" else int(data.shape[0])
+        level = framework.tensor(np.full((rows, 4), 0.5))
+        given = {"y_pred": level, "y_true": level, self.part: data}
+        return self.code.call(self.reading, given, {**self.code.values, "rho": rho, "beta": beta})
+
+
+def _trial_of_training_loss(
+    target: Target, code: Code, reading: Reading
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    part = "means" if "means" in reading.data else "activations"
+    framework = code.framework
+
+    def value(y: Any, h: Any) -> float:
+        inner = np.full((len(y), 3), 0.3) if part == "activations" else np.full(3, 0.3)
+        totals = []
+        for output in (h, y):
+            data = {"y_true": y, "y_pred": output, part: inner}
+            tensors = {role: framework.tensor(a) for role, a in data.items()}
+            with quietly():
+                totals.append(picked(code.call(reading, tensors, code.values)))
+        numbers = [float(np.mean(framework.array(total))) for total in totals]
+        return numbers[0] - numbers[1]
+
+    observed = [((y, h), value(y, h)) for y, h in check_loss.pairs()]
+    explanations = check_loss.explain(observed)
+    of_loss = float(len(explanations[0])) if explanations else 1.0
+    cost, of_penalty = _trial_of_penalty(
+        target, code, reading, PartOfLoss(target, code, reading, part)
+    )
+
+    def reviewed(findings: Findings, activation: str | None) -> None:
+        of_penalty(findings, activation)
+        check_loss.review_values(target, findings, observed, lambda y, h: None)
+
+    return cost + of_loss, reviewed
 
 
 def _observed(

@@ -211,17 +211,42 @@ def hyperparameters(
 
 
 def _has_parameters(names: Sequence[str]) -> bool:
-    plains = [plain(n) for n in names]
-    return any(n in _PARAMETERS or n in _MODEL or _is_matrix(n) for n in plains)
+    return any(is_parameters(n) or plain(n) in _MODEL or weight_named(n) for n in names)
 
 
-def _is_matrix(name: str) -> bool:
-    """Whether a name is that of one weight matrix or bias: W1, b2, W_enc, b_dec."""
-    return name in {
-        *("w1", "w2", "b1", "b2", "w", "wenc", "wdec", "benc", "bdec", "we", "wd", "be", "bd"),
-        *("whidden", "wout", "bhidden", "bout", "wh", "bh", "wo", "bo", "bv", "bvis", "bhid"),
-        *("encw", "encb", "decw", "decb", "theta1", "theta2"),
-    }
+def is_parameters(name: str) -> bool:
+    """Whether a name is that of all parameters in one: theta, params."""
+    return plain(name) in _PARAMETERS
+
+
+_LAYER_WORDS = (
+    ("encoder", "1"), ("decoder", "2"), ("enc", "1"), ("dec", "2"), ("hidden", "1"),
+    ("hid", "1"), ("visible", "2"), ("vis", "2"), ("output", "2"), ("out", "2"),
+    ("input", "1"), ("in", "1"), ("weights", "w"), ("weight", "w"), ("kernel", "w"),
+    ("theta", "w"), ("biases", "b"), ("bias", "b"), ("layer", ""), ("fc", ""), ("linear", ""),
+)  # fmt: skip
+
+
+def weight_named(name: str) -> str | None:
+    """Return "W1", "b1", "W2" or "b2" for the name of one kernel or bias, else `None`.
+
+    >>> [weight_named(name) for name in ("W_enc", "decoder_bias", "b1", "W", "rho", "data")]
+    ['W1', 'b2', 'b1', 'W1', None, None]
+    """
+    left = plain(name)
+    for word, short in _LAYER_WORDS:
+        left = left.replace(word, short)
+    left = "".join(c for c in left if c not in " .")
+    shorts = {"e": "1", "h": "1", "d": "2", "o": "2", "v": "2", "0": "0"}
+    for kind in ("w", "b"):
+        if left.startswith(kind) or left.endswith(kind):
+            layer = left.replace(kind, "", 1)
+            layer = shorts.get(layer, layer)
+            if layer in ("", "1", "2"):
+                if kind == "b" and layer == "":
+                    return None
+                return ("W" if kind == "w" else "b") + (layer or "1")
+    return None
 
 
 def readings(
@@ -263,14 +288,18 @@ def _readings(
         return
     plains = {n: plain(n) for n in rest}
     roles = {n: {role for role, names in DATA.items() if p in names} for n, p in plains.items()}
-    if any(p in _PARAMETERS or _is_matrix(p) for p in plains.values()) and len(rest) > 1:
-        yield Reading("cost", {}, hyper)
+    if len(rest) > 1 and any(is_parameters(n) or weight_named(n) for n in rest):
+        rest_of_exercise = _as_in_the_exercise(rest, hyper)
+        yield Reading("cost", {}, hyper if rest_of_exercise is None else rest_of_exercise)
+        if "beta" in hyper and "weight_decay" not in hyper and plain(hyper["beta"]) != "beta":
+            without = {k: v for k, v in hyper.items() if k != "beta"}
+            yield Reading("cost", {}, {**without, "weight_decay": hyper["beta"]}, 0.1)
         return
     if any(p in _MODEL for p in plains.values()):
         model = next(n for n, p in plains.items() if p in _MODEL)
-        others = [n for n in rest if n != model]
-        if len(others) == 1:
-            yield Reading("model loss", {"model": model, "x": others[0]}, hyper)
+        inputs = [n for n in rest if n != model]
+        if len(inputs) == 1:
+            yield Reading("model loss", {"model": model, "x": inputs[0]}, hyper)
         return
     rho_is_known = "rho" in hyper or "rho" in known or given.get("rho") is not None
     if len(rest) == 1:
@@ -350,6 +379,17 @@ def _readings(
             pred = next((n for n in others if "y_pred" in roles[n]), others[0])
             true = next(n for n in others if n != pred)
             yield Reading("training loss", {"y_pred": pred, "y_true": true, role: inner}, hyper)
+
+
+def _as_in_the_exercise(rest: list[str], hyper: dict[str, str]) -> dict[str, str] | None:
+    """(theta, visible, hidden, λ, ρ, β, data) by position, where names say too little."""
+    if len(rest) < 5 or not is_parameters(rest[0]):
+        return None
+    numbers = [n for n in rest[3:-1] if n not in hyper.values() and size_named(n) is None]
+    free = [role for role in ("weight_decay", "rho", "beta") if role not in hyper]
+    if not numbers or len(numbers) != len(free):
+        return None
+    return {**hyper, **dict(zip(free, numbers, strict=True))}
 
 
 def constants(thing: Any) -> dict[str, tuple[str, float]]:
