@@ -20,6 +20,7 @@ from sae_oracle.reviewer.check_model import review_model
 from sae_oracle.reviewer.check_penalty import (
     Findings,
     Penalty,
+    add_removed,
     prepared_input,
     probes,
     review_penalty,
@@ -30,13 +31,17 @@ from sae_oracle.reviewer.check_tied import review_tied
 from sae_oracle.reviewer.check_weights import review_weight_regularizer
 from sae_oracle.reviewer.evaluation import as_number, losses_of, tensor
 from sae_oracle.reviewer.findings import Evidence, Finding, Review
-from sae_oracle.reviewer.foreign import Method, code_of, code_of_product, is_foreign, review_code
+from sae_oracle.reviewer.foreign import code_of, code_of_product, is_foreign, review_code
+from sae_oracle.reviewer.loading import Loaded, Method, loaded
+from sae_oracle.reviewer.reading import constants, plain
 from sae_oracle.reviewer.target import (
     KINDS,
     READINGS,
+    SYMBOLS,
     CouldNotReviewError,
     Target,
-    load,
+    described,
+    is_our_own,
     product,
     resolve,
 )
@@ -108,16 +113,29 @@ def review(
         )
     label = name or (thing if isinstance(thing, str) else _name(thing))
     backend = keras.config.backend()
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
     findings = Findings()
     target = None
     try:
+        if isinstance(thing, str):
+            thing = loaded(thing)
+        if isinstance(thing, Loaded):
+            findings.notes += thing.notes
+            replaced, thing = thing.replaced, thing.thing
+            used = {n for f in source.functions(_owner(thing)) for n in source.names_of(f)}
+            gone = [where for bound, where in replaced.items() if bound in used]
+            if gone:
+                add_removed(gone, findings)
         said = {"rho": rho, "beta": beta, "weight_decay": weight_decay}
         target = _target(thing, dict(settings or {}), said, kind, name)
         _review(target, findings, activation, called_directly, replicas)
-    except CouldNotReviewError as reason:
+    except Exception as error:
         known = "" if target is None else target.kind
         guesses = () if target is None else tuple(target.guesses)
-        return Review(label, known, backend, guesses=guesses, reason=str(reason))
+        notes = tuple(dict.fromkeys(findings.notes))
+        reason = str(error) if isinstance(error, CouldNotReviewError) else _unforeseen(error)
+        return Review(label, known, backend, guesses=guesses, notes=notes, reason=reason)
     found = [f for f in findings.found if f.identifier not in ignore]
     found.sort(key=lambda f: (f.severity != "error",))
     return Review(
@@ -131,10 +149,23 @@ def review(
     )
 
 
+def _unforeseen(error: BaseException) -> str:
+    """What a review says that an exception has ended: never a traceback, never a finding."""
+    whose = "the reviewer" if is_our_own(error) else "the code, or what the reviewer gave it,"
+    return (
+        f"{whose} raised {described(error)}: review a smaller piece, such as the function that "
+        "computes the KL (path/to/file.py:function), or say what it is (--kind, --rho, --beta)"
+    )
+
+
 def _name(thing: Any) -> str:
     if isinstance(thing, Method):
         return f"{_name(thing.owner)}.{thing.name}"
     return str(getattr(source.subject_of(thing), "__name__", thing))
+
+
+def _owner(thing: Any) -> Any:
+    return thing.owner if isinstance(thing, Method) else thing
 
 
 def _target(
@@ -150,16 +181,12 @@ def _target(
         CouldNotReviewError: If it cannot be made, or is nothing that can be reviewed.
         ValueError: If `kind` is unknown.
     """
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
-    if isinstance(thing, str):
-        name = name or thing
-        thing = load(thing)
+    name = name or _name(thing)
     if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
-        made = product(thing)
+        with source.ported(thing):
+            made = product(thing)
         if not isinstance(made, keras.Model):
             thing = made
-    name = name or _name(thing)
     if kind in (None, "loss", *READINGS) and is_foreign(thing):
         code = code_of(thing, name, said, settings, kind)
         if code is not None and not code.readings and callable(thing):
@@ -170,7 +197,26 @@ def _target(
         ):
             words = source.documentation(code.thing)
             return Target(name, "", code.thing, lambda **_: thing, words=words, code=code)
-    return resolve(thing, settings=settings, kind=kind, name=name, **said)
+        if code is not None and code.readings and code.readings[0].kind == "loss":
+            kind = "loss"
+    target = resolve(thing, settings=settings, kind=kind, name=name, **said)
+    if target.kind in ("regularizer", "layer", "model"):
+        _add_constants(target)
+    return target
+
+
+def _add_constants(target: Target) -> None:
+    """Find ρ and β among the constants that the source uses, where no argument is ρ."""
+    weights = {"l1", "l2", "factor", "weightdecay", "decay"}
+    if "rho" in target.values or weights & {plain(name) for name in target.arguments}:
+        return
+    known = constants(target.thing)
+    if "rho" not in known:
+        return
+    for role in ("rho", "beta"):
+        if role in known and role not in target.values and role not in target.parameter:
+            where, target.values[role] = known[role]
+            target.guesses.append(f"{SYMBOLS[role]} = {known[role][1]:g} (`{where}`)")
 
 
 def _review(

@@ -17,7 +17,8 @@ from keras_impl.backends.process import full_float32_products
 from sae_oracle.reviewer import Review, review
 from sae_oracle.reviewer.check_replicas import prepare_replicas
 from sae_oracle.reviewer.findings import finding
-from sae_oracle.reviewer.target import CouldNotReviewError, described, load
+from sae_oracle.reviewer.loading import loaded
+from sae_oracle.reviewer.target import CouldNotReviewError, described
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     full_float32_products()
     write(kind="stage", doing=f"importing {location}")
     try:
-        thing = load(location)
+        thing = loaded(location)
         write(kind="stage", doing=f"calling {location}")
         found = review(thing, name=location, **request)
     except CouldNotReviewError as reason:

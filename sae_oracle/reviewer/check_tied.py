@@ -56,7 +56,7 @@ class Pair:
             self.decoder = target.make(**changed)
         self.model = keras.Model(inputs, self.decoder(code))
         activation = getattr(self.decoder, "activation", None)
-        self.activation = getattr(activation, "__name__", "linear")
+        self.activation = getattr(activation, "__name__", "")
         self.randomise(self.model, 2)
 
     def randomise(self, model: Any, seed: int, only_encoder: bool = False) -> None:
@@ -75,7 +75,9 @@ class Pair:
         code = _numpy("sigmoid")(x @ w + as_array(encoder.bias.value))
         biases = [v for v in model.layers[-1].weights if tuple(v.shape) == (FEATURES,)]
         bias = as_array(biases[0].value) if biases else 0.0
-        return _numpy(self.activation)(code @ (w if second is None else second).T + bias)
+        return _numpy(self.activation or "linear")(
+            code @ (w if second is None else second).T + bias
+        )
 
 
 def _accepted(target: Target) -> set[str]:
@@ -142,6 +144,13 @@ def _check_sharing(pair: Pair, x: Any, findings: Findings) -> bool:
     )
     pair.randomise(pair.model, 3, only_encoder=True)
     got = as_array(pair.model(tensor(x)))
+    if not pair.activation:  # it is kept under another name
+        for name in ("sigmoid", "linear", "tanh", "relu"):
+            pair.activation = name
+            if _close(got, pair.expected(pair.model, x)):
+                break
+        else:
+            pair.activation = "linear"
     if _close(got, pair.expected(pair.model, x)):
         # It may still hold a kernel that it does not use.
         if trained:

@@ -22,12 +22,14 @@ from sae_oracle.reviewer.check_penalty import (
     Findings,
     Penalty,
     ShapeError,
+    add_removed,
     probes,
     review_formula,
 )
 from sae_oracle.reviewer.evaluation import quietly
 from sae_oracle.reviewer.findings import Evidence, finding
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
+from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
     DATA,
     HYPERPARAMETERS,
@@ -60,14 +62,6 @@ KIND_WORDS = {
 }
 FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
 SIZE = {"visible": 6, "hidden": 5}
-
-
-@dataclass
-class Method:
-    """A method of a class, or of an instance, as a target."""
-
-    owner: Any
-    name: str
 
 
 @dataclass
@@ -160,9 +154,10 @@ def _other_frameworks(code: Code) -> list[Framework]:
     """The libraries that its arrays may be of where the source names none: `a.mean(dim=0)`."""
     if source.packages(code.thing) & {"numpy", "torch", "jax", "tensorflow", "keras"}:
         return []
-    imported = {
+    seen = source.visible_names(source.subject_of(code.thing))
+    imported = set(seen.get("__imports__", ())) | {
         str(getattr(value, "__name__", "")).split(".")[0]
-        for value in source.visible_names(source.subject_of(code.thing)).values()
+        for value in seen.values()
         if inspect.ismodule(value)
     }
     return [FRAMEWORKS[name] for name in ("torch", "jax", "tensorflow") if name in imported]
@@ -644,6 +639,14 @@ def review_code(target: Target, findings: Findings, activation: str | None) -> N
         CouldNotReviewError: If no reading can be called, with what to say.
     """
     code: Code = target.code
+    native = code.framework.name != "keras"
+    with source.ported(code.thing, native) as removed:
+        if removed:
+            add_removed(removed, findings)
+        _review_code(target, code, findings, activation)
+
+
+def _review_code(target: Target, code: Code, findings: Findings, activation: str | None) -> None:
     if not code.readings:
         raise CouldNotReviewError(
             f"what the arguments of {code.name}({', '.join(code.signature.names)}) are is not "

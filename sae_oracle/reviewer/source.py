@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
@@ -150,6 +150,17 @@ def names_of(subject: Any) -> set[str]:
     return {node.id for node in ast.walk(tree_of(subject)) if isinstance(node, ast.Name)}
 
 
+def package_of(module: str) -> str:
+    """Return the package whose arrays a module computes with.
+
+    >>> package_of("keras._tf_keras.keras.backend"), package_of("keras.src.ops")
+    ('tensorflow', 'keras')
+    """
+    if module.startswith("keras._tf_keras") and "backend" in module:
+        return "tensorflow"  # whatever backend Keras has
+    return module.split(".")[0]
+
+
 def calls(thing: Any) -> list[Call]:
     """Return what the object's source uses of tensorflow, torch, jax and keras.backend."""
     found: dict[str, Call] = {}
@@ -170,7 +181,7 @@ def calls(thing: Any) -> list[Call]:
             name = base.__name__ if isinstance(base, ModuleType) else base
             if not isinstance(name, str):
                 continue
-            package = name.split(".")[0]
+            package = package_of(name)
             if package not in (*BACKEND_PACKAGES, "keras"):
                 continue
             exists = isinstance(base, str) or hasattr(base, parts[1])
@@ -205,7 +216,7 @@ def packages(thing: Any) -> set[str]:
         for name in names_of(subject):
             value = seen.get(name)
             where = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
-            found.add(str(where or "").split(".")[0])
+            found.add(package_of(str(where or "")))
         for node in ast.walk(tree_of(subject)):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
@@ -229,27 +240,88 @@ def cuts(thing: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-class _Ported:
-    """A module whose removed functions are those of `keras.ops`."""
+def _number_or_array(x: Any) -> Any:
+    return x if isinstance(x, (int, float)) else keras.ops.cast(x, keras.config.floatx())
 
-    def __init__(self, module: ModuleType) -> None:
+
+# What earlier names are called in `keras.ops`, and in TensorFlow.
+_OPS = {
+    "pow": "power",
+    "sub": "subtract",
+    "mul": "multiply",
+    "div": "divide",
+    "neg": "negative",
+    "dot": "matmul",
+    "reduce_mean": "mean",
+    "reduce_sum": "sum",
+    "reduce_max": "max",
+    "concat": "concatenate",
+    "pack": "stack",
+    "constant": "convert_to_tensor",
+    "variable": "convert_to_tensor",
+    "select": "where",
+    "clip_by_value": "clip",
+}
+_TENSORFLOW = {"sub": "subtract", "mul": "multiply", "div": "divide", "neg": "negative"} | {
+    "pack": "stack",
+    "to_float": "cast",
+}
+_OF_BACKEND: dict[str, Any] = {
+    "cast_to_floatx": _number_or_array,
+    "epsilon": keras.config.epsilon,
+    "floatx": keras.config.floatx,
+    "image_data_format": keras.config.image_data_format,
+    "int_shape": lambda x: tuple(x.shape),
+    "ndim": lambda x: len(x.shape),
+    "to_float": lambda x: keras.ops.cast(x, "float32"),
+    "get_value": lambda x: keras.ops.convert_to_numpy(x),
+    "eval": lambda x: keras.ops.convert_to_numpy(x),
+    "batch_flatten": lambda x: keras.ops.reshape(x, (keras.ops.shape(x)[0], -1)),
+}
+
+
+def _replacement(package: str, name: str, native: bool) -> Any:
+    """What a removed function is called now; `None`: it has no replacement."""
+    if native and package == "tensorflow":
+        import tensorflow as tf
+
+        name = _TENSORFLOW.get(name, name)
+        if name == "cast":
+            return lambda x: tf.cast(x, tf.float32)
+        places = (tf, tf.math, tf.nn, tf.compat.v1)
+        return next((getattr(p, name) for p in places if hasattr(p, name)), None)
+    return _OF_BACKEND.get(name) or getattr(keras.ops, _OPS.get(name, name), None)
+
+
+class _Ported:
+    """A module whose removed functions are those of today."""
+
+    def __init__(self, module: ModuleType, native: bool) -> None:
         self.module = module
+        self.native = native
 
     def __getattr__(self, name: str) -> Any:
         try:
             return getattr(self.module, name)
         except AttributeError:
-            return getattr(keras.ops, {"pow": "power"}.get(name, name))
+            package = package_of(self.module.__name__)
+            found = _replacement(package, name, self.native)
+            if found is None:
+                raise
+            return found
 
 
 @contextmanager
-def ported(thing: Any) -> Iterator[list[str]]:
-    """Give the object's module `keras.ops` for the calls that no longer exist; yields them.
+def ported(thing: Any, native: bool = False) -> Iterator[list[str]]:
+    """Give the object's module today's functions for the calls that are gone; yields those.
 
-    The review can then go on to what is wrong beside them.
+    The review can then go on to what is wrong beside them. What has no replacement still raises.
+
+    Args:
+        thing: What is reviewed.
+        native: Whether it runs on its own library, and not on the backend of Keras.
     """
     removed = [call for call in calls(thing) if not call.exists]
-    removed = [call for call in removed if hasattr(keras.ops, call.name.split(".")[-1])]
     before: list[tuple[dict[str, Any], str, Any]] = []
     for subject in functions(thing):
         namespace = _namespace(subject)
@@ -258,12 +330,21 @@ def ported(thing: Any) -> Iterator[list[str]]:
             module = namespace.get(base)
             if isinstance(module, ModuleType):
                 before.append((namespace, base, module))
-                namespace[base] = _Ported(module)
+                namespace[base] = _Ported(module, native)
     try:
         yield [call.name for call in removed]
     finally:
         for namespace, base, module in before:
             namespace[base] = module
+
+
+def without_replacement(removed: Iterable[str], native: bool = False) -> list[str]:
+    """Return those of the removed calls that today's libraries do not have."""
+    return [
+        name
+        for name in removed
+        if _replacement("tensorflow" if native else "", name.split(".")[-1], native) is None
+    ]
 
 
 # Words by which an object documents a scaling of its own: it is then no mistake. They must speak
