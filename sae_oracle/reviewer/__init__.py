@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, Mistake
 from sae_oracle.reviewer.check_loss import review_loss
@@ -31,7 +32,13 @@ from sae_oracle.reviewer.check_tied import review_tied
 from sae_oracle.reviewer.check_weights import review_weight_regularizer
 from sae_oracle.reviewer.evaluation import as_number, losses_of, tensor
 from sae_oracle.reviewer.findings import Evidence, Finding, Review
-from sae_oracle.reviewer.foreign import code_of, code_of_product, is_foreign, review_code
+from sae_oracle.reviewer.foreign import (
+    code_of,
+    code_of_product,
+    is_foreign,
+    native_penalty,
+    review_code,
+)
 from sae_oracle.reviewer.loading import Loaded, Method, loaded
 from sae_oracle.reviewer.reading import constants, plain
 from sae_oracle.reviewer.target import (
@@ -267,8 +274,9 @@ def _review(
             "nothing of the sparse autoencoder was found in the layer: no ρ (--rho NAME) and no "
             "layer that it is tied to"
         )
+    native = native_penalty(target, not called_directly and keras_divides_activity_by_batch())
     explanation = review_penalty(
-        target, findings, called_directly=called_directly, activation=activation
+        target, findings, called_directly=called_directly, activation=activation, native=native
     )
     if replicas and explanation is not None:
         rho, beta = target.values["rho"], target.values.get("beta", 1.0)
@@ -278,7 +286,8 @@ def _review(
         review_saving(target, findings)
         return
     with source.ported(target.thing):
-        review_saving(target, findings, lambda instance: _penalty_of(instance, target))
+        evaluate = None if native is not None else lambda made: _penalty_of(made, target)
+        review_saving(target, findings, evaluate)
 
 
 def _take_from_a_regularizer(target: Target) -> None:

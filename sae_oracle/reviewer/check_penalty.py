@@ -239,6 +239,7 @@ def review_penalty(
     *,
     called_directly: bool = False,
     activation: str | None = None,
+    native: Penalty | None = None,
 ) -> Explanation | None:
     """Review a sparsity penalty and collect what is found.
 
@@ -247,6 +248,7 @@ def review_penalty(
         findings: Where they go.
         called_directly: Whether a regularizer is called by hand or under `add_loss`.
         activation: The activation of the layer that it is used on, if known.
+        native: The same on the backend whose own functions it calls, where that is another.
 
     Returns:
         The candidate that explains what it computes, if there is one.
@@ -265,9 +267,18 @@ def review_penalty(
     if beta is None:
         beta = 1.0
         target.guesses.append("no β was found: it is taken to be 1")
-    with source.ported(target.thing) as removed:
+    with source.ported(target.thing, native is not None) as removed:
         if removed:
             add_removed(removed, findings)
+        if native is not None:
+            check_backends(target, findings)
+            try:
+                return review_formula(native, findings, rho, beta, beta_is_known, activation)
+            except CouldNotReviewError:
+                raise
+            except Exception as error:
+                _raised(target, error, findings)
+                return None
         return review_formula(penalty, findings, rho, beta, beta_is_known, activation)
 
 

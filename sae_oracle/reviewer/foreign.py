@@ -590,8 +590,12 @@ class CodePenalty(Penalty):
     def gradient(self, x: Any, rho: float, beta: float) -> Any:
         """Return the derivative by each element of `x`; by differences where there is no other."""
         argument = self._argument(x)
-        with quietly():
-            found = self.code.framework.gradients(lambda t: self._scalar(t, rho, beta), [argument])
+        found = None
+        if self.has_gradients:
+            with quietly():
+                found = self.code.framework.gradients(
+                    lambda t: self._scalar(t, rho, beta), [argument]
+                )
         gradient = self._differences(argument, rho, beta) if found is None else found[0]
         if self.kind == "means":
             return np.broadcast_to(gradient / x.shape[0], x.shape)
@@ -606,10 +610,10 @@ class CodePenalty(Penalty):
             for sign in (1.0, -1.0):
                 moved = np.array(argument)
                 moved[index] += sign * step
+                framework = self.code.framework
                 with quietly():
-                    values.append(
-                        float(self.code.framework.array(self._scalar(moved, rho, beta)).reshape(()))
-                    )
+                    value = framework.array(self._scalar(framework.tensor(moved), rho, beta))
+                values.append(float(np.reshape(value, ())))
             gradient[index] = (values[0] - values[1]) / (2.0 * step)
         return gradient
 
@@ -627,6 +631,38 @@ def picked(value: Any, words: Sequence[str] = ("kl", "spars", "penal", "loss", "
         scalars = [v for v in scalars if tuple(getattr(v, "shape", ())) in ((), (1,))]
         return scalars[0] if scalars else value[0]
     return value
+
+
+def native_penalty(target: Target, divided: bool) -> CodePenalty | None:
+    """Return a regularizer that calls another backend's own functions, run on that backend.
+
+    `None` where it calls none, or where that backend is not installed.
+    """
+    if target.kind != "regularizer" or source.chooses_by_backend(target.thing):
+        return None
+    bound = {
+        call.package
+        for call in source.calls(target.thing)
+        if call.package in source.BACKEND_PACKAGES and call.exists
+    } - {keras.config.backend()}
+    bound -= {name for name in bound if not is_installed(name)}
+    if len(bound) != 1:
+        return None
+    reading = Reading("activations", {"activations": "x"}, {})
+    code = Code(
+        target.name,
+        target.thing,
+        FRAMEWORKS[bound.pop()],
+        Signature(["x"]),
+        lambda hyper: target.build(**hyper),
+        frozenset({"rho", "beta"} & set(target.parameter)),
+        dict(target.values),
+        [reading],
+    )
+    penalty = CodePenalty(target, code, reading, divided)
+    if source.calls_keras(target.thing):  # whose gradient is that of the backend in use
+        penalty.has_gradients = False
+    return penalty
 
 
 # --- the review

@@ -225,6 +225,29 @@ def packages(thing: Any) -> set[str]:
     return found
 
 
+def calls_keras(thing: Any) -> bool:
+    """Whether the source calls functions of Keras, which compute on the backend in use."""
+    for subject in functions(thing):
+        seen = visible_names(subject)
+        values = [seen.get(name) for name in names_of(subject)]
+        own = [v for v in values if inspect.isfunction(v)]
+        own += [attribute for call in calls(subject) if (attribute := _at(call.name, seen))]
+        if any(str(v.__module__).startswith("keras.src") and inspect.isfunction(v) for v in own):
+            legacy = [v for v in own if not str(v.__module__).startswith("keras.src.legacy")]
+            if any(str(v.__module__).startswith("keras.src") for v in legacy):
+                return True
+    return False
+
+
+def _at(name: str, seen: dict[str, Any]) -> Any:
+    """What a dotted name is."""
+    first, *rest = name.split(".")
+    value = seen.get(first)
+    for part in rest:
+        value = getattr(value, part, None)
+    return value if inspect.isfunction(value) else None
+
+
 def cuts(thing: Any) -> list[str]:
     """Return what may cut a gradient, as it is written in the source."""
     found: list[str] = []
