@@ -11,6 +11,7 @@ import ast
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -28,7 +29,7 @@ from sae_oracle.processes import console_for, environment, problem_with, python,
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
 
-KINDS = ("regularizer", "layer", "loss", "model")
+KINDS = ("regularizer", "layer", "loss", "model", "activations", "means", "cost")
 
 
 def default_backend(installed: Sequence[str]) -> str:
@@ -45,6 +46,29 @@ def default_backend(installed: Sequence[str]) -> str:
         if chosen in installed:
             return str(chosen)
     return installed[0]
+
+
+def backend_of(target: str, installed: Sequence[str]) -> str | None:
+    """Return the backend that the file of a target is written for; `None`: it does not say.
+
+    What it sets KERAS_BACKEND to, or the one backend that it imports. The file is not run.
+
+    Args:
+        target: `path/to/file.py:Object`, or `package.module:Object` below the working folder.
+        installed: The installed backends.
+    """
+    where = target.rpartition(":")[0] if not target.endswith(".py") else target
+    path = Path(where if where.endswith(".py") else where.replace(".", "/") + ".py")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    said = re.search(r"KERAS_BACKEND[\"']\]?\s*[=,]\s*[\"'](\w+)[\"']", text)
+    if said and said[1] in installed:
+        return said[1]
+    imported = set(re.findall(r"^[ \t]*(?:import|from)[ \t]+(\w+)", text, re.MULTILINE))
+    named = [name for name in ("tensorflow", "torch", "jax") if name in imported]
+    return named[0] if len(named) == 1 and named[0] in installed else None
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -244,7 +268,8 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         console.print("[bold red]Not installed:[/] no backend of Keras is")
         return 2
     file = None if arguments.json in (None, "-") else Path(arguments.json)
-    chosen = arguments.backend or default_backend(all_backends)
+    of_file = None if arguments.backend else backend_of(arguments.target, all_backends)
+    chosen = arguments.backend or of_file or default_backend(all_backends)
     names = list(all_backends) if chosen == "all" else [chosen]
     problem = problem_with((file,), names)
     if problem is not None:
@@ -277,6 +302,10 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
             for process in started:
                 _kill(process)
             raise
+    if of_file is not None and of_file != default_backend(all_backends):
+        words = f"on {of_file}, which the file is written for (--backend says otherwise)"
+        for result in results:
+            result["review"]["guesses"] = [words, *result["review"]["guesses"]]
     status = exit_status(results)
     if arguments.json is not None:
         text = json.dumps(
@@ -302,10 +331,13 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
     parser: argparse.ArgumentParser = commands.add_parser(
         "review",
         help="is this implementation right? findings with evidence and the equation to cite",
-        description="Review a regularizer, tied layer, loss or model of a sparse autoencoder. "
+        description="Review a piece of a sparse autoencoder: a regularizer, layer, loss or model "
+        "of Keras, or a function or class in NumPy, torch, JAX or TensorFlow. "
         "Exit status: 0 it conforms, 1 there are findings, 2 it could not be reviewed.",
     )
-    parser.add_argument("target", help="package.module:Object or path/to/file.py:Object")
+    parser.add_argument(
+        "target", help="package.module:Object or path/to/file.py:Object (also Class.method)"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -337,7 +369,8 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
     parser.add_argument(
         "--backend",
         choices=(*backends, "all"),
-        help="where to run it; all: on every installed backend (default: Keras's own choice)",
+        help="where to run it; all: on every installed backend (default: what the file is "
+        "written for, else Keras's own choice)",
     )
     parser.add_argument("--ignore", action="append", metavar="ID", help="leave a finding out")
     parser.add_argument("--time-limit", type=seconds, default=TIME_LIMIT, metavar="SECONDS")
