@@ -206,14 +206,14 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
             )
     for guess in dict.fromkeys(guess for review in reviews for guess in review["guesses"]):
         console.print(f"  {escape(guess)}")
+    for note in dict.fromkeys(note for review in reviews for note in review["notes"]):
+        console.print(f"  note: {escape(note)}")
     if not reviewed:
         return
     first = reviewed[0]
     backends = ", ".join(review["backend"] for review in reviewed)
     title = f"[bold]{escape(first['target'])}[/] ({first['kind']}; {backends})"
     findings = merge(results)
-    for note in dict.fromkeys(note for review in reviewed for note in review["notes"]):
-        console.print(f"  note: {escape(note)}")
     if not findings:
         console.print(f"{title}: [bold green]conforms[/]; checked: " + "; ".join(first["checks"]))
         return

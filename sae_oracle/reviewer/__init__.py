@@ -38,15 +38,15 @@ from sae_oracle.reviewer.foreign import (
     is_foreign,
     native_penalty,
     review_code,
+    rho_among_literals,
 )
 from sae_oracle.reviewer.loading import Loaded, Method, loaded
-from sae_oracle.reviewer.reading import constants, plain
 from sae_oracle.reviewer.target import (
     KINDS,
     READINGS,
-    SYMBOLS,
     CouldNotReviewError,
     Target,
+    add_constants,
     described,
     is_our_own,
     product,
@@ -208,22 +208,14 @@ def _target(
             kind = "loss"
     target = resolve(thing, settings=settings, kind=kind, name=name, **said)
     if target.kind in ("regularizer", "layer", "model"):
-        _add_constants(target)
+        add_constants(target)
+    if target.kind == "regularizer" and "rho" not in target.values and not target.parameter:
+        with source.ported(target.thing):
+            found = rho_among_literals(target, keras_divides_activity_by_batch())
+        if found is not None:
+            target.values["rho"] = found
+            target.guesses.append(f"ρ = {found:g} (a number of the source)")
     return target
-
-
-def _add_constants(target: Target) -> None:
-    """Find ρ and β among the constants that the source uses, where no argument is ρ."""
-    weights = {"l1", "l2", "factor", "weightdecay", "decay"}
-    if "rho" in target.values or weights & {plain(name) for name in target.arguments}:
-        return
-    known = constants(target.thing)
-    if "rho" not in known:
-        return
-    for role in ("rho", "beta"):
-        if role in known and role not in target.values and role not in target.parameter:
-            where, target.values[role] = known[role]
-            target.guesses.append(f"{SYMBOLS[role]} = {known[role][1]:g} (`{where}`)")
 
 
 def _review(

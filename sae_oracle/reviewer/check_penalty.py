@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from keras_impl.backends.keras_internals import keras_divides_activity_by_batch, layers_of
 from reference.rounding import precision_named
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.candidates import (
@@ -164,13 +164,17 @@ def prepared_input(layer: Any, x: Any) -> Any:
     """
     if not layer.built:
         layer.build(tuple(x.shape))
+    inner = layers_of(layer, include_self=False)
+    if inner and not layer.trainable_weights:
+        layer(tensor(x))  # what is inside is built by a call
     kernels = [w for w in layer.trainable_weights if tuple(w.shape) == (x.shape[-1],) * 2]
     if len(kernels) != 1:
         return x
+    owner = next((part for part in inner if getattr(part, "kernel", None) is kernels[0]), layer)
     kernels[0].assign(np.eye(x.shape[-1], dtype="float32"))
     for bias in [w for w in layer.trainable_weights if len(w.shape) == 1]:
         bias.assign(np.zeros(bias.shape, "float32"))
-    name = getattr(getattr(layer, "activation", None), "__name__", "linear")
+    name = getattr(getattr(owner, "activation", None), "__name__", "linear")
     with np.errstate(all="ignore"):
         if name == "sigmoid":
             logits = np.clip(np.log(x) - np.log1p(-x), -60.0, 60.0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_cost import CostOfParameters, Layer, Weights
-from sae_oracle.reviewer.foreign import SIZE, Code, picked
+from sae_oracle.reviewer.foreign import SIZE, WHOLE, Code, picked
 from sae_oracle.reviewer.frameworks import FRAMEWORKS
 from sae_oracle.reviewer.reading import (
     DATA,
@@ -90,14 +90,16 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
 
 
 def _sizes_of(code: Code) -> dict[str, int]:
-    """Sizes that are constants of the module."""
-    found: dict[str, int] = {}
+    """Sizes that are attributes of an instance, or else constants of the module."""
+    held = dict(getattr(getattr(code.make({}), "__self__", None), "__dict__", {}))
     for subject in source.functions(code.thing):
         seen = source.visible_names(subject)
-        for name in source.names_of(subject):
-            size, value = size_named(name), seen.get(name)
-            if size is not None and isinstance(value, int) and 1 < value <= 256:
-                found.setdefault(size, value)
+        held = {n: seen[n] for n in source.names_of(subject) if n in seen} | held
+    found: dict[str, int] = {}
+    for name, value in held.items():
+        size = size_named(name)
+        if size is not None and isinstance(value, int) and 1 < value <= 256:
+            found[size] = value
     return found
 
 
@@ -240,7 +242,7 @@ class CostOfModule:
         """The cost; its gradient is torch's own."""
         framework = FRAMEWORKS["torch"]
         module = self._set(weights, hyper)
-        value = framework.array(picked(self._call(module, framework.tensor(x), hyper)))
+        value = framework.array(picked(self._call(module, framework.tensor(x), hyper), WHOLE))
         if np.size(value) != 1:
             raise ValueError(f"not one number but an array of shape {np.shape(value)}")
         return float(np.reshape(value, ())), None

@@ -23,11 +23,12 @@ from sae_oracle.reviewer.check_penalty import (
     Penalty,
     ShapeError,
     add_removed,
+    evidence,
     probes,
     review_formula,
 )
 from sae_oracle.reviewer.evaluation import quietly
-from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.findings import Evidence, Finding, finding
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
 from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
@@ -51,6 +52,10 @@ from sae_oracle.reviewer.target import (
     described,
 )
 
+_WHICH_RHO = (
+    "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give its value "
+    "(--rho 0.05)"
+)
 KIND_WORDS = {
     "activations": "function of activations",
     "means": "function of means",
@@ -59,6 +64,7 @@ KIND_WORDS = {
     "cost": "cost of parameters",
     "model loss": "training loss",
     "network": "torch module",
+    "weights": "weight penalty",
 }
 FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
 SIZE = {"visible": 6, "hidden": 5}
@@ -290,6 +296,20 @@ def _values(
             )
 
 
+def _kept_by_layer(instance: Any) -> str | None:
+    """The attribute in which a torch layer keeps its penalty, where it returns its input."""
+    from sae_oracle.reviewer import costs
+
+    x = FRAMEWORKS["torch"].tensor(probes("activations")[0]).requires_grad_()
+    try:
+        returned = instance(x)
+    except Exception:
+        return None
+    if tuple(getattr(returned, "shape", ())) != tuple(x.shape):
+        return None
+    return next(iter(costs.scalar_attributes(instance)), None)
+
+
 def _has_kernels(instance: Any) -> bool:
     """Whether an object is a torch module with kernels."""
     parameters = getattr(instance, "named_parameters", None)
@@ -424,6 +444,21 @@ def attribute_named(instance: Any, role: str, said: Any = None) -> str | None:
     return None
 
 
+def _method_of(instance: Any, names: Sequence[str], known: Mapping[str, float]) -> str | None:
+    """The method that says most: a whole cost, then a loss, then a penalty."""
+    ranks = {"cost": 0, "training loss": 1}
+    best: tuple[int, str] | None = None
+    for name in names:
+        if not any(word in name.lower() for word in _METHODS) and best is not None:
+            continue
+        signature = signature_of(getattr(instance, name)) or Signature()
+        found = readings(name, signature, {}, known)
+        rank = ranks.get(found[0].kind, 2) if found else 3
+        if best is None or rank < best[0]:
+            best = rank, name
+    return None if best is None else best[1]
+
+
 def _code_of_object(
     owner: Any,
     name: str,
@@ -452,7 +487,7 @@ def _code_of_object(
         elif "__call__" in _methods(subject):
             method = "__call__"
         else:
-            method = next(iter(_methods(subject)), None)
+            method = _method_of(instance, _methods(subject), values)
     if method is None:
         raise CouldNotReviewError(f"{name} has no method that computes anything")
     bound = getattr(instance, method)
@@ -465,14 +500,25 @@ def _code_of_object(
         f"{subject.__name__} {method}", signature, given, known, is_forward=is_forward, kind=kind
     )
 
+    attribute = _kept_by_layer(instance) if method == "forward" else None
+
     def bind(hyper: Mapping[str, float]) -> Callable[..., Any]:
         made = make(hyper)
+        if attribute is not None:
+
+            def kept(*data: Any, **more: Any) -> Any:
+                made(*data, **more)
+                return getattr(made, attribute)
+
+            return kept
         bound: Callable[..., Any] = made if is_forward and callable(made) else getattr(made, method)
         return bound
 
     code = Code(name, owner, framework_of(owner), signature, bind, frozenset(named), dict(values))
     code.readings = found
     code.guesses = guesses
+    if attribute is not None:
+        code.guesses.append(f"its `{attribute}` is reviewed")
     if method not in ("forward", "__call__"):
         code.guesses.append(f"its method `{method}` is reviewed")
     _values(code, signature.defaults, {k: v for k, v in known.items() if v[0]}, given)
@@ -503,6 +549,7 @@ class CodePenalty(Penalty):
         self.has_gradients = code.framework.name != "numpy"
         self.passes: str = ""
         self.returned = ""
+        self.columns = source.samples_are_columns(target.words)
 
     @property
     def kind(self) -> str:
@@ -535,7 +582,9 @@ class CodePenalty(Penalty):
         raise first
 
     def _argument(self, x: Any) -> Any:
-        return np.mean(x, axis=0) if self.kind == "means" else np.asarray(x)
+        if self.kind == "means":
+            return np.mean(x, axis=0)
+        return np.asarray(x).T if self.columns else np.asarray(x)
 
     def _raw(self, data: Any, rho: float, beta: float) -> Any:
         hyper: dict[str, Any] = {"rho": rho, "beta": beta}
@@ -599,7 +648,7 @@ class CodePenalty(Penalty):
         gradient = self._differences(argument, rho, beta) if found is None else found[0]
         if self.kind == "means":
             return np.broadcast_to(gradient / x.shape[0], x.shape)
-        return gradient
+        return gradient.T if self.columns else gradient
 
     def _differences(self, argument: Any, rho: float, beta: float) -> Any:
         """Differences over steps so small that they stay on one side of any clip."""
@@ -616,6 +665,9 @@ class CodePenalty(Penalty):
                 values.append(float(np.reshape(value, ())))
             gradient[index] = (values[0] - values[1]) / (2.0 * step)
         return gradient
+
+
+WHOLE = ("total", "loss", "cost", "objective", "j")
 
 
 def picked(value: Any, words: Sequence[str] = ("kl", "spars", "penal", "loss", "cost")) -> Any:
@@ -665,6 +717,32 @@ def native_penalty(target: Target, divided: bool) -> CodePenalty | None:
     return penalty
 
 
+def rho_among_literals(target: Target, divided: bool) -> float | None:
+    """Return the number of a Keras function's source that is its ρ; `None`: none explains it."""
+    reading = Reading("activations", {"activations": "x"}, {})
+    code = Code(
+        target.name,
+        target.thing,
+        FRAMEWORKS["keras"],
+        Signature(["x"]),
+        lambda _: target.make(),
+        readings=[reading],
+    )
+    trial = Target(target.name, "", target.thing, target.make, words=target.words, code=code)
+    penalty = CodePenalty(trial, code, reading, divided)
+    best: tuple[float, float] | None = None
+    for rho in literals(target.thing)[:8]:
+        try:
+            found = explain(
+                _observed(penalty, rho, 1.0, set()), Context(divided, beta_is_known=False)
+            )
+        except Exception:
+            return None
+        if found and (best is None or found[0].cost < best[0]):
+            best = found[0].cost, rho
+    return None if best is None else best[1]
+
+
 # --- the review
 
 
@@ -690,9 +768,10 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
         )
     trials: list[tuple[float, int, Reading, Any]] = []
     errors: list[tuple[Reading, Exception]] = []
-    ways = [(reading, code) for reading in code.readings] + [
+    frameworks = [*_other_frameworks(code), code.framework]
+    ways = [
         (reading, replace(code, framework=framework))
-        for framework in _other_frameworks(code)
+        for framework in frameworks
         for reading in code.readings
     ]
     for position, (reading, way) in enumerate(ways):
@@ -721,10 +800,7 @@ def _refused(
     target: Target, code: Code, errors: list[tuple[Reading, Exception]], findings: Findings
 ) -> None:
     if not errors:
-        raise CouldNotReviewError(
-            "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give "
-            "its value (--rho 0.05)"
-        )
+        raise CouldNotReviewError(_WHICH_RHO)
     reading, error = errors[0]
     words = KIND_WORDS[reading.kind]
     if len(code.readings) == 1 and not isinstance(error, (NameError, ImportError, ShapeError)):
@@ -767,6 +843,8 @@ def _trial_of_cost(
 ) -> tuple[float, Callable[[Findings, str | None], Any]]:
     from sae_oracle.reviewer import costs  # which needs this module
 
+    if reading.kind == "weights":
+        return _trial_of_weights(target, code, reading)
     if reading.kind == "network":
         return _trial_of_network(target, code)
     if reading.kind == "cost":
@@ -923,6 +1001,100 @@ def _trial_of_costs(
     return float(best[0]), reviewed
 
 
+def _trial_of_norm(
+    penalty: CodePenalty,
+) -> tuple[float, Callable[[Findings, str | None], Any]] | None:
+    """Whether it is proportional to the activations (L1) or to their squares; `None`: neither."""
+    x = probes("activations")[0]
+    try:
+        penalty.check_returned(0.1, 1.0)
+        once, twice = (penalty.value(k * x, 0.1, 1.0) for k in (1.0, 2.0))
+    except Exception:
+        return None
+    for power, name in ((2.0, "L1"), (4.0, "L2")):
+        if once != 0.0 and abs(twice - power * once) <= 1e-4 * abs(once):
+            if penalty.returned:
+                raise CouldNotReviewError(
+                    "it returns an array like its input, and no penalty: review the function that "
+                    "computes the penalty"
+                )
+            proof = Evidence("activations twice as large", "a KL", f"{power:g} times as much")
+            words = f"(It is an {name} penalty of the activations: it has no ρ.)"
+            named = finding("SAE119", proof, words)
+
+            def reviewed(
+                findings: Findings, activation: str | None, named: Finding = named
+            ) -> None:
+                findings.checks.append("value")
+                findings.add(named)
+
+            return 1.0, reviewed
+    return None
+
+
+def _is_derivative(observed: Sequence[Observation]) -> bool:
+    """Whether the values are those of the sum of −ρ/ρ̂ + (1 − ρ)/(1 − ρ̂), times β."""
+    for o in observed:
+        r = np.mean(o.x, axis=0)
+        expected = o.beta * float(np.sum(-o.rho / r + (1.0 - o.rho) / (1.0 - r)))
+        if not abs(o.value - expected) <= 1e-4 * o.beta * float(np.sum(o.rho / r + 1.0)):
+            return False
+    return True
+
+
+def _trial_of_weights(
+    target: Target, code: Code, reading: Reading
+) -> tuple[float, Callable[[Findings, str | None], Any]]:
+    """A weight decay of kernels that are given: (λ/2)ΣW²."""
+    from sae_oracle.reviewer import costs
+    from sae_oracle.reviewer.check_weights import explain_decay
+
+    decay = code.values.get("weight_decay", 1.0)
+    generator = np.random.default_rng(11)
+    names = list(reading.data)
+    observed: list[tuple[list[Any], float, float]] = []
+    tensor = code.framework.tensor
+    first: Exception | None = None
+    for form in ("array", "list", "model"):
+        observed = []
+        try:
+            for k, shape in enumerate(((3, 4), (5, 2), (6, 6))):
+                given = decay * (1.0, 3.0, 0.3)[k] if "weight_decay" in reading.hyper else decay
+                arrays = [generator.normal(size=shape) for _ in names]
+                arrays = [a.astype("float32").astype("float64") for a in arrays]
+                if form == "model":
+                    module = costs.stand_in("output")
+                    arguments: list[Any] = [module for _ in names]
+                    arrays = [FRAMEWORKS["torch"].array(p) for p in module.parameters()]
+                else:
+                    arguments = [tensor(a) if form == "array" else [tensor(a)] for a in arrays]
+                data = dict(zip(names, arguments, strict=True))
+                value = code.call(reading, data, {"weight_decay": given})
+                number = code.framework.array(picked(value))
+                observed.append((arrays, given, float(np.reshape(number, ()))))
+        except Exception as error:
+            first = first or error
+            continue
+        break
+    else:
+        assert first is not None
+        raise first
+    explained = explain_decay(observed)
+
+    def reviewed(findings: Findings, activation: str | None) -> None:
+        findings.checks.append(f"value on {len(observed)} kernels")
+        arrays, given, got = observed[0]
+        right = given / 2.0 * sum(float(np.sum(a**2)) for a in arrays if a.ndim > 1)
+        proof = evidence(f"kernels, λ = {given:g}", right, got)
+        for identifier in ("SAE219",) if explained is None else explained:
+            if source.documents(target.words, identifier):
+                findings.notes.append(f"{identifier} is documented as its scaling")
+            elif identifier != "SAE212" or "weight_decay" in code.values:
+                findings.add(finding(identifier, proof))
+
+    return float(6 if explained is None else len(explained)), reviewed
+
+
 def _trial_of_penalty(
     target: Target, code: Code, reading: Reading, penalty: CodePenalty | None = None
 ) -> tuple[float, Callable[[Findings, str | None], Any]]:
@@ -933,11 +1105,11 @@ def _trial_of_penalty(
     guessed = not rhos
     if guessed:
         rhos = literals(code.thing)[:8]
+    of_norm = _trial_of_norm(penalty) if guessed else None
+    if of_norm is not None:
+        return of_norm
     if not rhos:
-        raise CouldNotReviewError(
-            "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give "
-            "its value (--rho 0.05)"
-        )
+        raise CouldNotReviewError(_WHICH_RHO)
     beta = code.values.get("beta")
     known = beta is not None and ("beta" in code.changeable(reading) or beta != 1.0)
     best: tuple[float, float] | None = None
@@ -945,6 +1117,8 @@ def _trial_of_penalty(
     for rho in rhos:
         observed = _observed(penalty, rho, 1.0 if beta is None else beta, changeable)
         found = explain(observed, Context(penalty.divided, beta_is_known=known))
+        if not found and penalty.kind == "means" and _is_derivative(observed):
+            return 0.0, _reviewed_derivative
         cost = found[0].cost if found else _UNEXPLAINED
         if found and beta is None and "SAE115" in found[0].mistakes:
             cost -= 1.2
@@ -955,10 +1129,7 @@ def _trial_of_penalty(
     assert best is not None
     rho = best[1]
     if guessed and best[0] >= _UNEXPLAINED:
-        raise CouldNotReviewError(
-            "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give "
-            "its value (--rho 0.05)"
-        )
+        raise CouldNotReviewError(_WHICH_RHO)
 
     def reviewed(findings: Findings, activation: str | None) -> Any:
         target.values = {**code.values, "rho": rho}
@@ -970,6 +1141,8 @@ def _trial_of_penalty(
             target.guesses.append("no β was found: it is taken to be 1")
         if penalty.returned:
             findings.notes.append(penalty.returned)
+        if penalty.columns and penalty.kind == "activations":
+            findings.notes.append("it says that a column is a sample")
         return review_formula(
             penalty, findings, rho, 1.0 if beta is None else beta, known, activation
         )
@@ -977,24 +1150,46 @@ def _trial_of_penalty(
     return best[0], reviewed
 
 
+def _reviewed_derivative(findings: Findings, activation: str | None) -> None:
+    findings.checks.append("value")
+    findings.notes.append("it is the derivative of the KL by ρ̂ (EQ-KL-DERIVATIVE), and right")
+
+
 class PartOfLoss(CodePenalty):
-    """The sparsity term of a training loss: what is left where output and target agree."""
+    """The sparsity term of a training loss: what is left beside the reconstruction.
+
+    That is what it returns where output and target agree; where its reconstruction is not 0 there
+    (cross-entropy), less what it returns where every activation is ρ.
+    """
 
     def __init__(self, target: Target, code: Code, reading: Reading, part: str) -> None:
         super().__init__(target, code, reading)
         self.part = part
+        self.vanishes: bool | None = None
 
     @property
     def kind(self) -> str:
         """What the term is a function of."""
         return self.part
 
+    def _at(self, level: float, data: Any, rows: int, hyper: Mapping[str, Any]) -> Any:
+        output = self.code.framework.tensor(np.full((rows, 4), level))
+        given = {"y_pred": output, "y_true": output, self.part: data}
+        return picked(self.code.call(self.reading, given, {**self.code.values, **hyper}), WHOLE)
+
     def _raw(self, data: Any, rho: float, beta: float) -> Any:
         framework = self.code.framework
+        hyper = {"rho": rho, "beta": beta}
         rows = 5 if self.part == "means" else int(data.shape[0])
-        level = framework.tensor(np.full((rows, 4), 0.5))
-        given = {"y_pred": level, "y_true": level, self.part: data}
-        return self.code.call(self.reading, given, {**self.code.values, "rho": rho, "beta": beta})
+        value = self._at(0.5, data, rows, hyper)
+        if self.vanishes is None:
+            other = float(np.mean(framework.array(self._at(0.25, data, rows, hyper))))
+            here = float(np.mean(framework.array(value)))
+            self.vanishes = not abs(other - here) > 1e-4 * max(abs(here), 1e-3)
+        if self.vanishes:
+            return value
+        at_rho = framework.tensor(np.full(tuple(data.shape), rho))
+        return value - framework.array(self._at(0.5, at_rho, rows, hyper)).item()
 
 
 def _trial_of_training_loss(
@@ -1003,18 +1198,22 @@ def _trial_of_training_loss(
     part = "means" if "means" in reading.data else "activations"
     framework = code.framework
 
-    def value(y: Any, h: Any) -> float:
-        inner = np.full((len(y), 3), 0.3) if part == "activations" else np.full(3, 0.3)
+    def values(y: Any, h: Any) -> list[float]:
+        """The loss where every activation is ρ, and less what it is where the outputs are right."""
+        rho = code.values.get("rho", FILLED_IN["rho"])
+        inner = np.full((len(y), 3) if part == "activations" else 3, rho)
         totals = []
         for output in (h, y):
             data = {"y_true": y, "y_pred": output, part: inner}
             tensors = {role: framework.tensor(a) for role, a in data.items()}
             with quietly():
-                totals.append(picked(code.call(reading, tensors, code.values)))
+                totals.append(picked(code.call(reading, tensors, code.values), WHOLE))
         numbers = [float(np.mean(framework.array(total))) for total in totals]
-        return numbers[0] - numbers[1]
+        return [numbers[0], numbers[0] - numbers[1]]
 
-    observed = [((y, h), value(y, h)) for y, h in check_loss.pairs()]
+    seen = [((y, h), values(y, h)) for y, h in check_loss.pairs()]
+    ways = [[(pair, both[k]) for pair, both in seen] for k in (1, 0)]
+    observed = next((way for way in ways if check_loss.explain(way)), ways[0])
     explanations = check_loss.explain(observed)
     of_loss = float(len(explanations[0])) if explanations else 1.0
     cost, of_penalty = _trial_of_penalty(

@@ -22,6 +22,7 @@ from typing import Any
 
 import keras
 
+from sae_oracle.reviewer.source import today
 from sae_oracle.reviewer.target import CouldNotReviewError, described
 
 
@@ -265,45 +266,6 @@ def _module_today(name: str) -> Any:
     if not _is_of_keras(name) or "keras" not in name:
         return None
     return today(name.rpartition(".")[2]) or keras
-
-
-_RENAMED = {
-    "kullback_leibler_divergence": "kl_divergence",
-    "KLD": "kl_divergence",
-    "kld": "kl_divergence",
-    "mse": "mean_squared_error",
-    "MSE": "mean_squared_error",
-    "l1l2": "l1_l2",
-    "objectives": "losses",
-    "np_utils": "utils",
-    "generic_utils": "utils",
-    "topology": "layers",
-    "core": "layers",
-    "base_layer": "layers",
-    "training": "models",
-    "engine": "layers",
-    "merge": "concatenate",
-    "img_to_array": "img_to_array",
-    "K": "backend",
-}
-
-
-def today(name: str) -> Any:
-    """Return what Keras has by a name of an earlier one; `None`: nothing.
-
-    >>> today("kullback_leibler_divergence") is keras.losses.kl_divergence
-    True
-    """
-    name = _RENAMED.get(name, name)
-    for place in (
-        *(keras, keras.layers, keras.regularizers, keras.losses, keras.models, keras.initializers),
-        *(keras.activations, keras.constraints, keras.optimizers, keras.callbacks, keras.utils),
-        *(keras.backend, keras.ops, keras.datasets, keras.metrics),
-    ):
-        found = getattr(place, name, None)
-        if found is not None:
-            return found
-    return None
 
 
 def _with_names(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:

@@ -112,7 +112,7 @@ class Reading:
     """One way to read a signature.
 
     Args:
-        kind: "activations", "means", "loss", "training loss", "cost" or "model loss".
+        kind: "activations", "means", "loss", "training loss", "cost", "model loss" or "weights".
         data: The argument that has each role of the data.
         hyper: The arguments that are ρ, β and λ.
         cost: How far-fetched it is.
@@ -200,6 +200,7 @@ def hyperparameters(
             pool += [n for n in others if n not in found.values() and plain(n) not in by_data]
         plains = {plain(n): n for n in reversed(pool)}
         hit = next((plains[name] for name in names if name in plains), None)
+        hit = hit or next((n for p, n in plains.items() if _sounds_like(p) == role), None)
         if hit is not None:
             found[role] = hit
     # λ beside β: without a β, the one factor of a sparsity penalty is β.
@@ -208,6 +209,26 @@ def hyperparameters(
         if plain(name) in HYPERPARAMETERS["beta"] and not _has_parameters(signature.required):
             found["beta"] = found.pop("weight_decay")
     return found
+
+
+_NOT_A_TARGET = ("hat", "avg", "mean", "aver", "actual", "cap", "bar", "est", "obs", "curr")
+
+
+def _sounds_like(name: str) -> str | None:
+    """The hyperparameter that a name is made of, where no table has it.
+
+    >>> _sounds_like("lamda"), _sounds_like("sparsityregularizerweight"), _sounds_like("rhohat")
+    ('weight_decay', 'beta', None)
+    """
+    is_factor = any(w in name for w in ("weight", "coef", "lam", "streng", "scale", "factor"))
+    of_penalty = any(w in name for w in ("spars", "kl", "penal", "reg"))
+    if "beta" in name or (is_factor and of_penalty):
+        return "beta"
+    if name.startswith(("lam", "lmb", "l2")) or "decay" in name:
+        return "weight_decay"
+    if "rho" in name or any(w in name for w in ("sparsity", "desired", "targetact")):
+        return None if any(w in name for w in _NOT_A_TARGET) else "rho"
+    return None
 
 
 def _has_parameters(names: Sequence[str]) -> bool:
@@ -288,7 +309,18 @@ def _readings(
         return
     plains = {n: plain(n) for n in rest}
     roles = {n: {role for role, names in DATA.items() if p in names} for n, p in plains.items()}
-    if len(rest) > 1 and any(is_parameters(n) or weight_named(n) for n in rest):
+    are_weights = [
+        bool(weight_named(n)) or is_parameters(n) or p in ("kernel", *_MODEL)
+        for n, p in plains.items()
+    ]
+    if all(are_weights) and "rho" not in hyper:
+        more = dict(hyper)
+        if "weight_decay" not in more and "beta" in more:
+            more["weight_decay"] = more.pop("beta")
+        yield Reading("weights", {n: n for n in rest}, more)
+        return
+    of_units = any({"means", "activations"} & found for found in roles.values())
+    if len(rest) > 1 and any(is_parameters(n) or (weight_named(n) and not of_units) for n in rest):
         rest_of_exercise = _as_in_the_exercise(rest, hyper)
         yield Reading("cost", {}, hyper if rest_of_exercise is None else rest_of_exercise)
         if "beta" in hyper and "weight_decay" not in hyper and plain(hyper["beta"]) != "beta":
@@ -331,6 +363,8 @@ def _readings(
         ]
         for pred, true in of_loss[:1]:
             yield Reading("loss", {"y_pred": pred, "y_true": true}, hyper)
+        if of_loss and not is_divergence:
+            return
         if not rho_is_known:
             for rho, data in pairs:
                 is_rho = plains[rho] in HYPERPARAMETERS["rho"]
@@ -401,7 +435,7 @@ def constants(thing: Any) -> dict[str, tuple[str, float]]:
     for subject in source.functions(thing):
         tree = source.tree_of(subject)
         namespace = source.visible_names(subject)
-        used = source.names_of(subject)
+        used = source.names_of(subject) - _arguments_in(tree)
         found.update({n: float(namespace[n]) for n in used if is_number(namespace.get(n))})
         for node in ast.walk(tree):
             if isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -427,6 +461,16 @@ def constants(thing: Any) -> dict[str, tuple[str, float]]:
             named[role] = (name, found[name])
             break
     return named
+
+
+def _arguments_in(tree: ast.AST) -> set[str]:
+    """The names of arguments, which hide the module's."""
+    return {
+        argument.arg
+        for node in ast.walk(tree)
+        if isinstance(node, ast.arguments)
+        for argument in (*node.posonlyargs, *node.args, *node.kwonlyargs)
+    }
 
 
 def _literal(node: ast.AST | None) -> float | None:

@@ -184,12 +184,24 @@ def calls(thing: Any) -> list[Call]:
             package = package_of(name)
             if package not in (*BACKEND_PACKAGES, "keras"):
                 continue
-            exists = isinstance(base, str) or hasattr(base, parts[1])
+            exists = isinstance(base, str) or _exists(base, parts[1:])
             if package == "keras" and exists:
                 continue
             found[".".join(parts)] = Call(".".join(parts), package, exists)
     longest = [name for name in found if not any(o.startswith(name + ".") for o in found)]
     return [found[name] for name in longest]
+
+
+def _exists(module: Any, parts: list[str]) -> bool:
+    """Whether a module has what a dotted name says of it, as far as it is one of modules."""
+    value = module
+    for part in parts:
+        if not isinstance(value, ModuleType):
+            return True
+        if not hasattr(value, part):
+            return False
+        value = getattr(value, part)
+    return True
 
 
 def _chain(node: ast.AST) -> list[str] | None:
@@ -263,6 +275,45 @@ def cuts(thing: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+_RENAMED = {
+    "kullback_leibler_divergence": "kl_divergence",
+    "KLD": "kl_divergence",
+    "kld": "kl_divergence",
+    "mse": "mean_squared_error",
+    "MSE": "mean_squared_error",
+    "l1l2": "l1_l2",
+    "objectives": "losses",
+    "np_utils": "utils",
+    "generic_utils": "utils",
+    "topology": "layers",
+    "core": "layers",
+    "base_layer": "layers",
+    "training": "models",
+    "engine": "layers",
+    "merge": "concatenate",
+    "img_to_array": "img_to_array",
+    "K": "backend",
+}
+
+
+def today(name: str) -> Any:
+    """Return what Keras has by a name of an earlier one; `None`: nothing.
+
+    >>> today("kullback_leibler_divergence") is keras.losses.kl_divergence
+    True
+    """
+    name = _RENAMED.get(name, name)
+    for place in (
+        *(keras, keras.layers, keras.regularizers, keras.losses, keras.models, keras.initializers),
+        *(keras.activations, keras.constraints, keras.optimizers, keras.callbacks, keras.utils),
+        *(keras.backend, keras.ops, keras.datasets, keras.metrics),
+    ):
+        found = getattr(place, name, None)
+        if found is not None:
+            return found
+    return None
+
+
 def _number_or_array(x: Any) -> Any:
     return x if isinstance(x, (int, float)) else keras.ops.cast(x, keras.config.floatx())
 
@@ -313,7 +364,8 @@ def _replacement(package: str, name: str, native: bool) -> Any:
             return lambda x: tf.cast(x, tf.float32)
         places = (tf, tf.math, tf.nn, tf.compat.v1)
         return next((getattr(p, name) for p in places if hasattr(p, name)), None)
-    return _OF_BACKEND.get(name) or getattr(keras.ops, _OPS.get(name, name), None)
+    found = _OF_BACKEND.get(name) or getattr(keras.ops, _OPS.get(name, name), None)
+    return found or (today(name) if package == "keras" else None)
 
 
 class _Ported:
@@ -325,7 +377,10 @@ class _Ported:
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return getattr(self.module, name)
+            value = getattr(self.module, name)
+            if isinstance(value, ModuleType):
+                return _Ported(value, self.native)
+            return value
         except AttributeError:
             package = package_of(self.module.__name__)
             found = _replacement(package, name, self.native)
@@ -366,7 +421,7 @@ def without_replacement(removed: Iterable[str], native: bool = False) -> list[st
     return [
         name
         for name in removed
-        if _replacement("tensorflow" if native else "", name.split(".")[-1], native) is None
+        if _replacement("tensorflow" if native else "keras", name.split(".")[-1], native) is None
     ]
 
 
@@ -407,6 +462,25 @@ def documents(words: str, identifier: str) -> bool:
     """
     pattern = _DOCUMENTED.get(identifier)
     return pattern is not None and re.search(pattern, words, re.IGNORECASE) is not None
+
+
+_COLUMNS = (
+    r"\((n_?)?(hidden|units|features|neurons|s\d?|n_hidden|h|d|k)(_?(size|units|dim|layer))?, ?"
+    r"(m|n|samples?|batch|batch_size|n_samples|num_samples|examples|n_examples|num_examples)\)|"
+    r"columns? (is|are|per|for each|holds?)( a| one| the| each)? ?(samples?|examples?|datum)|"
+    r"(samples?|examples?) (is|are|in)( a| the)? ?columns?"
+)
+
+
+def samples_are_columns(words: str) -> bool:
+    """Whether an object says that a column of its input is a sample, as in the notes.
+
+    >>> samples_are_columns("a2: activations, shape (hidden_size, m)")
+    True
+    >>> samples_are_columns("activations of shape (batch, hidden)")
+    False
+    """
+    return re.search(_COLUMNS, words, re.IGNORECASE) is not None
 
 
 def mentions(words: str, pattern: str) -> bool:

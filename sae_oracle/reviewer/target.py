@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from sae_oracle.reviewer import source
-from sae_oracle.reviewer.reading import DATA, HYPERPARAMETERS, plain, size_named
+from sae_oracle.reviewer.reading import DATA, HYPERPARAMETERS, constants, plain, size_named
 
 READINGS = ("activations", "means", "cost")
 """What a function's argument may be said to be."""
@@ -77,6 +77,20 @@ class Target:
             if name in self.parameter
         }
         return self.make(**changed)
+
+
+def add_constants(target: Target) -> None:
+    """Find ρ and β among the constants that the source uses, where no argument is ρ."""
+    weights = {"l1", "l2", "factor", "weightdecay", "decay"}
+    if "rho" in target.values or weights & {plain(name) for name in target.arguments}:
+        return
+    known = constants(target.thing)
+    if "rho" not in known:
+        return
+    for role in ("rho", "beta"):
+        if role in known and role not in target.values and role not in target.parameter:
+            where, target.values[role] = known[role]
+            target.guesses.append(f"{SYMBOLS[role]} = {known[role][1]:g} (`{where}`)")
 
 
 def described(error: BaseException) -> str:
