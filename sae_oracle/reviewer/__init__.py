@@ -202,7 +202,7 @@ def _target(
             code.framework.name == "keras"
             and (not code.readings or code.readings[0].kind in ("activations", "loss"))
         ):
-            words = source.documentation(code.thing)
+            words = f"{source.documentation(code.thing)} {code.words}"
             return Target(name, "", code.thing, lambda **_: thing, words=words, code=code)
         if code is not None and code.readings and code.readings[0].kind == "loss":
             kind = "loss"

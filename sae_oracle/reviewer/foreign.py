@@ -84,6 +84,7 @@ class Code:
         values: Their values as far as known.
         readings: The ways to call it.
         guesses: What was guessed, in words.
+        words: The documentation of the method that is called.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Code:
     values: dict[str, float] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
+    words: str = ""
 
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
@@ -517,6 +519,7 @@ def _code_of_object(
     code = Code(name, owner, framework_of(owner), signature, bind, frozenset(named), dict(values))
     code.readings = found
     code.guesses = guesses
+    code.words = inspect.getdoc(bound) or ""
     if attribute is not None:
         code.guesses.append(f"its `{attribute}` is reviewed")
     if method not in ("forward", "__call__"):

@@ -167,6 +167,7 @@ class _File:
             raise CouldNotReviewError(f"there is no file {where}")
         self.notes: list[str] = []
         self.replaced: dict[str, str] = {}
+        self.wanted: set[str] = set()
         self.tree = self._parsed(self.path.read_text(encoding="utf-8", errors="replace"))
         self.module = ModuleType(self.path.stem)
         if root is not None:
@@ -199,12 +200,13 @@ class _File:
         sys.modules[name] = self.module
         self.module.__dict__["__imports__"] = _imports(self.tree)
         self.module.__dict__.update({"xrange": range, "unicode": str, "raw_input": input})
-        needed = _needed(self.tree.body, root)
+        needed, self.wanted = _needed(self.tree.body, root)
         if any(root in _bound(node) for node in needed):
             for node in needed:
                 self._execute(node)
             if root in self.module.__dict__:
                 return
+        self.wanted = set()
         for node in self.tree.body:
             if node not in needed:
                 self._execute(node)
@@ -213,7 +215,11 @@ class _File:
         flags = _future(self.tree)
         pieces: list[ast.stmt] = [node]
         if isinstance(node, (ast.Import, ast.ImportFrom)) and len(node.names) > 1:
-            pieces = [_with_names(node, alias) for alias in node.names]
+            pieces = [
+                _with_names(node, alias)
+                for alias in node.names
+                if not self.wanted or _bound(ast.Import([alias])) & self.wanted
+            ]
         for piece in pieces:
             try:
                 code: CodeType = compile(
@@ -335,8 +341,8 @@ def _changes(node: ast.stmt) -> Iterator[tuple[str, str]]:
                 yield base.id, ""
 
 
-def _needed(body: list[ast.stmt], root: str) -> list[ast.stmt]:
-    """The statements that a name needs, in their order."""
+def _needed(body: list[ast.stmt], root: str) -> tuple[list[ast.stmt], set[str]]:
+    """The statements that a name needs, in their order, and the names that they need."""
     wanted, chosen = {root}, set()
     modules = {
         name for n in body if isinstance(n, (ast.Import, ast.ImportFrom)) for name in _bound(n)
@@ -357,4 +363,4 @@ def _needed(body: list[ast.stmt], root: str) -> list[ast.stmt]:
                 chosen.add(position)
                 wanted |= _used(node) if not isinstance(node, ast.Import) else set()
                 changed = True
-    return [node for position, node in enumerate(body) if position in chosen]
+    return [node for position, node in enumerate(body) if position in chosen], wanted

@@ -227,6 +227,27 @@ def test_the_backend_is_the_one_that_keras_would_choose(
     assert review.default_backend(["jax", "torch"]) == "jax"
 
 
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ("import tensorflow as tf\nfrom keras import ops\n", "tensorflow"),
+        ("import numpy as np\n    import torch\n", "torch"),
+        ("import torch\nimport jax\n", None),
+        ("from keras import ops\n", None),
+        ("import torch\nos.environ['KERAS_BACKEND'] = 'jax'\n", "jax"),
+        ("os.environ.setdefault('KERAS_BACKEND', 'jax')\n", "jax"),
+        ("import tensorflow as tf\n", "tensorflow"),
+    ],
+)
+def test_the_backend_is_that_of_the_file(text: str, backend: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "target.py"
+    path.write_text(text, encoding="utf-8")
+    everything = ["jax", "tensorflow", "torch"]
+    assert review.backend_of(f"{path}:Object", everything) == backend
+    assert review.backend_of(f"{path}:Object", ["numpy"]) is None
+    assert review.backend_of("no.such.module:Object", everything) is None
+
+
 def test_neither_the_command_nor_the_plugin_imports_keras() -> None:
     program = (
         "import sys, sae_oracle.cli, sae_oracle.pytest_plugin\n"
