@@ -41,6 +41,7 @@ from sae_oracle.reviewer.foreign import (
     rho_among_literals,
 )
 from sae_oracle.reviewer.loading import Loaded, Method, loaded
+from sae_oracle.reviewer.reading import size_named
 from sae_oracle.reviewer.target import (
     KINDS,
     READINGS,
@@ -197,6 +198,8 @@ def _target(
     if kind in (None, "loss", *READINGS) and is_foreign(thing):
         code = code_of(thing, name, said, settings, kind)
         if code is not None and not code.readings and callable(thing):
+            if code.framework.name == "keras" and any(map(size_named, code.signature.required)):
+                kind = "model"
             code = code_of_product(code)
         if code is not None and not (
             code.framework.name == "keras"

@@ -89,6 +89,7 @@ class Penalty:
         self.divided = self.attached and keras_divides_activity_by_batch()
         self.returns_numbers: bool | None = None
         self.of_keras = True
+        self.input_kind = ""
         self.has_gradients = has_gradients()
 
     def make(self, rho: float, beta: float, units: int | None = None) -> Any:
@@ -307,7 +308,7 @@ def review_formula(
 ) -> Explanation | None:
     """Review what a penalty computes, however it is called; `review_penalty` says the rest."""
     target = penalty.target
-    input_kind = expected_input(target)
+    input_kind = penalty.input_kind or expected_input(target)
     if input_kind != "activations":
         findings.notes.append(f"it says that it takes {_in_words(input_kind)}")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -170,21 +169,23 @@ def _packed(
 # --- torch modules
 
 
-class CostOfModule:
-    """A torch module as a cost: what one of its calls returns, as a function of its parameters.
+class CostOfObject:
+    """An object with weights of its own as a cost: what a call returns, by its weights.
 
     Args:
         name: What it is called.
-        make: Returns the module, made with other values of ρ, β, λ.
-        call: Returns the cost of a module and a batch.
+        make: Returns the object, made with other values of ρ, β, λ.
+        call: Returns the cost of an object and a batch.
         changeable: Which of ρ, β, λ can be given.
         values: Their values.
 
     Raises:
-        CouldNotReviewError: If its parameters are not those of dense layers in a chain.
+        CouldNotReviewError: If its weights are not those of dense layers in a chain.
     """
 
-    precision = _SINGLE
+    precision = _PRECISION["numpy"]
+    framework = FRAMEWORKS["numpy"]
+    takes_columns = True
 
     def __init__(
         self,
@@ -197,61 +198,109 @@ class CostOfModule:
         self.name, self.changeable, self.values = name, changeable, values
         self._make, self._call = make, call
         self._made: dict[tuple[tuple[str, float], ...], Any] = {}
-        module = self._module({})
-        self._shapes = {n: tuple(p.shape) for n, p in module.named_parameters()}
-        self._layers = _chain(module)
-        if self._layers is None:
+        instance = self._object({})
+        self._shapes = self._shapes_of(instance)
+        self._chains = list(chains(self._shapes, self._stored_transposed(instance)))
+        if not self._chains:
             raise CouldNotReviewError(
-                "its parameters are not those of dense layers from an input to an output of the "
+                "its weights are not those of dense layers from an input to an output of the "
                 "same width: review its penalty by itself (file.py:Class.method), as a function "
                 "of activations"
             )
 
-    def _module(self, hyper: Mapping[str, float]) -> Any:
+    def _shapes_of(self, instance: Any) -> dict[str, tuple[int, ...]]:
+        return weights_of(instance)
+
+    def _stored_transposed(self, instance: Any) -> set[str]:
+        return set()
+
+    def _object(self, hyper: Mapping[str, float]) -> Any:
         key = tuple(sorted(hyper.items()))
         if key not in self._made:
             self._made[key] = self._make(hyper)
-            self._made[key].train()
         return self._made[key]
 
-    def layouts(self) -> Sequence[str]:
-        """A module takes rows."""
-        return ["a sample is a row"]
+    def layouts(self) -> Sequence[tuple[int, bool]]:
+        """Which chain its layers are, and whether a column is a sample."""
+        columns = (False, True) if self.takes_columns else (False,)
+        return [(k, c) for c in columns for k in range(len(self._chains))]
 
-    def layers(self, layout: str) -> Sequence[Layer]:
+    def layers(self, layout: tuple[int, bool]) -> Sequence[Layer]:
         """The layers of the network."""
-        assert self._layers is not None
-        return self._layers
+        return self._chains[layout[0]]
 
-    def shapes(self, layout: str) -> Mapping[str, tuple[int, ...]]:
+    def shapes(self, layout: tuple[int, bool]) -> Mapping[str, tuple[int, ...]]:
         """The shapes of the weights by name."""
         return self._shapes
 
     def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
+        instance = self._object({k: v for k, v in hyper.items() if k in self.changeable})
+        for name, value in weights.items():
+            setattr(instance, name, np.reshape(value, np.shape(getattr(instance, name))))
+        return instance
+
+    def total(
+        self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
+    ) -> tuple[float, Weights | None]:
+        """The cost."""
+        instance = self._set(weights, hyper)
+        batch = self.framework.tensor(x.T if layout[1] else x)
+        value = self.framework.array(picked(self._call(instance, batch, hyper), WHOLE))
+        if np.size(value) != 1:
+            raise ValueError(f"not one number but an array of shape {np.shape(value)}")
+        return float(np.reshape(value, ())), None
+
+    def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
+        """The network's output, where it gives one."""
+        return None
+
+
+class CostOfModule(CostOfObject):
+    """A torch module as a cost."""
+
+    precision = _SINGLE
+    framework = FRAMEWORKS["torch"]
+    takes_columns = False
+
+    def _shapes_of(self, instance: Any) -> dict[str, tuple[int, ...]]:
+        return {n: tuple(p.shape) for n, p in instance.named_parameters()}
+
+    def _stored_transposed(self, instance: Any) -> set[str]:
         import torch
 
-        module = self._module({k: v for k, v in hyper.items() if k in self.changeable})
+        return {
+            f"{name}.weight" if name else "weight"
+            for name, inner in instance.named_modules()
+            if isinstance(inner, torch.nn.Linear)
+        }
+
+    def _object(self, hyper: Mapping[str, float]) -> Any:
+        return super()._object(hyper).train()
+
+    def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
+        import torch
+
+        module = self._object({k: v for k, v in hyper.items() if k in self.changeable})
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 parameter.copy_(torch.as_tensor(np.asarray(weights[name])))
         return module
 
-    def total(
-        self, layout: str, weights: Weights, x: Any, hyper: Mapping[str, float]
-    ) -> tuple[float, Weights | None]:
-        """The cost; its gradient is torch's own."""
-        framework = FRAMEWORKS["torch"]
-        module = self._set(weights, hyper)
-        value = framework.array(picked(self._call(module, framework.tensor(x), hyper), WHOLE))
-        if np.size(value) != 1:
-            raise ValueError(f"not one number but an array of shape {np.shape(value)}")
-        return float(np.reshape(value, ())), None
-
-    def output(self, layout: str, weights: Weights, x: Any) -> Any:
+    def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
-        framework = FRAMEWORKS["torch"]
         module = self._set(weights, {})
-        return output_among(module(framework.tensor(x)), x.shape)
+        return output_among(module(self.framework.tensor(x)), x.shape)
+
+
+def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays that an object holds as weights, a column as a vector."""
+    found = {}
+    for name, value in getattr(instance, "__dict__", {}).items():
+        shape = np.shape(value) if isinstance(value, np.ndarray) else ()
+        if weight_named(name) and len(shape) in (1, 2):
+            is_bias = str(weight_named(name)).startswith("b")
+            found[name] = (max(shape),) if is_bias else tuple(int(n) for n in shape)
+    return found
 
 
 def output_among(returned: Any, shape: tuple[int, ...]) -> Any:
@@ -267,29 +316,26 @@ def output_among(returned: Any, shape: tuple[int, ...]) -> Any:
     return None
 
 
-def _chain(module: Any) -> list[Layer] | None:
-    """The dense layers of a module, from an input to an output of the same width."""
-    import torch
+def chains(shapes: Mapping[str, tuple[int, ...]], transposed: set[str]) -> Iterator[list[Layer]]:
+    """Yield the dense layers that weights may be, from an input to an output of the same width.
 
-    of_linear = {
-        f"{name}.weight" if name else "weight"
-        for name, inner in module.named_modules()
-        if isinstance(inner, torch.nn.Linear)
-    }
-    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    Args:
+        shapes: Of the weights by name.
+        transposed: The kernels that are surely stored as (units, inputs).
+    """
     kernels = [name for name, shape in shapes.items() if len(shape) == 2]
     free = [name for name, shape in shapes.items() if len(shape) == 1]
-    if not kernels:
-        return None
     for flipped in (False, True):
-        sides = [(k, (k in of_linear) != flipped) for k in kernels]
+        if not kernels:
+            return
+        sides = [(k, (k in transposed) != flipped) for k in kernels]
         for chain in (sides, [*sides, *((k, not t) for k, t in reversed(sides))]):
             layers: list[Layer] = []
             left = list(free)
-            first, transposed = chain[0]
-            width = features = shapes[first][1] if transposed else shapes[first][0]
-            for kernel, transposed in chain:
-                rows, columns = shapes[kernel][::-1] if transposed else shapes[kernel]
+            first, stored = chain[0]
+            width = features = shapes[first][1] if stored else shapes[first][0]
+            for kernel, stored in chain:
+                rows, columns = shapes[kernel][::-1] if stored else shapes[kernel]
                 if rows != width:
                     break
                 width = columns
@@ -298,19 +344,10 @@ def _chain(module: Any) -> list[Layer] | None:
                 bias = own[0] if own else None
                 if bias is not None:
                     left.remove(bias)
-                layers.append(Layer(kernel, transposed, bias))
+                layers.append(Layer(kernel, stored, bias))
             else:
                 if width == features and len(layers) > 1:
-                    return layers
-    return None
-
-
-def is_network(instance: Any) -> bool:
-    """Whether an object is a torch module with kernels."""
-    parameters = getattr(instance, "named_parameters", None)
-    if not callable(parameters) or inspect.isclass(instance):
-        return False
-    return any(len(p.shape) == 2 for _, p in parameters())
+                    yield layers
 
 
 def stand_in(returns: str) -> Any:

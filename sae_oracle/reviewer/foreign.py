@@ -24,6 +24,7 @@ from sae_oracle.reviewer.check_penalty import (
     ShapeError,
     add_removed,
     evidence,
+    expected_input,
     probes,
     review_formula,
 )
@@ -234,12 +235,17 @@ def code_of_product(code: Code) -> Code | None:
         role: float(code.signature.defaults.get(name, FILLED_IN[role]))
         for role, name in named.items()
     }
-    if not all(name in named.values() for name in code.signature.required):
+    sizes = {
+        name: SIZE[size]
+        for name in code.signature.required
+        if name not in named.values() and (size := size_named(name)) is not None
+    }
+    if not all(name in named.values() or name in sizes for name in code.signature.required):
         return code
 
     def make(hyper: Mapping[str, float]) -> Any:
         chosen = {**values, **hyper}
-        return code.make({})(**{name: chosen[role] for role, name in named.items()})
+        return code.make({})(**sizes, **{name: chosen[role] for role, name in named.items()})
 
     try:
         made = make({})
@@ -313,11 +319,16 @@ def _kept_by_layer(instance: Any) -> str | None:
 
 
 def _has_kernels(instance: Any) -> bool:
-    """Whether an object is a torch module with kernels."""
+    """Whether an object holds kernels: a torch module, or one of NumPy arrays."""
+    from sae_oracle.reviewer import costs
+
     parameters = getattr(instance, "named_parameters", None)
-    return callable(parameters) and any(len(p.shape) == 2 for _, p in parameters())
+    if callable(parameters):
+        return any(len(p.shape) == 2 for _, p in parameters())
+    return sum(len(shape) == 2 for shape in costs.weights_of(instance).values()) > 1
 
 
+_LOGITS = {"logits", "logit", "preactivations", "preactivation", "preact", "preacts"}
 _METHODS = ("kl", "spars", "penal", "regular", "loss", "cost", "diverg")
 
 
@@ -472,11 +483,12 @@ def _code_of_object(
     make, instance, named, values, guesses = made_instance(owner, name, given, settings)
     subject = source.subject_of(owner)
     if method is None and _has_kernels(instance):
+        is_module = _is_module(subject)
         return Code(
             name,
             owner,
-            FRAMEWORKS["torch"],
-            signature_of(instance.forward) or Signature(),
+            FRAMEWORKS["torch" if is_module else "numpy"],
+            Signature(),
             make,
             frozenset(named),
             values,
@@ -547,12 +559,15 @@ class CodePenalty(Penalty):
         self.divided = divided
         self.returns_numbers = None
         self.of_keras = False
+        self.input_kind = ""
         self.code = code
         self.reading = reading
         self.has_gradients = code.framework.name != "numpy"
         self.passes: str = ""
         self.returned = ""
         self.columns = source.samples_are_columns(target.words)
+        if plain(reading.data.get("activations", "")) in _LOGITS:
+            self.input_kind = "logits"
 
     @property
     def kind(self) -> str:
@@ -596,7 +611,8 @@ class CodePenalty(Penalty):
         if self.passes in ("tensor", "vector") and "rho" in self.reading.hyper:
             shape = np.shape(data)[-1:] if self.passes == "vector" else ()
             hyper["rho"] = self.code.framework.tensor(np.full(shape, rho))
-        return self.code.call(self.reading, {self.kind: data}, hyper)
+        given = [data] if "list" in self.reading.data[self.kind].lower() else data
+        return self.code.call(self.reading, {self.kind: given}, hyper)
 
     def _scalar(self, data: Any, rho: float, beta: float) -> Any:
         """What it returns, as one number of its library."""
@@ -863,14 +879,22 @@ def _trial_of_network(
 
     changeable, values = code.made_with, dict(code.values)
 
+    kind = costs.CostOfModule if code.framework.name == "torch" else costs.CostOfObject
+
     def cost_by(call: Callable[[Any, Any, Mapping[str, float]], Any]) -> Cost:
-        return costs.CostOfModule(code.name, code.make, call, changeable, values)
+        return kind(code.name, code.make, call, changeable, values)
 
     subject = source.subject_of(code.thing)
     ranked = [name for name in _methods(subject) if name not in ("forward", "__call__")]
-    wanted = [name for name in ranked if any(word in name.lower() for word in _METHODS)]
-    whole = ("total_loss", "loss", "cost", "compute_loss", "loss_function", "training_step")
-    wanted.sort(key=lambda name: name not in whole)
+    words = (*_METHODS, "training_step", "objective", "error")
+    wanted = [name for name in ranked if any(word in name.lower() for word in words)]
+    whole = ("loss", "cost", "training_step", "objective")  # before a penalty alone
+    wanted.sort(
+        key=lambda name: (
+            not any(word in name.lower() for word in whole)
+            or any(word in name.lower() for word in ("kl", "spars", "penal"))
+        )
+    )
     reasons: list[str] = []
     for method in wanted:
         try:
@@ -893,14 +917,23 @@ def _trial_of_network(
                 def called(module: Any, x: Any, _: Any, name: str = method) -> Any:
                     return getattr(module, name)(x)
 
-                words = f"its method `{method}` is reviewed"
-                return _named(_trial_of_costs(target, [cost_by(called)]), code, words)
+                def of_pair(module: Any, x: Any, _: Any, name: str = method) -> Any:
+                    return getattr(module, name)((x, x))
+
+                said = f"its method `{method}` is reviewed"
+                tried = [cost_by(called), cost_by(of_pair)]
+                return _named(_trial_of_costs(target, tried), code, said)
             trial = _best_trial(target, inner)
         except Exception as error:
             reasons.append(described(error))
             continue
         return _named(trial, inner, "")
-    module = code.make({})
+    if code.framework.name != "torch":
+        raise CouldNotReviewError(
+            "no method of it computes a cost of a batch: review the function or method that does "
+            "(file.py:Class.method)" + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
+        )
+    module: Any = code.make({})
     x = FRAMEWORKS["torch"].tensor(np.full((4, _visible(code)), 0.5))
     try:
         returned = module(x)
@@ -1119,7 +1152,8 @@ def _trial_of_penalty(
     changeable = code.changeable(reading)
     for rho in rhos:
         observed = _observed(penalty, rho, 1.0 if beta is None else beta, changeable)
-        found = explain(observed, Context(penalty.divided, beta_is_known=known))
+        input_kind = penalty.input_kind or expected_input(target)
+        found = explain(observed, Context(penalty.divided, input_kind, known))
         if not found and penalty.kind == "means" and _is_derivative(observed):
             return 0.0, _reviewed_derivative
         cost = found[0].cost if found else _UNEXPLAINED
@@ -1264,6 +1298,11 @@ def _trial_of_loss(
         return None if found is None else found[0]
 
     observed = [((y, h), value(y, h)) for y, h in check_loss.pairs()]
+    if all(abs(got + value(h, y)) <= 1e-5 * abs(got) for (y, h), got in observed):
+        raise CouldNotReviewError(
+            "it changes its sign when output and target are exchanged: a derivative, no loss; "
+            "review the loss"
+        )
     explanations = check_loss.explain(observed)
     cost = float(len(explanations[0])) if explanations else _UNEXPLAINED
 

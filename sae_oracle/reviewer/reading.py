@@ -67,7 +67,8 @@ _DATA = {
     "output outputs pred prediction predictions preds decoded dec xpred yhat xprime xtilde xr out "
     "reconstructedx decoderoutput xdecoded a3 xout xreconstructed hx ŷ xbar rec result logits",
     "y_true": "ytrue target targets label labels true truth x y original orig xtrue input inputs "
-    "data images image img batch originalx groundtruth gt inp t xin actual xorig expected",
+    "data images image img batch minibatch xb xbatch batchx samples originalx groundtruth gt inp t "
+    "xin actual xorig expected",
 }
 DATA = {role: set(names.split()) for role, names in _DATA.items()}
 _PARAMETERS = _words(
@@ -333,7 +334,10 @@ def _readings(
         if len(inputs) == 1:
             yield Reading("model loss", {"model": model, "x": inputs[0]}, hyper)
         return
+    rest = [n for n in rest if roles[n] or size_named(n) is None]
     rho_is_known = "rho" in hyper or "rho" in known or given.get("rho") is not None
+    if not rest:  # sizes alone: it makes something
+        return
     if len(rest) == 1:
         (only,) = rest
         if "means" in roles[only]:
@@ -452,7 +456,8 @@ def constants(thing: Any) -> dict[str, tuple[str, float]]:
     named: dict[str, tuple[str, float]] = {}
     plains = {plain(n): n for n in found}
     for role, names in HYPERPARAMETERS.items():
-        for candidate in names:
+        fuzzy = [p for p in plains if _sounds_like(p) == role]
+        for candidate in [*names, *fuzzy]:
             name = plains.get(candidate)
             if name is None or any(name == other for other, _ in named.values()):
                 continue
