@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -268,7 +269,10 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         console.print("[bold red]Not installed:[/] no backend of Keras is")
         return 2
     file = None if arguments.json in (None, "-") else Path(arguments.json)
+    command = _program(arguments)
     of_file = None if arguments.backend else backend_of(arguments.target, all_backends)
+    if command and "numpy" in all_backends:
+        of_file = "numpy"  # a program needs no backend: the one that starts first
     chosen = arguments.backend or of_file or default_backend(all_backends)
     names = list(all_backends) if chosen == "all" else [chosen]
     problem = problem_with((file,), names)
@@ -276,7 +280,8 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         console.print(problem)
         return 2
     request = {
-        "target": arguments.target,
+        "target": " ".join(command) or arguments.target,
+        "command": command,
         "settings": dict(arguments.set or ()),
         "rho": arguments.rho,
         "beta": arguments.beta,
@@ -302,7 +307,7 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
             for process in started:
                 _kill(process)
             raise
-    if of_file is not None and of_file != default_backend(all_backends):
+    if of_file is not None and not command and of_file != default_backend(all_backends):
         words = f"on {of_file}, which the file is written for (--backend says otherwise)"
         for result in results:
             result["review"]["guesses"] = [words, *result["review"]["guesses"]]
@@ -310,7 +315,7 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     if arguments.json is not None:
         text = json.dumps(
             {
-                "target": arguments.target,
+                "target": request["target"],
                 "status": status,
                 "findings": merge(results),
                 "reviews": [result["review"] for result in results],
@@ -326,6 +331,14 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     return status
 
 
+def _program(arguments: argparse.Namespace) -> list[str]:
+    """The command that is reviewed (`review -- COMMAND`); empty: the target is an object."""
+    named = ":" in arguments.target or arguments.target.endswith(".py")
+    if arguments.command or (not named and shutil.which(arguments.target)):
+        return [arguments.target, *arguments.command]
+    return []
+
+
 def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParser:
     """Add `review` to the commands of the command line and return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -336,8 +349,11 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         "Exit status: 0 it conforms, 1 there are findings, 2 it could not be reviewed.",
     )
     parser.add_argument(
-        "target", help="package.module:Object or path/to/file.py:Object (also Class.method)"
+        "target",
+        help="package.module:Object or path/to/file.py:Object; a Class.method too; or, after --, a "
+        "program that answers questions in JSON lines (docs/review.md)",
     )
+    parser.add_argument("command", nargs="*", help="the arguments of the program")
     parser.add_argument(
         "--set",
         action="append",

@@ -41,6 +41,7 @@ from sae_oracle.reviewer.foreign import (
     rho_among_literals,
 )
 from sae_oracle.reviewer.loading import Loaded, Method, loaded
+from sae_oracle.reviewer.program import Program, target_of
 from sae_oracle.reviewer.reading import size_named
 from sae_oracle.reviewer.target import (
     KINDS,
@@ -87,8 +88,8 @@ def review(
 
     Args:
         thing: A regularizer, layer, loss or model: a class, an instance, a function, or where one
-            is ("package.module:Object", "path/to/file.py:Object"). A class is better than an
-            instance: it is made with several ρ and β.
+            is ("package.module:Object", "path/to/file.py:Object"); or a `Program`. A class is
+            better than an instance: it is made with several ρ and β.
         settings: Constructor arguments.
         rho: The name of the argument that is ρ, or its value; `None`: guessed from common names.
         beta: The same for β.
@@ -167,6 +168,8 @@ def _unforeseen(error: BaseException) -> str:
 
 
 def _name(thing: Any) -> str:
+    if isinstance(thing, Program):
+        return thing.name
     if isinstance(thing, Method):
         return f"{_name(thing.owner)}.{thing.name}"
     return str(getattr(source.subject_of(thing), "__name__", thing))
@@ -189,6 +192,8 @@ def _target(
         CouldNotReviewError: If it cannot be made, or is nothing that can be reviewed.
         ValueError: If `kind` is unknown.
     """
+    if isinstance(thing, Program):
+        return target_of(thing)
     name = name or _name(thing)
     if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
         with source.ported(thing):

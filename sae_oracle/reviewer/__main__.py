@@ -18,6 +18,7 @@ from sae_oracle.reviewer import Review, review
 from sae_oracle.reviewer.check_replicas import prepare_replicas
 from sae_oracle.reviewer.findings import finding
 from sae_oracle.reviewer.loading import loaded
+from sae_oracle.reviewer.program import Program
 from sae_oracle.reviewer.target import CouldNotReviewError, described
 
 
@@ -33,13 +34,14 @@ def main() -> None:
     import keras
 
     location = request.pop("target")
+    command = request.pop("command", None)
     failed = {"target": location, "kind": "", "backend": keras.config.backend()}
     if request.get("replicas"):
         prepare_replicas()
     full_float32_products()
     write(kind="stage", doing=f"importing {location}")
     try:
-        thing = loaded(location)
+        thing = Program(command) if command else loaded(location)
         write(kind="stage", doing=f"calling {location}")
         found = review(thing, name=location, **request)
     except CouldNotReviewError as reason:

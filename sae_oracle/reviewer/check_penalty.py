@@ -576,7 +576,7 @@ def _check_gradient(
             x, explanation = fed, None
     findings.checks.append("gradient")
     target = penalty.target
-    written = source.cuts(target.thing)
+    written = [] if target.thing is None else source.cuts(target.thing)
     detail = f"(In the source: {', '.join(f'`{cut}`' for cut in written)}.)" if written else ""
     given = f"4 × 3 activations, ρ = {rho:g}, β = {beta:g}"
     try:

@@ -86,6 +86,7 @@ class Code:
         readings: The ways to call it.
         guesses: What was guessed, in words.
         words: The documentation of the method that is called.
+        penalty: What makes a penalty of it; `None`: `CodePenalty`.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Code:
     readings: list[Reading] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
     words: str = ""
+    penalty: Callable[[Target, Code, Reading], CodePenalty] | None = None
 
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
@@ -773,6 +775,9 @@ def review_code(target: Target, findings: Findings, activation: str | None) -> N
     """
     code: Code = target.code
     native = code.framework.name != "keras"
+    if code.thing is None:
+        _review_code(target, code, findings, activation)
+        return
     with source.ported(code.thing, native) as removed:
         if removed:
             add_removed(removed, findings)
@@ -787,7 +792,8 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
         )
     trials: list[tuple[float, int, Reading, Any]] = []
     errors: list[tuple[Reading, Exception]] = []
-    frameworks = [*_other_frameworks(code), code.framework]
+    frameworks = [] if code.thing is None else _other_frameworks(code)
+    frameworks.append(code.framework)
     ways = [
         (reading, replace(code, framework=framework))
         for framework in frameworks
@@ -1134,7 +1140,7 @@ def _trial_of_weights(
 def _trial_of_penalty(
     target: Target, code: Code, reading: Reading, penalty: CodePenalty | None = None
 ) -> tuple[float, Callable[[Findings, str | None], Any]]:
-    penalty = penalty or CodePenalty(target, code, reading)
+    penalty = penalty or (code.penalty or CodePenalty)(target, code, reading)
     rhos = [code.values["rho"]] if "rho" in code.values else []
     if not rhos and "rho" in reading.hyper:
         rhos = [FILLED_IN["rho"]]
