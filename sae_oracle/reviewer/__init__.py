@@ -7,6 +7,7 @@ the same name would hide; the command is `sae_oracle.review_command` for the sam
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ from sae_oracle.reviewer.foreign import (
     review_code,
     rho_among_literals,
 )
+from sae_oracle.reviewer.frameworks import is_installed
 from sae_oracle.reviewer.loading import Loaded, Method, loaded
 from sae_oracle.reviewer.program import Program, target_of
 from sae_oracle.reviewer.reading import size_named
@@ -126,6 +128,17 @@ def review(
         raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
     findings = Findings()
     target = None
+    location = thing if isinstance(thing, str) else None
+    options = {
+        "settings": dict(settings or {}),
+        "rho": rho,
+        "beta": beta,
+        "weight_decay": weight_decay,
+        "kind": kind,
+        "activation": activation,
+        "called_directly": called_directly,
+        "ignore": list(ignore),
+    }
     try:
         if isinstance(thing, str):
             thing = loaded(thing)
@@ -143,8 +156,18 @@ def review(
         known = "" if target is None else target.kind
         guesses = () if target is None else tuple(target.guesses)
         notes = tuple(dict.fromkeys(findings.notes))
+        elsewhere = _review_elsewhere(location, thing, options)
+        if elsewhere is not None:
+            return elsewhere
         reason = str(error) if isinstance(error, CouldNotReviewError) else _unforeseen(error)
         return Review(label, known, backend, guesses=guesses, notes=notes, reason=reason)
+    if any(
+        f.identifier in ("SAE601", "SAE602") and f.evidence and f.evidence.input != "source"
+        for f in findings.found
+    ):
+        elsewhere = _review_elsewhere(location, thing, options)
+        if elsewhere is not None:
+            return elsewhere
     found = [f for f in findings.found if f.identifier not in ignore]
     found.sort(key=lambda f: (f.severity != "error",))
     return Review(
@@ -156,6 +179,45 @@ def review(
         tuple(dict.fromkeys(findings.notes)),
         tuple(findings.checks),
     )
+
+
+def _review_elsewhere(
+    location: str | None, thing: Any, options: Mapping[str, Any]
+) -> Review | None:
+    """Review what this backend cannot run in a process of the backend that it is bound to.
+
+    `None`: it is bound to none that is installed, or is no place that another process can import.
+    """
+    from sae_oracle.review_command import TIME_LIMIT, review_on
+
+    bound = sorted(source.bound_to(_owner(thing))) if location and not _is_text(thing) else []
+    if len(bound) != 1 or not is_installed(bound[0]):
+        return None
+    try:
+        json.dumps(options)
+    except TypeError:
+        return None
+    said = review_on(bound[0], {"target": location, **options}, TIME_LIMIT)["review"]
+    if said["reason"]:
+        return None
+    found = tuple(
+        Finding(**{**f, "evidence": Evidence(**f["evidence"]) if f["evidence"] else None})
+        for f in said["findings"]
+    )
+    words = f"reviewed on {bound[0]}, whose functions it calls"
+    return Review(
+        said["target"],
+        said["kind"],
+        bound[0],
+        found,
+        (words, *said["guesses"]),
+        tuple(said["notes"]),
+        tuple(said["checks"]),
+    )
+
+
+def _is_text(thing: Any) -> bool:
+    return isinstance(thing, (str, Loaded))
 
 
 def _unforeseen(error: BaseException) -> str:

@@ -197,9 +197,8 @@ def review_model(target: Target, findings: Findings) -> None:
         except CouldNotReviewError:
             raise
         except Exception as error:
-            findings.add(
-                finding("SAE601", Evidence("making and calling it", "a model", described(error)))
-            )
+            proof = Evidence("making and calling it", "a model", described(error))
+            findings.add(finding("SAE602" if source.bound_to(target.thing) else "SAE601", proof))
             return
         network = _network_of(subject)
         if network is None:

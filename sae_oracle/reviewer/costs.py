@@ -235,8 +235,10 @@ class CostOfObject:
 
     def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
         instance = self._object({k: v for k, v in hyper.items() if k in self.changeable})
-        for name, value in weights.items():
-            setattr(instance, name, np.reshape(value, np.shape(getattr(instance, name))))
+        for path, value in weights.items():
+            place, _, name = path.rpartition(".")
+            held = getattr(instance, place) if place else instance.__dict__
+            held[name] = np.reshape(value, np.shape(held[name]))
         return instance
 
     def total(
@@ -295,11 +297,16 @@ class CostOfModule(CostOfObject):
 def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays that an object holds as weights, a column as a vector."""
     found = {}
-    for name, value in getattr(instance, "__dict__", {}).items():
+    held = dict(getattr(instance, "__dict__", {}))
+    for name, value in list(held.items()):
+        if isinstance(value, dict):
+            held |= {f"{name}.{key}": item for key, item in value.items()}
+    for path, value in held.items():
+        name = path.rpartition(".")[2]
         shape = np.shape(value) if isinstance(value, np.ndarray) else ()
         if weight_named(name) and len(shape) in (1, 2):
             is_bias = str(weight_named(name)).startswith("b")
-            found[name] = (max(shape),) if is_bias else tuple(int(n) for n in shape)
+            found[path] = (max(shape),) if is_bias else tuple(int(n) for n in shape)
     return found
 
 

@@ -161,6 +161,9 @@ def framework_of(thing: Any) -> Framework:
     return FRAMEWORKS["numpy"]
 
 
+_OF_TENSORS = r"\bdim=|\.(item|detach|clamp|unsqueeze|expand_as|backward|size)\(|Tensor\b"
+
+
 def _other_frameworks(code: Code) -> list[Framework]:
     """The libraries that its arrays may be of where the source names none: `a.mean(dim=0)`."""
     if source.packages(code.thing) & {"numpy", "torch", "jax", "tensorflow", "keras"}:
@@ -222,8 +225,14 @@ def code_of(
     if signature is None:
         return None
     known = constants(thing)
+    owner = thing.__self__ if inspect.ismethod(thing) else thing
+    if inspect.ismethod(thing):  # of a class
+        for role in SYMBOLS:
+            attribute = attribute_named(owner, role)
+            if attribute is not None:
+                known.setdefault(role, (attribute, held_numbers(owner)[attribute]))
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
-    code = Code(name, thing, framework_of(thing), signature, lambda _: _with(thing, settings))
+    code = Code(name, thing, framework_of(owner), signature, lambda _: _with(thing, settings))
     code.signature = _without(signature, settings)
     code.readings = found
     _values(code, signature.defaults, known, given)
@@ -428,7 +437,7 @@ def made_instance(
         if role not in values:
             attribute = attribute_named(instance, role, given.get(role))
             if attribute is not None:
-                values[role] = float(getattr(instance, attribute))
+                values[role] = held_numbers(instance)[attribute]
                 guesses.append(f"{SYMBOLS[role]} = {values[role]:g} (`self.{attribute}`)")
         if is_number(given.get(role)):
             values[role] = float(given[role])
@@ -445,30 +454,43 @@ def _takes_anything(owner: Any) -> bool:
 
 def attribute_named(instance: Any, role: str, said: Any = None) -> str | None:
     """Return the attribute of an instance that holds ρ, β or λ, by its name."""
-    held = dict(getattr(instance, "__dict__", {}))
-    held |= dict(held.get("_buffers", {}))
-    for base in reversed(type(instance).__mro__[:-1]):
-        held = {**{k: v for k, v in vars(base).items() if is_number(v)}, **held}
-    numbers = {plain(name): name for name, value in held.items() if is_number(value)}
+    held = held_numbers(instance)
+    numbers = {plain(name.rpartition(".")[2]): name for name in reversed(held)}
     if isinstance(said, str):
-        return said if said in numbers.values() else None
+        return said if said in held else None
     for candidate in HYPERPARAMETERS[role]:
         name = numbers.get(candidate)
-        if name is not None and (role != "rho" or 0.0 < float(getattr(instance, name)) < 1.0):
+        if name is not None and (role != "rho" or 0.0 < held[name] < 1.0):
             return name
     return None
 
 
+def held_numbers(instance: Any) -> dict[str, float]:
+    """The numbers that an object, or a configuration that it holds, has by name."""
+    classes = instance.__mro__ if inspect.isclass(instance) else type(instance).__mro__
+    held: dict[str, Any] = {}
+    for base in reversed(classes[:-1]):
+        held |= {k: v for k, v in vars(base).items() if is_number(v)}
+    if not inspect.isclass(instance):
+        held |= dict(getattr(instance, "__dict__", {}))
+        held |= dict(held.get("_buffers", {}))
+    for name, value in list(held.items()):
+        if name.lower().strip("_") in ("cfg", "config", "conf", "hparams", "hp", "args", "opt"):
+            inner = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+            held |= {f"{name}.{key}": item for key, item in inner.items()}
+    return {name: float(value) for name, value in held.items() if is_number(value)}
+
+
 def _method_of(instance: Any, names: Sequence[str], known: Mapping[str, float]) -> str | None:
     """The method that says most: a whole cost, then a loss, then a penalty."""
-    ranks = {"cost": 0, "training loss": 1}
+    ranks = {"cost": 0, "training loss": 1, "activations": 2}
     best: tuple[int, str] | None = None
     for name in names:
         if not any(word in name.lower() for word in _METHODS) and best is not None:
             continue
         signature = signature_of(getattr(instance, name)) or Signature()
         found = readings(name, signature, {}, known)
-        rank = ranks.get(found[0].kind, 2) if found else 3
+        rank = ranks.get(found[0].kind, 3) if found else 4
         if best is None or rank < best[0]:
             best = rank, name
     return None if best is None else best[1]
@@ -711,14 +733,9 @@ def native_penalty(target: Target, divided: bool) -> CodePenalty | None:
 
     `None` where it calls none, or where that backend is not installed.
     """
-    if target.kind != "regularizer" or source.chooses_by_backend(target.thing):
+    if target.kind != "regularizer":
         return None
-    bound = {
-        call.package
-        for call in source.calls(target.thing)
-        if call.package in source.BACKEND_PACKAGES and call.exists
-    } - {keras.config.backend()}
-    bound -= {name for name in bound if not is_installed(name)}
+    bound = {name for name in source.bound_to(target.thing) if is_installed(name)}
     if len(bound) != 1:
         return None
     reading = Reading("activations", {"activations": "x"}, {})
@@ -792,8 +809,11 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
         )
     trials: list[tuple[float, int, Reading, Any]] = []
     errors: list[tuple[Reading, Exception]] = []
-    frameworks = [] if code.thing is None else _other_frameworks(code)
-    frameworks.append(code.framework)
+    frameworks = [code.framework]
+    if code.thing is not None:
+        others = _other_frameworks(code)
+        of_tensors = source.mentions(source.text_of(code.thing), _OF_TENSORS)
+        frameworks = [*others, *frameworks] if of_tensors else [*frameworks, *others]
     ways = [
         (reading, replace(code, framework=framework))
         for framework in frameworks
@@ -828,7 +848,11 @@ def _refused(
         raise CouldNotReviewError(_WHICH_RHO)
     reading, error = errors[0]
     words = KIND_WORDS[reading.kind]
-    if len(code.readings) == 1 and not isinstance(error, (NameError, ImportError, ShapeError)):
+    if (
+        len(code.readings) == 1
+        and reading.kind != "model loss"
+        and not isinstance(error, (NameError, ImportError, ShapeError))
+    ):
         target.kind = words
         proof = Evidence(f"a call as a {words}", "a number", described(error))
         findings.add(finding("SAE601", proof))

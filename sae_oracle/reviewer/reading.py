@@ -166,6 +166,8 @@ def signature_of(function: Any) -> Signature | None:
         return found
     found = Signature()
     for p in parameters:
+        if p.kind is p.VAR_POSITIONAL and found.required:
+            found.required += _unpacked(function, p.name)
         if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
             continue
         if p.default is p.empty:
@@ -173,6 +175,16 @@ def signature_of(function: Any) -> Signature | None:
         else:
             found.defaults[p.name] = p.default
     return found
+
+
+def _unpacked(function: Any, name: str) -> list[str]:
+    """The names that a function unpacks its *args to, as scipy.optimize passes them."""
+    for node in ast.walk(source.tree_of(source.subject_of(function))):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
+            (target, *_) = node.targets
+            if node.value.id == name and isinstance(target, ast.Tuple):
+                return [item.id for item in target.elts if isinstance(item, ast.Name)]
+    return []
 
 
 def hyperparameters(
@@ -197,8 +209,13 @@ def hyperparameters(
         if role in found or given.get(role) is not None:
             continue
         pool = [n for n in numeric if n not in found.values()]
-        if role not in known:
-            pool += [n for n in others if n not in found.values() and plain(n) not in by_data]
+        pool += [
+            n
+            for n in others
+            if n not in found.values()
+            and plain(n) not in by_data
+            and (role not in known or plain(n) in names)
+        ]
         plains = {plain(n): n for n in reversed(pool)}
         hit = next((plains[name] for name in names if name in plains), None)
         hit = hit or next((n for p, n in plains.items() if _sounds_like(p) == role), None)
@@ -448,11 +465,16 @@ def constants(thing: Any) -> dict[str, tuple[str, float]]:
                 for target in targets:
                     if isinstance(target, ast.Name) and value is not None:
                         found[target.id] = value
-            if isinstance(node, ast.Attribute):  # config.rho, self.rho
-                base = namespace.get(node.value.id) if isinstance(node.value, ast.Name) else None
-                value = getattr(base, node.attr, None) if base is not None else None
-                if is_number(value) and not inspect.ismodule(base):
+            base = getattr(node, "value", None)
+            held = namespace.get(base.id) if isinstance(base, ast.Name) else None
+            if isinstance(node, ast.Attribute) and held is not None:  # config.rho
+                value = getattr(held, node.attr, None)
+                if is_number(value) and not inspect.ismodule(held):
                     found[node.attr] = float(value)
+            if isinstance(node, ast.Subscript) and isinstance(held, Mapping):  # config["rho"]
+                key = getattr(node.slice, "value", None)
+                if isinstance(key, str) and is_number(held.get(key)):
+                    found[key] = float(held[key])
     named: dict[str, tuple[str, float]] = {}
     plains = {plain(n): n for n in found}
     for role, names in HYPERPARAMETERS.items():

@@ -145,6 +145,11 @@ def tree_of(subject: Any) -> ast.AST:
         return ast.Module(body=[], type_ignores=[])
 
 
+def text_of(thing: Any) -> str:
+    """Return the source of an object and of what it calls in its own module."""
+    return "\n".join(ast.unparse(tree_of(subject)) for subject in functions(thing))
+
+
 def names_of(subject: Any) -> set[str]:
     """Return every name that the source of a class or function uses."""
     return {node.id for node in ast.walk(tree_of(subject)) if isinstance(node, ast.Name)}
@@ -258,6 +263,14 @@ def _at(name: str, seen: dict[str, Any]) -> Any:
     for part in rest:
         value = getattr(value, part, None)
     return value if inspect.isfunction(value) else None
+
+
+def bound_to(thing: Any) -> set[str]:
+    """Return the other backends whose own functions the source calls."""
+    if chooses_by_backend(thing):
+        return set()
+    called = {c.package for c in calls(thing) if c.package in BACKEND_PACKAGES and c.exists}
+    return called - {keras.config.backend()}
 
 
 def cuts(thing: Any) -> list[str]:
