@@ -8,7 +8,7 @@ the batch, a configuration, a dtype policy) is asked of it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ from sae_oracle.reviewer.reading import (
     hyperparameters,
     is_number,
     literals,
+    numbers_of,
     plain,
     readings,
     signature_of,
@@ -53,6 +54,7 @@ from sae_oracle.reviewer.target import (
     described,
 )
 
+_EACH = "it returns a number for each activation"
 _WHICH_RHO = (
     "which number is ρ? Name the argument, attribute or constant (--rho NAME), or give its value "
     "(--rho 0.05)"
@@ -64,7 +66,7 @@ KIND_WORDS = {
     "training loss": "training loss",
     "cost": "cost of parameters",
     "model loss": "training loss",
-    "network": "torch module",
+    "network": "autoencoder",
     "weights": "weight penalty",
 }
 FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
@@ -87,6 +89,7 @@ class Code:
         guesses: What was guessed, in words.
         words: The documentation of the method that is called.
         penalty: What makes a penalty of it; `None`: `CodePenalty`.
+        method: The one method of an object with weights that is reviewed; `None`: to be found.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Code:
     guesses: list[str] = field(default_factory=list)
     words: str = ""
     penalty: Callable[[Target, Code, Reading], CodePenalty] | None = None
+    method: str | None = None
 
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
@@ -231,6 +235,10 @@ def code_of(
             attribute = attribute_named(owner, role)
             if attribute is not None:
                 known.setdefault(role, (attribute, held_numbers(owner)[attribute]))
+    numbers = numbers_of(thing)
+    for role, said in given.items():
+        if isinstance(said, str) and said not in signature.names and said in numbers:
+            known[role] = (said, numbers[said])
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
     code = Code(name, thing, framework_of(owner), signature, lambda _: _with(thing, settings))
     code.signature = _without(signature, settings)
@@ -291,11 +299,18 @@ def _values(
     defaults: Mapping[str, Any],
     known: Mapping[str, tuple[str, float]],
     given: Mapping[str, Any],
+    others: Iterable[str] = (),
 ) -> None:
     """Find the values of ρ, β and λ: said, a default, a constant; else one is chosen."""
     named = {role: name for r in reversed(code.readings) for role, name in r.hyper.items()}
     for role, symbol in SYMBOLS.items():
         said = given.get(role)
+        there = [*code.signature.names, *(where for where, _ in known.values()), *others]
+        if isinstance(said, str) and said not in there:
+            raise CouldNotReviewError(
+                f"{code.name} has no argument {said!r} to be {role}; "
+                f"it has {', '.join(dict.fromkeys(filter(None, there))) or 'none'}"
+            )
         if is_number(said):
             code.values[role] = float(said)
         elif role in named:
@@ -307,12 +322,6 @@ def _values(
             where, value = known[role]
             code.values[role] = value
             code.guesses.append(f"{symbol} = {value:g} (`{where}`)")
-        elif isinstance(said, str) and role not in code.made_with:
-            names = [*code.signature.names, *(where for where, _ in known.values())]
-            raise CouldNotReviewError(
-                f"{code.name} has no argument {said!r} to be {role}; "
-                f"it has {', '.join(names) or 'none'}"
-            )
 
 
 def _kept_by_layer(instance: Any) -> str | None:
@@ -506,7 +515,7 @@ def _code_of_object(
 ) -> Code | None:
     make, instance, named, values, guesses = made_instance(owner, name, given, settings)
     subject = source.subject_of(owner)
-    if method is None and _has_kernels(instance):
+    if _has_kernels(instance) and (method is None or _is_of_data(getattr(instance, method))):
         is_module = _is_module(subject)
         return Code(
             name,
@@ -518,6 +527,7 @@ def _code_of_object(
             values,
             [Reading("network", {}, {})],
             guesses,
+            method=method,
         )
     if method is None:
         if "forward" in _methods(subject) or (_is_module(subject) and not _methods(subject)):
@@ -560,7 +570,9 @@ def _code_of_object(
         code.guesses.append(f"its `{attribute}` is reviewed")
     if method not in ("forward", "__call__"):
         code.guesses.append(f"its method `{method}` is reviewed")
-    _values(code, signature.defaults, {k: v for k, v in known.items() if v[0]}, given)
+    others = [*(signature_of(owner) or Signature()).names] if inspect.isclass(owner) else []
+    others += [name for name in held_numbers(instance) if not name.startswith("_")]
+    _values(code, signature.defaults, {k: v for k, v in known.items() if v[0]}, given, others)
     return code
 
 
@@ -653,9 +665,7 @@ class CodePenalty(Penalty):
             return value if shape == () else framework.total(value)
         self.returned = f"it returns an array of shape {shape}: its sum is reviewed"
         if len(shape) == 2 and shape == tuple(np.shape(data)) and self.kind != "means":
-            self.returned = (
-                "it returns a number for each activation: the mean over samples is reviewed"
-            )
+            self.returned = f"{_EACH}: the mean over samples is reviewed"
             return framework.total(value) / shape[0]
         return framework.total(value)
 
@@ -925,24 +935,12 @@ def _trial_of_network(
             or any(word in name.lower() for word in ("kl", "spars", "penal"))
         )
     )
+    if code.method is not None:
+        wanted = [code.method]
     reasons: list[str] = []
     for method in wanted:
         try:
-            inner = code_of(Method(code.thing, method), code.name, values, {})
-        except CouldNotReviewError as reason:
-            reasons.append(str(reason))
-            continue
-        if inner is None or not inner.readings:
-            continue
-        reading = inner.readings[0]
-        only = next(iter(reading.data.values()), "")
-        is_of_data = (
-            reading.kind in ("activations", "means")
-            and len(reading.data) == 1
-            and plain(only) in DATA["y_true"]
-        )
-        try:
-            if is_of_data:
+            if _is_of_data(getattr(code.make({}), method)):
 
                 def called(module: Any, x: Any, _: Any, name: str = method) -> Any:
                     return getattr(module, name)(x)
@@ -953,6 +951,9 @@ def _trial_of_network(
                 said = f"its method `{method}` is reviewed"
                 tried = [cost_by(called), cost_by(of_pair)]
                 return _named(_trial_of_costs(target, tried), code, said)
+            inner = code_of(Method(code.thing, method), code.name, values, {})
+            if inner is None or not inner.readings:
+                continue
             trial = _best_trial(target, inner)
         except Exception as error:
             reasons.append(described(error))
@@ -995,6 +996,14 @@ def _trial_of_network(
         "computes its loss (file.py:function or file.py:Class.method)"
         + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
     )
+
+
+def _is_of_data(method: Any) -> bool:
+    """Whether a method takes one batch of data, and not activations."""
+    signature = signature_of(method) or Signature()
+    found = readings("", signature, {}, tuple(SYMBOLS))
+    data = list(found[0].data.values()) if found else []
+    return len(data) == 1 and plain(data[0]) in DATA["y_true"]
 
 
 def _visible(code: Code) -> int:
@@ -1194,6 +1203,11 @@ def _trial_of_penalty(
         if cost == 0.0:
             break
     assert best is not None
+    if best[0] >= _UNEXPLAINED and penalty.returned.startswith(_EACH):
+        raise CouldNotReviewError(
+            "it returns an array like its input, and no penalty that is known: review the "
+            "function that computes the penalty"
+        )
     rho = best[1]
     if guessed and best[0] >= _UNEXPLAINED:
         raise CouldNotReviewError(_WHICH_RHO)

@@ -7,6 +7,7 @@ their likelihood, and the reviewer keeps the one that explains the numbers best.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -174,6 +175,9 @@ def signature_of(function: Any) -> Signature | None:
             found.required.append(p.name)
         else:
             found.defaults[p.name] = p.default
+    inner = source.underlying(function)
+    if not found.names and inner is not function and not inspect.isclass(function):
+        return signature_of(inner)  # it passes on whatever it is given
     return found
 
 
@@ -447,12 +451,20 @@ def _as_in_the_exercise(rest: list[str], hyper: dict[str, str]) -> dict[str, str
     return {**hyper, **dict(zip(free, numbers, strict=True))}
 
 
-def constants(thing: Any) -> dict[str, tuple[str, float]]:
-    """Return ρ, β and λ among the numbers that the source uses by name: where, and the value.
+def numbers_of(thing: Any) -> dict[str, float]:
+    """Return the numbers that the source uses by name.
 
-    A constant of the module, of an enclosing function, or one that the function itself assigns.
+    A constant of the module, of a configuration, of an enclosing function, one that the function
+    itself assigns, or one that a partial function was given.
     """
     found: dict[str, float] = {}
+    if isinstance(thing, functools.partial):
+        try:
+            given = inspect.signature(thing.func).bind_partial(*thing.args, **thing.keywords)
+        except (TypeError, ValueError):
+            given = None
+        if given is not None:
+            found |= {n: float(v) for n, v in given.arguments.items() if is_number(v)}
     for subject in source.functions(thing):
         tree = source.tree_of(subject)
         namespace = source.visible_names(subject)
@@ -475,6 +487,12 @@ def constants(thing: Any) -> dict[str, tuple[str, float]]:
                 key = getattr(node.slice, "value", None)
                 if isinstance(key, str) and is_number(held.get(key)):
                     found[key] = float(held[key])
+    return found
+
+
+def constants(thing: Any) -> dict[str, tuple[str, float]]:
+    """Return ρ, β and λ among the numbers that the source uses by name: where, and the value."""
+    found = numbers_of(thing)
     named: dict[str, tuple[str, float]] = {}
     plains = {plain(n): n for n in found}
     for role, names in HYPERPARAMETERS.items():

@@ -83,7 +83,7 @@ def documentation(thing: Any) -> str:
             for name in ("__init__", "__call__", "call", "get_config", "build")
             if name in vars(subject)
         ]
-    return " ".join(" ".join(text.split()) for text in texts if text)
+    return " ".join(" ".join(text.split()) for text in texts if isinstance(text, str))
 
 
 def is_kerass_own(thing: Any) -> bool:

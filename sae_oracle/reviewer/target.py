@@ -226,9 +226,22 @@ def _restored(value: Any, attribute: Any) -> Any:
     return value
 
 
+_NOT_REVIEWED = (
+    keras.optimizers.Optimizer,
+    keras.metrics.Metric,
+    keras.initializers.Initializer,
+    keras.constraints.Constraint,
+)
+
+
 def _kind(thing: Any, parameters: Mapping[str, inspect.Parameter]) -> str:
     subject = source.subject_of(thing)
     if inspect.isclass(subject):
+        if issubclass(subject, _NOT_REVIEWED):
+            raise CouldNotReviewError(
+                f"{subject.__name__} is no regularizer, layer, loss or model: an optimizer, "
+                "metric, initializer or constraint has nothing of the sparse autoencoder's cost"
+            )
         for base, kind in (
             (keras.Model, "model"),
             (keras.layers.Layer, "layer"),
