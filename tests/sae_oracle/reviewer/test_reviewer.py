@@ -191,8 +191,14 @@ def test_a_value_finds_its_argument_and_may_stand_for_one() -> None:
     options = {"called_directly": True, "ignore": ("SAE702",)}
     assert keras_impl.review(fixed, rho=0.1, beta=3.0, **options).conforms
     assert not keras_impl.review(fixed, rho=0.2, beta=3.0, **options).conforms
-    unknown = keras_impl.review(fixed, **options)
-    assert "ρ" in unknown.reason
+    found = keras_impl.review(fixed, **options)
+    assert "ρ = 0.1 (a number of the source)" in found.guesses
+    assert found.conforms
+
+    def without(x):
+        return keras.ops.sum(keras.ops.square(x))
+
+    assert "ρ" in keras_impl.review(without, **options).reason
     assert not unknown.conforms
 
 
