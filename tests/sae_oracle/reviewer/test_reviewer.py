@@ -199,7 +199,6 @@ def test_a_value_finds_its_argument_and_may_stand_for_one() -> None:
         return keras.ops.sum(keras.ops.square(x))
 
     assert "ρ" in keras_impl.review(without, **options).reason
-    assert not unknown.conforms
 
 
 @pytest.mark.only_backends("torch")
