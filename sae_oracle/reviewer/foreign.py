@@ -906,9 +906,18 @@ def _trial_of_cost(
         return _trial_of_weights(target, code, reading)
     if reading.kind == "network":
         return _trial_of_network(target, code)
-    if reading.kind == "cost":
-        return _trial_of_costs(target, [costs.cost_of(code, reading)])
-    return _trial_of_costs(target, list(costs.costs_of_model_losses(code, reading)))
+    ways = [code]
+    if "rho" not in code.values:  # one of the numbers of the source, then
+        ways += [
+            replace(code, values={**code.values, "rho": rho}) for rho in literals(code.thing)[:4]
+        ]
+    made: list[Cost] = []
+    for way in ways:
+        if reading.kind == "cost":
+            made.append(costs.cost_of(way, reading))
+        else:
+            made += costs.costs_of_model_losses(way, reading)
+    return _trial_of_costs(target, made)
 
 
 def _trial_of_network(
@@ -1046,7 +1055,7 @@ def _best_trial(target: Target, code: Code) -> tuple[float, Callable[[Findings, 
 def _trial_of_costs(
     target: Target, made: Sequence[Cost]
 ) -> tuple[float, Callable[[Findings, str | None], Any]]:
-    best: tuple[int, Findings] | None = None
+    best: tuple[int, Findings, Cost] | None = None
     first: Exception | None = None
     for cost in made:
         tried = Findings()
@@ -1061,13 +1070,17 @@ def _trial_of_costs(
             del target.guesses[guesses:]
         errors = sum(found.severity == "error" for found in tried.found)
         if best is None or errors < best[0]:
-            best = errors, tried
+            best = errors, tried, cost
+        if errors == 0:
+            break
     if best is None:
         assert first is not None
         raise first
 
     def reviewed(findings: Findings, activation: str | None) -> None:
-        target.values = dict(made[0].values)
+        target.values = dict(best[2].values)
+        if "rho" in target.values and "rho" not in made[0].values:
+            target.guesses.append(f"ρ = {target.values['rho']:g} (a number of the source)")
         for found in best[1].found:
             findings.add(found)
         findings.notes += best[1].notes
