@@ -38,8 +38,6 @@ from sae_oracle.reviewer.foreign import (
     code_of_product,
     is_foreign,
     native_penalty,
-    review_code,
-    rho_among_literals,
 )
 from sae_oracle.reviewer.frameworks import is_installed
 from sae_oracle.reviewer.loading import Loaded, Method, loaded
@@ -56,6 +54,7 @@ from sae_oracle.reviewer.target import (
     product,
     resolve,
 )
+from sae_oracle.reviewer.trials import review_code, rho_among_literals
 
 __all__ = [
     "MISTAKES",
