@@ -11,6 +11,8 @@ import ast
 import contextlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +31,7 @@ TIME_LIMIT = 120.0
 OUTPUT_LIMIT, FILE_LIMIT = 64 * 2**20, 1024 * 2**20
 """Bytes that it may print, and write into one file."""
 
-KINDS = ("regularizer", "layer", "loss", "model")
+KINDS = ("regularizer", "layer", "loss", "model", "activations", "means", "cost")
 
 
 def default_backend(installed: Sequence[str]) -> str:
@@ -46,6 +48,29 @@ def default_backend(installed: Sequence[str]) -> str:
         if chosen in installed:
             return str(chosen)
     return installed[0]
+
+
+def backend_of(target: str, installed: Sequence[str]) -> str | None:
+    """Return the backend that the file of a target is written for; `None`: it does not say.
+
+    What it sets KERAS_BACKEND to, or the one backend that it imports. The file is not run.
+
+    Args:
+        target: `path/to/file.py:Object`, or `package.module:Object` below the working folder.
+        installed: The installed backends.
+    """
+    where = target.rpartition(":")[0] if not target.endswith(".py") else target
+    path = Path(where if where.endswith(".py") else where.replace(".", "/") + ".py")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    said = re.search(r"KERAS_BACKEND[\"']\]?\s*[=,]\s*[\"'](\w+)[\"']", text)
+    if said and said[1] in installed:
+        return said[1]
+    imported = set(re.findall(r"^[ \t]*(?:import|from)[ \t]+(\w+)", text, re.MULTILINE))
+    named = [name for name in ("tensorflow", "torch", "jax") if name in imported]
+    return named[0] if len(named) == 1 and named[0] in installed else None
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -159,14 +184,14 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
             )
     for guess in dict.fromkeys(guess for review in reviews for guess in review["guesses"]):
         console.print(f"  {shown(guess)}")
+    for note in dict.fromkeys(note for review in reviews for note in review["notes"]):
+        console.print(f"  note: {shown(note)}")
     if not reviewed:
         return
     first = reviewed[0]
     backends = ", ".join(review["backend"] for review in reviewed)
     title = f"[bold]{shown(first['target'])}[/] ({shown(first['kind'])}; {backends})"
     findings = merge(results)
-    for note in dict.fromkeys(note for review in reviewed for note in review["notes"]):
-        console.print(f"  note: {shown(note)}")
     if not findings:
         console.print(
             f"{title}: [bold green]conforms[/]; checked: " + shown("; ".join(first["checks"]))
@@ -223,7 +248,11 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     if not all_backends:
         console.print("[bold red]Not installed:[/] no backend of Keras is")
         return 2
-    chosen = arguments.backend or default_backend(all_backends)
+    command = _program(arguments)
+    of_file = None if arguments.backend else backend_of(arguments.target, all_backends)
+    if command and "numpy" in all_backends:
+        of_file = "numpy"  # a program needs no backend: the one that starts first
+    chosen = arguments.backend or of_file or default_backend(all_backends)
     names = list(all_backends) if chosen == "all" else [chosen]
     problem = problem_with({"--json": arguments.json}, names)
     if problem is None and isinstance(arguments.rho, float):
@@ -236,7 +265,8 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         console.print(problem, soft_wrap=True)
         return 2
     request = {
-        "target": arguments.target,
+        "target": " ".join(command) or arguments.target,
+        "command": command,
         "settings": dict(arguments.set or ()),
         "rho": arguments.rho,
         "beta": arguments.beta,
@@ -266,11 +296,15 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
             pool.shutdown(wait=False, cancel_futures=True)
             Child.end_all()
             raise
+    if of_file is not None and not command and of_file != default_backend(all_backends):
+        words = f"on {of_file}, which the file is written for (--backend says otherwise)"
+        for result in results:
+            result["review"]["guesses"] = [words, *result["review"]["guesses"]]
     status = exit_status(results)
     problems = {}
     if arguments.json is not None:
         everything = {
-            "target": arguments.target,
+            "target": request["target"],
             "status": status,
             "findings": merge(results),
             "reviews": [result["review"] for result in results],
@@ -284,15 +318,29 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     return 2 if problems else status
 
 
+def _program(arguments: argparse.Namespace) -> list[str]:
+    """The command that is reviewed (`review -- COMMAND`); empty: the target is an object."""
+    named = ":" in arguments.target or arguments.target.endswith(".py")
+    if arguments.command or (not named and shutil.which(arguments.target)):
+        return [arguments.target, *arguments.command]
+    return []
+
+
 def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParser:
     """Add `review` to the commands of the command line and return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "review",
         help="is this implementation right? findings with evidence and the equation to cite",
-        description="Review a regularizer, tied layer, loss or model of a sparse autoencoder. "
+        description="Review a piece of a sparse autoencoder: a regularizer, layer, loss or model "
+        "of Keras, or a function or class in NumPy, torch, JAX or TensorFlow. "
         "Exit status: 0 it conforms, 1 there are findings, 2 it could not be reviewed.",
     )
-    parser.add_argument("target", help="package.module:Object or path/to/file.py:Object")
+    parser.add_argument(
+        "target",
+        help="package.module:Object or path/to/file.py:Object; a Class.method too; or, after --, a "
+        "program that answers questions in JSON lines (docs/review.md)",
+    )
+    parser.add_argument("command", nargs="*", help="the arguments of the program")
     parser.add_argument(
         "--set",
         action="append",
@@ -324,7 +372,8 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
     parser.add_argument(
         "--backend",
         choices=(*backends, "all"),
-        help="where to run it; all: on every installed backend (default: Keras's own choice)",
+        help="where to run it; all: on every installed backend (default: what the file is "
+        "written for, else Keras's own choice)",
     )
     parser.add_argument("--ignore", action="append", metavar="ID", help="leave a finding out")
     parser.add_argument(

@@ -654,8 +654,8 @@ MUTANTS = (
     Mutant(
         "a model's input of another device not moved",
         M,
-        "inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)\n        return self._prop",
-        "inputs = ops.cast(inputs, self.compute_dtype)\n        return self._prop",
+        "inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)\n        return self",
+        "inputs = ops.cast(inputs, self.compute_dtype)\n        return self",
         (OBJECTS,),
         ("torch",),
     ),

@@ -6,12 +6,15 @@ the same name would hide; the command is `sae_oracle.review_command` for the sam
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.arguments import check_arguments
 from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, Mistake
@@ -20,6 +23,7 @@ from sae_oracle.reviewer.check_model import review_model
 from sae_oracle.reviewer.check_penalty import (
     Findings,
     Penalty,
+    add_removed,
     prepared_input,
     probes,
     review_penalty,
@@ -30,8 +34,28 @@ from sae_oracle.reviewer.check_tied import review_tied
 from sae_oracle.reviewer.check_weights import review_weight_regularizer
 from sae_oracle.reviewer.evaluation import as_number, losses_of, tensor
 from sae_oracle.reviewer.findings import Evidence, Finding, Review
+from sae_oracle.reviewer.foreign import (
+    code_of,
+    code_of_product,
+    is_foreign,
+    native_penalty,
+)
+from sae_oracle.reviewer.frameworks import is_installed
+from sae_oracle.reviewer.loading import Loaded, Method, loaded
+from sae_oracle.reviewer.program import Program, target_of
+from sae_oracle.reviewer.reading import size_named
 from sae_oracle.reviewer.surroundings import restored
-from sae_oracle.reviewer.target import CouldNotReviewError, Target, resolve
+from sae_oracle.reviewer.target import (
+    READINGS,
+    CouldNotReviewError,
+    Target,
+    add_constants,
+    described,
+    is_our_own,
+    product,
+    resolve,
+)
+from sae_oracle.reviewer.trials import review_code, rho_among_literals
 
 __all__ = [
     "MISTAKES",
@@ -67,13 +91,14 @@ def review(
 
     Args:
         thing: A regularizer, layer, loss or model: a class, an instance, a function, or where one
-            is ("package.module:Object", "path/to/file.py:Object"). A class is better than an
-            instance: it is made with several ρ and β.
+            is ("package.module:Object", "path/to/file.py:Object"); or a `Program`. A class is
+            better than an instance: it is made with several ρ and β.
         settings: Constructor arguments.
         rho: The name of the argument that is ρ, or its value; `None`: guessed from common names.
         beta: The same for β.
         weight_decay: The same for λ.
-        kind: "regularizer", "layer", "loss" or "model"; `None`: detected.
+        kind: "regularizer", "layer", "loss" or "model"; for code that Keras never calls
+            "activations" or "means", what its argument is; `None`: detected.
         activation: The activation of the layer that a regularizer is used on, if known.
         called_directly: Whether a regularizer's value goes to the loss as it is (called by hand,
             `add_loss`), and not as an `activity_regularizer`, which Keras divides by the batch.
@@ -115,21 +140,46 @@ def review(
     backend = keras.config.backend()
     findings = Findings()
     target = None
+    location = thing if isinstance(thing, str) else None
+    options = {
+        "settings": dict(settings or {}),
+        "rho": rho,
+        "beta": beta,
+        "weight_decay": weight_decay,
+        "kind": kind,
+        "activation": activation,
+        "called_directly": called_directly,
+        "ignore": ignore,
+    }
     try:
-        target = resolve(
-            thing,
-            settings=settings,
-            rho=rho,
-            beta=beta,
-            weight_decay=weight_decay,
-            kind=kind,
-            name=name,
-        )
+        if isinstance(thing, str):
+            thing = loaded(thing)
+        if isinstance(thing, Loaded):
+            findings.notes += thing.notes
+            replaced, thing = thing.replaced, thing.thing
+            used = {n for f in source.functions(_owner(thing)) for n in source.names_of(f)}
+            gone = [where for bound, where in replaced.items() if bound in used]
+            if gone:
+                add_removed(gone, findings)
+        said = {"rho": rho, "beta": beta, "weight_decay": weight_decay}
+        target = _target(thing, dict(settings or {}), said, kind, name)
         _review(target, findings, activation, called_directly, replicas)
-    except CouldNotReviewError as reason:
+    except Exception as error:
         known = "" if target is None else target.kind
         guesses = () if target is None else tuple(target.guesses)
-        return Review(label, known, backend, guesses=guesses, reason=str(reason))
+        notes = tuple(dict.fromkeys(findings.notes))
+        elsewhere = _review_elsewhere(location, thing, options)
+        if elsewhere is not None:
+            return elsewhere
+        reason = str(error) if isinstance(error, CouldNotReviewError) else _unforeseen(error)
+        return Review(label, known, backend, guesses=guesses, notes=notes, reason=reason)
+    if any(
+        f.identifier in ("SAE601", "SAE602") and f.evidence and f.evidence.input != "source"
+        for f in findings.found
+    ):
+        elsewhere = _review_elsewhere(location, thing, options)
+        if elsewhere is not None:
+            return elsewhere
     found = [f for f in findings.found if f.identifier not in ignore]
     found.sort(key=lambda f: (f.severity != "error",))
     return Review(
@@ -143,8 +193,111 @@ def review(
     )
 
 
+def _review_elsewhere(
+    location: str | None, thing: Any, options: Mapping[str, Any]
+) -> Review | None:
+    """Review what this backend cannot run in a process of the backend that it is bound to.
+
+    `None`: it is bound to none that is installed, or is no place that another process can import.
+    """
+    from sae_oracle.review_command import TIME_LIMIT, review_on
+
+    bound = sorted(source.bound_to(_owner(thing))) if location and not _is_text(thing) else []
+    if len(bound) != 1 or not is_installed(bound[0]):
+        return None
+    try:
+        json.dumps(options)
+    except TypeError:
+        return None
+    said = review_on(bound[0], {"target": location, **options}, TIME_LIMIT)["review"]
+    if said["reason"]:
+        return None
+    found = tuple(
+        Finding(**{**f, "evidence": Evidence(**f["evidence"]) if f["evidence"] else None})
+        for f in said["findings"]
+    )
+    words = f"reviewed on {bound[0]}, whose functions it calls"
+    return Review(
+        said["target"],
+        said["kind"],
+        bound[0],
+        found,
+        (words, *said["guesses"]),
+        tuple(said["notes"]),
+        tuple(said["checks"]),
+    )
+
+
+def _is_text(thing: Any) -> bool:
+    return isinstance(thing, (str, Loaded))
+
+
+def _unforeseen(error: BaseException) -> str:
+    """What a review says that an exception has ended: never a traceback, never a finding."""
+    whose = "the reviewer" if is_our_own(error) else "the code, or what the reviewer gave it,"
+    return (
+        f"{whose} raised {described(error)}: review a smaller piece, such as the function that "
+        "computes the KL (path/to/file.py:function), or say what it is (--kind, --rho, --beta)"
+    )
+
+
 def _name(thing: Any) -> str:
+    if isinstance(thing, Program):
+        return thing.name
+    if isinstance(thing, Method):
+        return f"{_name(thing.owner)}.{thing.name}"
     return str(getattr(source.subject_of(thing), "__name__", thing))
+
+
+def _owner(thing: Any) -> Any:
+    return thing.owner if isinstance(thing, Method) else thing
+
+
+def _target(
+    thing: Any,
+    settings: dict[str, Any],
+    said: Mapping[str, Any],
+    kind: str | None,
+    name: str | None,
+) -> Target:
+    """Find out what is to be reviewed: an object that Keras calls, or other code.
+
+    Raises:
+        CouldNotReviewError: If it cannot be made, or is nothing that can be reviewed.
+        ValueError: If `kind` is unknown.
+    """
+    if isinstance(thing, Program):
+        return target_of(thing)
+    name = name or _name(thing)
+    if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
+        with source.ported(thing):
+            made = product(thing)
+        if not isinstance(made, keras.Model):
+            thing = made
+    if kind in (None, "loss", *READINGS) and is_foreign(thing):
+        code = code_of(thing, name, said, settings, kind)
+        if code is not None and not code.readings and callable(thing):
+            if code.framework.name == "keras" and any(map(size_named, code.signature.required)):
+                kind = "model"
+            code = code_of_product(code)
+        if code is not None and not (
+            code.framework.name == "keras"
+            and (not code.readings or code.readings[0].kind in ("activations", "loss"))
+        ):
+            words = f"{source.documentation(code.thing)} {code.words}"
+            return Target(name, "", code.thing, lambda **_: thing, words=words, code=code)
+        if code is not None and code.readings and code.readings[0].kind == "loss":
+            kind = "loss"
+    target = resolve(thing, settings=settings, kind=kind, name=name, **said)
+    if target.kind in ("regularizer", "layer", "model"):
+        add_constants(target)
+    if target.kind == "regularizer" and "rho" not in target.values and not target.parameter:
+        with source.ported(target.thing):
+            found = rho_among_literals(target, keras_divides_activity_by_batch())
+        if found is not None:
+            target.values["rho"] = found
+            target.guesses.append(f"ρ = {found:g} (a number of the source)")
+    return target
 
 
 def _review(
@@ -154,6 +307,9 @@ def _review(
     called_directly: bool,
     replicas: bool = False,
 ) -> None:
+    if target.code is not None:
+        review_code(target, findings, activation)
+        return
     if target.kind == "loss":
         review_saving(target, findings, review_loss(target, findings))
         return
@@ -192,8 +348,9 @@ def _review(
             "nothing of the sparse autoencoder was found in the layer: no ρ (--rho NAME) and no "
             "layer that it is tied to"
         )
+    native = native_penalty(target, not called_directly and keras_divides_activity_by_batch())
     explanation = review_penalty(
-        target, findings, called_directly=called_directly, activation=activation
+        target, findings, called_directly=called_directly, activation=activation, native=native
     )
     if replicas and explanation is not None:
         rho, beta = target.values["rho"], target.values.get("beta", 1.0)
@@ -203,7 +360,8 @@ def _review(
         review_saving(target, findings)
         return
     with source.ported(target.thing):
-        review_saving(target, findings, lambda instance: _penalty_of(instance, target))
+        evaluate = None if native is not None else lambda made: _penalty_of(made, target)
+        review_saving(target, findings, evaluate)
 
 
 def _take_from_a_regularizer(target: Target) -> None:

@@ -12,7 +12,9 @@ from keras_impl.backends.process import full_float32_products
 from sae_oracle.reviewer import Review, review
 from sae_oracle.reviewer.check_replicas import prepare_replicas
 from sae_oracle.reviewer.findings import finding
-from sae_oracle.reviewer.target import CouldNotReviewError, described, load
+from sae_oracle.reviewer.loading import loaded
+from sae_oracle.reviewer.program import Program
+from sae_oracle.reviewer.target import CouldNotReviewError, described
 from sae_oracle.workers import channel
 from sae_oracle.workers.channel import say
 
@@ -23,13 +25,14 @@ def main() -> None:
     import keras
 
     location = request.pop("target")
+    command = request.pop("command", None)
     failed = {"target": location, "kind": "", "backend": keras.config.backend()}
     if request.get("replicas"):
         prepare_replicas()
     full_float32_products()
     say({"kind": "stage", "doing": f"importing {location}"})
     try:
-        thing = load(location)
+        thing = Program(command) if command else loaded(location)
         say({"kind": "stage", "doing": f"calling {location}"})
         found = review(thing, name=location, **request)
     except CouldNotReviewError as reason:

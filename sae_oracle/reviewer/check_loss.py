@@ -129,45 +129,68 @@ def review_loss(target: Target, findings: Findings) -> Callable[[Any], float] | 
                 finding("SAE601", Evidence("(4, 3) targets", "a number", described(error)))
             )
             return None
-        findings.checks.append(f"value on {len(observed)} batches")
-        explanations = explain(observed)
-        (y, h), got = observed[0]
-        proof = evidence(f"{y.shape[0]} × {y.shape[1]} targets and outputs", right_value(y, h), got)
-        if not explanations:
-            findings.add(finding("SAE209", proof))
-        else:
-            others = [e for e in explanations[1:] if len(e) == len(explanations[0])]
-            for identifier in explanations[0]:
-                if source.documents(target.words, identifier):
-                    findings.notes.append(f"{identifier} is documented as its scaling")
-                else:
-                    findings.add(
-                        finding(identifier, proof, "", tuple(" and ".join(o) for o in others))
-                    )
-        with quietly():
-            if has_gradients() and explanations:
-                _check_gradient(loss, y, h, got / right_value(y, h), explanations[0], findings)
+        review_values(target, findings, observed, lambda y, h: _gradient(loss, y, h))
     check_backends(target, findings)
     if not inspect.isclass(source.subject_of(target.thing)):
         return None
     return lambda instance: value(instance, *pairs()[0])
 
 
+def review_values(
+    target: Target,
+    findings: Findings,
+    observed: Sequence[tuple[Pair, float]],
+    gradient: Callable[[Any, Any], Any],
+) -> None:
+    """Name what explains the values of a loss, and hold its gradient by the output to them.
+
+    Args:
+        target: What is reviewed.
+        findings: Where they go.
+        observed: Targets and outputs, and the value.
+        gradient: Returns the derivative by the outputs; `None` where there is none.
+    """
+    findings.checks.append(f"value on {len(observed)} batches")
+    explanations = explain(observed)
+    (y, h), got = observed[0]
+    proof = evidence(f"{y.shape[0]} × {y.shape[1]} targets and outputs", right_value(y, h), got)
+    if not explanations:
+        findings.add(finding("SAE209", proof))
+        return
+    others = [e for e in explanations[1:] if len(e) == len(explanations[0])]
+    for identifier in explanations[0]:
+        if source.documents(target.words, identifier):
+            findings.notes.append(f"{identifier} is documented as its scaling")
+        else:
+            findings.add(finding(identifier, proof, "", tuple(" and ".join(o) for o in others)))
+    with quietly():
+        _check_gradient(gradient, y, h, got / right_value(y, h), explanations[0], findings)
+
+
+def _gradient(loss: Any, y: Any, h: Any) -> Any:
+    if not has_gradients():
+        return None
+    return gradient_of(lambda t: keras.ops.mean(loss(tensor(y), t)), h)
+
+
 def _check_gradient(
-    loss: Any, y: Any, h: Any, ratio: float, mistakes: tuple[str, ...], findings: Findings
+    gradient: Callable[[Any, Any], Any],
+    y: Any,
+    h: Any,
+    ratio: float,
+    mistakes: tuple[str, ...],
+    findings: Findings,
 ) -> None:
     if {"SAE204", "SAE205"} & set(mistakes):
         return
-    findings.checks.append("gradient")
-
-    def scalar(t: Any) -> Any:
-        return keras.ops.mean(loss(tensor(y), t))
-
     try:
-        actual = gradient_of(scalar, h)
+        actual = gradient(y, h)
     except Exception as error:
         findings.add(finding("SAE302", Evidence("by the output", "a gradient", described(error))))
         return
+    if actual is None:
+        return
+    findings.checks.append("gradient")
     expected = ratio * (h - y) / len(y)
     if np.all(np.abs(actual - expected) <= 64.0 * _U * np.max(np.abs(expected))):
         return

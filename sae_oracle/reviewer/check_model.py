@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -22,7 +22,13 @@ from sae_oracle.reviewer.check_penalty import Findings, add_removed, evidence, r
 from sae_oracle.reviewer.check_saving import review_saving
 from sae_oracle.reviewer.evaluation import as_array, as_number, quietly, tensor
 from sae_oracle.reviewer.findings import Evidence, finding
-from sae_oracle.reviewer.target import CouldNotReviewError, Target, described, resolve
+from sae_oracle.reviewer.target import (
+    CouldNotReviewError,
+    Target,
+    add_constants,
+    described,
+    resolve,
+)
 
 _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "sigmoid": lambda z: 1.0 / (1.0 + np.exp(-z)),
@@ -84,10 +90,10 @@ def _networks(weights: Sequence[Any], features: int) -> Iterator[Network]:
             continue
         names = tuple(_ACTIVATIONS)
         depth = len(chain)
-        inner = itertools.product(names, repeat=min(depth - 1, 1)) if depth > 1 else [()]
-        for hidden, last in itertools.product(inner, names):
-            activations = (*(hidden * (depth - 1) if hidden else ()), last)
-            yield Network(chain, tuple(layer_biases), activations)
+        alike = [(name,) * (depth - 1) for name in names]
+        mixed = itertools.product(names, repeat=depth - 1) if 2 < depth < 6 else ()
+        for hidden, last in itertools.product([*alike, *mixed], names):
+            yield Network(chain, tuple(layer_biases), (*hidden, last))
 
 
 class Subject:
@@ -100,8 +106,12 @@ class Subject:
                 f"{target.name} gives {self.model!r}, which is no keras.Model"
             )
         self.features = _features(self.model)
-        x = np.full((2, self.features), 0.5)
-        self.model(tensor(x))
+        output = self.model(tensor(np.full((2, self.features), 0.5)))
+        width = output.shape[-1] if len(getattr(output, "shape", ())) == 2 else self.features
+        if width != self.features:  # it was not built, and takes what it gives
+            self.model = target.build(**hyper)
+            self.features = int(width)
+            self.model(tensor(np.full((2, self.features), 0.5)))
         if not self.model.compiled:
             try:
                 self.model.compile("sgd")
@@ -187,9 +197,8 @@ def review_model(target: Target, findings: Findings) -> None:
         except CouldNotReviewError:
             raise
         except Exception as error:
-            findings.add(
-                finding("SAE601", Evidence("making and calling it", "a model", described(error)))
-            )
+            proof = Evidence("making and calling it", "a model", described(error))
+            findings.add(finding("SAE602" if source.bound_to(target.thing) else "SAE601", proof))
             return
         network = _network_of(subject)
         if network is None:
@@ -483,12 +492,19 @@ def _review_sparsity(
             + (f" and β = {beta:g}" if beta is not None else "")
             + " (from the regularizer of a layer)"
         )
+    own = _kerass_own_penalties(subject.model)
+    if rho is None and own:
+        findings.notes.append(
+            f"the penalty of its activations is Keras's own {', '.join(own)}, not a KL: it has no ρ"
+        )
+        return
     if rho is None:
         raise CouldNotReviewError(
             "its losses depend on the input and ρ is not known: say it (--rho NAME, or --rho 0.05)"
         )
     known_beta = beta if beta is not None else 1.0
     observations: list[Observation] = []
+    by_layer: list[list[Any]] = []
     values: list[float] = []
     settings = (
         [(rho, known_beta)]
@@ -514,6 +530,7 @@ def _review_sparsity(
             total = sum(got[i] for i in items if i < len(got))
             a = np.concatenate(hidden, axis=1)
             observations.append(Observation(a, r, b, total))
+            by_layer.append(hidden)
             values.append(total)
     broken = _outside(subject, network, items, rho, known_beta) if inner else []
     context = Context(divided=divided, beta_is_known=beta is not None and beta != 1.0)
@@ -533,6 +550,18 @@ def _review_sparsity(
     if not usable:
         return
     best = candidates.explain(usable, context)
+    depth = len(network.kernels) - 1
+    for k in range(depth if depth > 1 else 0):  # one layer of several
+        if best and not best[0].mistakes:
+            break
+        of_layer = [
+            replace(o, x=hidden[k])
+            for o, hidden in zip(observations, by_layer, strict=True)
+            if np.isfinite(o.value)
+        ]
+        found = candidates.explain(of_layer, context)
+        if found and (not best or found[0].cost < best[0].cost):
+            best, usable = found, of_layer
     if not best:
         decided = [
             o
@@ -595,6 +624,7 @@ def _review_regularizers(target: Target, subject: Subject, findings: Findings) -
         collected = Findings()
         try:
             inner = resolve(thing)
+            add_constants(inner)
             review_penalty(inner, collected, activation=activation)
             review_saving(inner, collected)
         except CouldNotReviewError:
@@ -603,6 +633,15 @@ def _review_regularizers(target: Target, subject: Subject, findings: Findings) -
         for found in collected.found:
             if not found.identifier.startswith("SAE1"):
                 findings.add(found)
+
+
+def _kerass_own_penalties(model: Any) -> list[str]:
+    """The names of Keras's own activity regularizers inside a model."""
+    held = [getattr(layer, "activity_regularizer", None) for layer in layers_of(model)]
+    found = [r for r in held if r is not None]
+    return (
+        sorted({type(r).__name__ for r in found}) if all(map(source.is_kerass_own, found)) else []
+    )
 
 
 def _has_activity_regularizer(model: Any) -> bool:
@@ -620,6 +659,7 @@ def _nested_regularizers(model: Any) -> list[tuple[float, float | None]]:
                 continue
             try:
                 inner = resolve(thing)
+                add_constants(inner)
             except Exception:
                 continue
             if "rho" in inner.values:

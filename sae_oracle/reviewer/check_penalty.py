@@ -7,13 +7,14 @@ candidate's own; then the edges of the KL, half precision, compiled calls, state
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from keras_impl.backends.keras_internals import keras_divides_activity_by_batch, layers_of
 from reference.rounding import precision_named
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.candidates import (
@@ -87,6 +88,9 @@ class Penalty:
         self.attached = not self.is_layer and not called_directly
         self.divided = self.attached and keras_divides_activity_by_batch()
         self.returns_numbers: bool | None = None
+        self.of_keras = True
+        self.input_kind = ""
+        self.has_gradients = has_gradients()
 
     def make(self, rho: float, beta: float, units: int | None = None) -> Any:
         """Return a new instance with these ρ and β, where it takes them."""
@@ -123,6 +127,36 @@ class Penalty:
         made: Callable[[Any], Any] = self.make(rho, beta)
         return made
 
+    def value(self, x: Any, rho: float, beta: float) -> float:
+        """Return the value before Keras divides."""
+        return as_number(self.function(x, rho, beta)(tensor(x)))
+
+    def twice(self, x: Any, other: Any, rho: float, beta: float) -> tuple[float, float]:
+        """Return the value of one instance, and again after it has seen another input."""
+        function = self.function(x, rho, beta)
+        first = as_number(function(tensor(x)))
+        function(tensor(other))
+        return first, as_number(function(tensor(x)))
+
+    def gradient(self, x: Any, rho: float, beta: float) -> Any:
+        """Return the derivative of the value by each element of `x`."""
+        return gradient_of(self.function(x, rho, beta), x)
+
+    def check_returned(self, rho: float, beta: float) -> None:
+        """Raise `ShapeError` unless it returns one number."""
+        if self.is_layer:
+            return
+        value = self.make(rho, beta)(tensor(probes("activations")[0]))
+        if value is None:
+            raise ShapeError("None")
+        shape = tuple(getattr(value, "shape", ()))
+        if shape not in ((), (1,)):
+            raise ShapeError(f"shape {shape}")
+
+    def state(self, rho: float, beta: float) -> list[str]:
+        """Return the names of the variables that it holds."""
+        return [] if self.is_layer else _variables(self.make(rho, beta))
+
 
 def prepared_input(layer: Any, x: Any) -> Any:
     """Give a layer with a square kernel the identity as kernel, and return what makes it give `x`.
@@ -131,13 +165,17 @@ def prepared_input(layer: Any, x: Any) -> Any:
     """
     if not layer.built:
         layer.build(tuple(x.shape))
+    inner = layers_of(layer, include_self=False)
+    if inner and not layer.trainable_weights:
+        layer(tensor(x))  # what is inside is built by a call
     kernels = [w for w in layer.trainable_weights if tuple(w.shape) == (x.shape[-1],) * 2]
     if len(kernels) != 1:
         return x
+    owner = next((part for part in inner if getattr(part, "kernel", None) is kernels[0]), layer)
     kernels[0].assign(np.eye(x.shape[-1], dtype="float32"))
     for bias in [w for w in layer.trainable_weights if len(w.shape) == 1]:
         bias.assign(np.zeros(bias.shape, "float32"))
-    name = getattr(getattr(layer, "activation", None), "__name__", "linear")
+    name = getattr(getattr(owner, "activation", None), "__name__", "linear")
     with np.errstate(all="ignore"):
         if name == "sigmoid":
             logits = np.clip(np.log(x) - np.log1p(-x), -60.0, 60.0)
@@ -206,6 +244,7 @@ def review_penalty(
     *,
     called_directly: bool = False,
     activation: str | None = None,
+    native: Penalty | None = None,
 ) -> Explanation | None:
     """Review a sparsity penalty and collect what is found.
 
@@ -214,6 +253,7 @@ def review_penalty(
         findings: Where they go.
         called_directly: Whether a regularizer is called by hand or under `add_loss`.
         activation: The activation of the layer that it is used on, if known.
+        native: The same on the backend whose own functions it calls, where that is another.
 
     Returns:
         The candidate that explains what it computes, if there is one.
@@ -232,20 +272,33 @@ def review_penalty(
     if beta is None:
         beta = 1.0
         target.guesses.append("no β was found: it is taken to be 1")
-    with source.ported(target.thing) as removed:
+    with source.ported(target.thing, native is not None) as removed:
         if removed:
             add_removed(removed, findings)
-        return _review_formula_and_more(penalty, findings, rho, beta, beta_is_known, activation)
+        if native is not None:
+            check_backends(target, findings)
+            try:
+                return review_formula(native, findings, rho, beta, beta_is_known, activation)
+            except CouldNotReviewError:
+                raise
+            except Exception as error:
+                _raised(target, error, findings)
+                return None
+        return review_formula(penalty, findings, rho, beta, beta_is_known, activation)
 
 
 def add_removed(removed: Sequence[str], findings: Findings) -> None:
     """Add the finding of calls that no longer exist."""
     names = ", ".join(f"`{call}`" for call in sorted(removed))
+    left = source.without_replacement(removed)
     detail = f"({names}. The rest is reviewed with keras.ops in their place.)"
+    if left:
+        gone = ", ".join(f"`{call}`" for call in sorted(left))
+        detail = f"({names}. Keras 3 has nothing in place of {gone}.)"
     findings.add(finding("SAE603", Evidence("source", "keras.ops", names), detail))
 
 
-def _review_formula_and_more(
+def review_formula(
     penalty: Penalty,
     findings: Findings,
     rho: float,
@@ -253,8 +306,9 @@ def _review_formula_and_more(
     beta_is_known: bool,
     activation: str | None,
 ) -> Explanation | None:
+    """Review what a penalty computes, however it is called; `review_penalty` says the rest."""
     target = penalty.target
-    input_kind = expected_input(target)
+    input_kind = penalty.input_kind or expected_input(target)
     if input_kind != "activations":
         findings.notes.append(f"it says that it takes {_in_words(input_kind)}")
     try:
@@ -265,7 +319,9 @@ def _review_formula_and_more(
         findings.add(finding("SAE127", Evidence("activations (4, 3)", "shape ()", str(error))))
         return None
     except Exception as error:
-        held = [] if penalty.is_layer else _variables(_instance(penalty, rho, beta))
+        held = []
+        with suppress(Exception):
+            held = penalty.state(rho, beta)
         if held:  # state of one width, most likely
             proof = Evidence("a second width", "a number", described(error))
             findings.add(finding("SAE604", proof, f"(It holds {', '.join(held)}.)"))
@@ -276,10 +332,9 @@ def _review_formula_and_more(
     if penalty.is_layer and all(o.value == 0.0 for o in observations):
         raise CouldNotReviewError("the layer adds nothing to the losses")
     is_regularizer = not penalty.is_layer
-    if (stateful and is_regularizer) or (
-        is_regularizer and _variables(penalty.make(rho, beta)) != []
-    ):
-        change = stateful or "it holds " + ", ".join(_variables(penalty.make(rho, beta)))
+    held = penalty.state(rho, beta)
+    if (stateful and is_regularizer) or held:
+        change = stateful or "it holds " + ", ".join(held)
         findings.add(finding("SAE604", Evidence("the same input again", "the same value", change)))
     context = Context(
         divided=penalty.divided
@@ -295,11 +350,13 @@ def _review_formula_and_more(
     explanation = best[0] if best else None
     _report_formula(penalty, observations, best, context, findings)
     exact = explanation if explanation is None or not explanation.words.startswith("ε") else None
-    if has_gradients():
+    if penalty.has_gradients:
         with quietly():
             _check_gradient(penalty, exact, rho, beta, context, findings)
     with quietly():
         _check_edges(penalty, explanation, rho, beta, input_kind, activation, findings)
+        if not penalty.of_keras:
+            return explanation
         _check_half_precision(penalty, rho, beta, findings)
         _check_compiled(penalty, rho, beta, findings)
         if penalty.is_layer and explanation is not None:
@@ -319,6 +376,10 @@ class ShapeError(Exception):
 def _raised(target: Target, error: BaseException, findings: Findings) -> None:
     if is_our_own(error):
         raise error
+    if any(found.identifier == "SAE603" for found in findings.found) and isinstance(
+        error, AttributeError
+    ):
+        return  # what went, and has nothing in its place
     proof = Evidence("a call on float32 activations", "a number", described(error))
     foreign = [c for c in source.calls(target.thing) if c.package in source.BACKEND_PACKAGES]
     foreign = [c for c in foreign if c.package != keras.config.backend()]
@@ -335,7 +396,7 @@ def _observe(
     """Return what reaches the loss on every probe, and how a second call differs if it does."""
     observations: list[Observation] = []
     target = penalty.target
-    _check_scalar(penalty, rho, beta)
+    penalty.check_returned(rho, beta)
     for k, x in enumerate(probes(input_kind)):
         chosen_rho = ((rho, *_RHOS)[k % 4]) if "rho" in target.parameter else rho
         chosen_beta = ((beta, *_BETAS)[k % 5]) if "beta" in target.parameter else beta
@@ -350,25 +411,11 @@ def _observe(
     x, other = probes("activations")[:2]
     if penalty.is_layer:
         return observations, ""
-    function = penalty.make(rho, beta)
-    first = as_number(function(tensor(x)))
-    function(tensor(other[:, : x.shape[1]]))
-    again = as_number(function(tensor(x)))
+    first, again = penalty.twice(x, other[:, : x.shape[1]], rho, beta)
     differs = not (first == again or abs(first - again) <= 64 * _FLOAT32 * abs(first))
     if differs and np.isfinite(first):
         return observations, f"{number(first)}, then {number(again)}"
     return observations, ""
-
-
-def _check_scalar(penalty: Penalty, rho: float, beta: float) -> None:
-    if penalty.is_layer:
-        return
-    value = penalty.make(rho, beta)(tensor(probes("activations")[0]))
-    if value is None:
-        raise ShapeError("None")
-    shape = tuple(getattr(value, "shape", ()))
-    if shape not in ((), (1,)):
-        raise ShapeError(f"shape {shape}")
 
 
 def _variables(thing: Any) -> list[str]:
@@ -461,6 +508,14 @@ def _report_formula(
                 f"{identifier} is documented as its scaling ({explanation.words})"
             )
             continue
+        if (
+            identifier == "SAE115"
+            and "beta" not in target.values
+            and explanation.factor(1, 1, 1.0) > 0
+        ):
+            found = explanation.factor(1, 1, 1.0)
+            target.guesses.append(f"the factor {found:.4g} is taken for β (--beta says otherwise)")
+            continue
         detail = ""
         if identifier in ("SAE101", "SAE102"):
             version = keras.__version__
@@ -521,11 +576,11 @@ def _check_gradient(
             x, explanation = fed, None
     findings.checks.append("gradient")
     target = penalty.target
-    written = source.cuts(target.thing)
+    written = [] if target.thing is None else source.cuts(target.thing)
     detail = f"(In the source: {', '.join(f'`{cut}`' for cut in written)}.)" if written else ""
     given = f"4 × 3 activations, ρ = {rho:g}, β = {beta:g}"
     try:
-        actual = gradient_of(penalty.function(x, rho, beta), x)
+        actual = penalty.gradient(x, rho, beta)
     except Exception as error:
         findings.add(finding("SAE302", Evidence(given, "a gradient", described(error)), detail))
         return
@@ -599,10 +654,13 @@ def _part(
 
 def _numerical_slope(penalty: Penalty, x: Any, rho: float, beta: float) -> tuple[float, float]:
     """The derivative of the value along (1, …, 1), and how uncertain it is."""
-    function = penalty.function(x, rho, beta)
+    if penalty.is_layer:
+        function = penalty.function(x, rho, beta)
 
     def value(step: float) -> float:
-        return as_number(function(tensor(x + step)))
+        if penalty.is_layer:  # the one that is built
+            return as_number(function(tensor(x + step)))
+        return penalty.value(x + step, rho, beta)
 
     wide, narrow = ((value(h) - value(-h)) / (2.0 * h) for h in (2.0**-6, 2.0**-7))
     rounding = 64.0 * _FLOAT32 * abs(value(0.0)) / 2.0**-7
@@ -683,7 +741,7 @@ def _check_edges(
                     findings.add(finding("SAE403", proof, _where(activation)))
             elif gradient is not None:
                 pushed = gradient if is_global else gradient[:, 0]
-                inside = gradient_of(penalty.function(base, rho, beta), base)
+                inside = penalty.gradient(base, rho, beta)
                 if np.max(np.abs(inside)) > 0.0 and np.max(np.abs(pushed)) == 0.0:
                     flat.append(input_words)
     if flat:
@@ -717,7 +775,7 @@ def _state_at(penalty: Penalty, x: Any, rho: float, beta: float) -> tuple[float,
         value = penalty.in_loss(x, rho, beta)[0]
     except Exception:
         return None
-    if not has_gradients():
+    if penalty.of_keras and not penalty.has_gradients:
         return value, None
     try:
         if penalty.is_layer:
@@ -725,7 +783,7 @@ def _state_at(penalty: Penalty, x: Any, rho: float, beta: float) -> tuple[float,
             prepared_input(layer, x)
             if layer.trainable_weights:
                 return value, None  # its activation may have a flat end of its own
-        return value, gradient_of(penalty.function(x, rho, beta), x)
+        return value, penalty.gradient(x, rho, beta)
     except Exception:
         return value, None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from keras import ops
 
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from sae_oracle.reviewer import source
-from sae_oracle.reviewer.check_penalty import Findings, check_backends, evidence
+from sae_oracle.reviewer.check_penalty import Findings, add_removed, check_backends, evidence
 from sae_oracle.reviewer.evaluation import as_array, as_number, quietly, tensor
 from sae_oracle.reviewer.findings import Evidence, finding
 from sae_oracle.reviewer.target import CouldNotReviewError, Target, described
@@ -48,6 +49,8 @@ class Pair:
         if "activation" in accepted and target.arguments.get("activation") is None:
             changed["activation"] = "sigmoid"
         inputs = keras.Input((FEATURES,))
+        for name, shape in went_of_dense(target).items():
+            setattr(self.encoder, name, shape)
         code = self.encoder(inputs)  # built before the tied layer is made: some look at it then
         try:
             self.decoder = target.make(**changed)
@@ -56,7 +59,7 @@ class Pair:
             self.decoder = target.make(**changed)
         self.model = keras.Model(inputs, self.decoder(code))
         activation = getattr(self.decoder, "activation", None)
-        self.activation = getattr(activation, "__name__", "linear")
+        self.activation = getattr(activation, "__name__", "")
         self.randomise(self.model, 2)
 
     def randomise(self, model: Any, seed: int, only_encoder: bool = False) -> None:
@@ -75,7 +78,24 @@ class Pair:
         code = _numpy("sigmoid")(x @ w + as_array(encoder.bias.value))
         biases = [v for v in model.layers[-1].weights if tuple(v.shape) == (FEATURES,)]
         bias = as_array(biases[0].value) if biases else 0.0
-        return _numpy(self.activation)(code @ (w if second is None else second).T + bias)
+        return _numpy(self.activation or "linear")(
+            code @ (w if second is None else second).T + bias
+        )
+
+
+def went_of_dense(target: Target) -> dict[str, tuple[int | None, int]]:
+    """The attributes of a built layer that went with Keras 3 and that the source reads."""
+    went: dict[str, tuple[int | None, int]] = {
+        "input_shape": (None, FEATURES),
+        "output_shape": (None, CODE),
+    }
+    read = {
+        node.attr
+        for subject in source.functions(target.thing)
+        for node in ast.walk(source.tree_of(subject))
+        if isinstance(node, ast.Attribute)
+    }
+    return {name: shape for name, shape in went.items() if name in read}
 
 
 def _accepted(target: Target) -> set[str]:
@@ -110,6 +130,8 @@ def review_tied(target: Target, findings: Findings) -> None:
             raise CouldNotReviewError(
                 f"making it after a Dense encoder raised {described(error)}"
             ) from error
+        if went_of_dense(target):
+            add_removed([f"Dense.{name}" for name in went_of_dense(target)], findings)
         findings.checks.append("output, gradient, counts, cloning and saving of a 4-2-4 model")
         shares = _check_sharing(pair, x, findings)
         _check_counts(pair, findings)
@@ -142,6 +164,13 @@ def _check_sharing(pair: Pair, x: Any, findings: Findings) -> bool:
     )
     pair.randomise(pair.model, 3, only_encoder=True)
     got = as_array(pair.model(tensor(x)))
+    if not pair.activation:  # it is kept under another name
+        for name in ("sigmoid", "linear", "tanh", "relu"):
+            pair.activation = name
+            if _close(got, pair.expected(pair.model, x)):
+                break
+        else:
+            pair.activation = "linear"
     if _close(got, pair.expected(pair.model, x)):
         # It may still hold a kernel that it does not use.
         if trained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -116,6 +116,30 @@ def _review_decay(target: Target, findings: Findings) -> None:
         regularizer = target.build(weight_decay=decay)
         _check_gradient(regularizer, decay * w, w, findings)
         _check_half(regularizer, w, findings)
+
+
+def explain_decay(
+    observed: Sequence[tuple[Sequence[Any], float, float]],
+) -> tuple[str, ...] | None:
+    """Return the mistakes that explain a weight decay; `None`: nothing does.
+
+    Args:
+        observed: The weights, λ, and the value.
+    """
+    norms: dict[tuple[str, ...], Callable[[Sequence[Any]], float]] = {
+        (): lambda ws: sum(float(np.sum(w**2)) for w in ws if w.ndim > 1),
+        ("SAE213",): lambda ws: sum(float(np.sum(w**2)) for w in ws),
+        ("SAE217",): lambda ws: sum(float(np.mean(w**2)) for w in ws if w.ndim > 1),
+        ("SAE218",): lambda ws: sum(float(np.sum(np.abs(w))) for w in ws),
+        ("SAE218", "SAE212"): lambda ws: sum(float(np.sqrt(np.sum(w**2))) for w in ws),
+    }
+    scales = {(): 0.5, ("SAE211",): 1.0, ("SAE212",): 0.25}
+    for (of_norm, norm), (of_scale, scale) in sorted(
+        itertools.product(norms.items(), scales.items()), key=lambda p: len(p[0][0] + p[1][0])
+    ):
+        if all(abs(got - d * scale * norm(ws)) <= 1e-5 * abs(got) for ws, d, got in observed):
+            return tuple(dict.fromkeys(of_norm + of_scale))
+    return None
 
 
 def _review_l1_l2(target: Target, findings: Findings, l1: str | None, l2: str | None) -> None:

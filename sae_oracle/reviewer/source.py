@@ -7,8 +7,8 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -39,8 +39,33 @@ class Call:
     exists: bool
 
 
+_WRAPPED = ("__wrapped__", "python_function", "py_func", "pyfunc", "_torchdynamo_inline")
+
+
+def underlying(thing: Any) -> Any:
+    """Return the plain function inside of a jitted, partial or otherwise wrapped one.
+
+    >>> underlying(functools.partial(underlying, thing=3)) is underlying
+    True
+    """
+    for _ in range(20):
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            inner = getattr(thing, "__wrapped__", None)
+        elif isinstance(thing, functools.partial):
+            inner = thing.func
+        else:
+            inner = next(
+                (vars_ for name in _WRAPPED if callable(vars_ := getattr(thing, name, None))), None
+            )
+        if inner is None or inspect.isclass(inner):
+            return thing
+        thing = inner
+    return thing
+
+
 def subject_of(thing: Any) -> Any:
     """Return the class or function whose source describes the object."""
+    thing = underlying(thing)
     if inspect.isclass(thing) or inspect.isfunction(thing):
         return thing
     if inspect.ismethod(thing):
@@ -58,7 +83,7 @@ def documentation(thing: Any) -> str:
             for name in ("__init__", "__call__", "call", "get_config", "build")
             if name in vars(subject)
         ]
-    return " ".join(" ".join(text.split()) for text in texts if text)
+    return " ".join(" ".join(text.split()) for text in texts if isinstance(text, str))
 
 
 def is_kerass_own(thing: Any) -> bool:
@@ -66,7 +91,7 @@ def is_kerass_own(thing: Any) -> bool:
     return str(getattr(subject_of(thing), "__module__", "")).split(".")[0] == "keras"
 
 
-def _functions(thing: Any) -> Iterator[Any]:
+def functions(thing: Any) -> Iterator[Any]:
     """Yield the classes and functions of the object's own module that it is made of."""
     subject = subject_of(thing)
     waiting, seen = [subject], set()
@@ -76,9 +101,9 @@ def _functions(thing: Any) -> Iterator[Any]:
             continue
         seen.add(id(current))
         yield current
-        namespace = _namespace(current)
-        for name in _names(current):
-            other = namespace.get(name)
+        namespace = visible_names(current)
+        for name in names_of(current):
+            other = underlying(namespace.get(name))
             if (inspect.isfunction(other) or inspect.isclass(other)) and (
                 getattr(other, "__module__", None) == getattr(subject, "__module__", "")
             ):
@@ -89,6 +114,16 @@ def _functions(thing: Any) -> Iterator[Any]:
                 for base in current.__bases__
                 if base.__module__ == getattr(subject, "__module__", "")
             ]
+
+
+def visible_names(subject: Any) -> dict[str, Any]:
+    """Return what a function can name: what its module holds, and what encloses it."""
+    held: dict[str, Any] = {}
+    if inspect.isfunction(subject):
+        for name, cell in zip(subject.__code__.co_freevars, subject.__closure__ or (), strict=True):
+            with suppress(ValueError):  # not yet filled
+                held[name] = cell.cell_contents
+    return {**_namespace(subject), **held}
 
 
 def _namespace(subject: Any) -> dict[str, Any]:
@@ -102,23 +137,41 @@ def _namespace(subject: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _tree(subject: Any) -> ast.AST:
+def tree_of(subject: Any) -> ast.AST:
+    """Return the syntax tree of a class or function; an empty one where there is no source."""
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(subject)))
     except (OSError, TypeError, SyntaxError):
         return ast.Module(body=[], type_ignores=[])
 
 
-def _names(subject: Any) -> set[str]:
-    return {node.id for node in ast.walk(_tree(subject)) if isinstance(node, ast.Name)}
+def text_of(thing: Any) -> str:
+    """Return the source of an object and of what it calls in its own module."""
+    return "\n".join(ast.unparse(tree_of(subject)) for subject in functions(thing))
+
+
+def names_of(subject: Any) -> set[str]:
+    """Return every name that the source of a class or function uses."""
+    return {node.id for node in ast.walk(tree_of(subject)) if isinstance(node, ast.Name)}
+
+
+def package_of(module: str) -> str:
+    """Return the package whose arrays a module computes with.
+
+    >>> package_of("keras._tf_keras.keras.backend"), package_of("keras.src.ops")
+    ('tensorflow', 'keras')
+    """
+    if module.startswith("keras._tf_keras") and "backend" in module:
+        return "tensorflow"  # whatever backend Keras has
+    return module.split(".")[0]
 
 
 def calls(thing: Any) -> list[Call]:
     """Return what the object's source uses of tensorflow, torch, jax and keras.backend."""
     found: dict[str, Call] = {}
-    for subject in _functions(thing):
-        namespace = dict(_namespace(subject))
-        tree = _tree(subject)
+    for subject in functions(thing):
+        namespace = visible_names(subject)
+        tree = tree_of(subject)
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -133,15 +186,27 @@ def calls(thing: Any) -> list[Call]:
             name = base.__name__ if isinstance(base, ModuleType) else base
             if not isinstance(name, str):
                 continue
-            package = name.split(".")[0]
+            package = package_of(name)
             if package not in (*BACKEND_PACKAGES, "keras"):
                 continue
-            exists = isinstance(base, str) or hasattr(base, parts[1])
+            exists = isinstance(base, str) or _exists(base, parts[1:])
             if package == "keras" and exists:
                 continue
             found[".".join(parts)] = Call(".".join(parts), package, exists)
     longest = [name for name in found if not any(o.startswith(name + ".") for o in found)]
     return [found[name] for name in longest]
+
+
+def _exists(module: Any, parts: list[str]) -> bool:
+    """Whether a module has what a dotted name says of it, as far as it is one of modules."""
+    value = module
+    for part in parts:
+        if not isinstance(value, ModuleType):
+            return True
+        if not hasattr(value, part):
+            return False
+        value = getattr(value, part)
+    return True
 
 
 def _chain(node: ast.AST) -> list[str] | None:
@@ -157,16 +222,64 @@ def _chain(node: ast.AST) -> list[str] | None:
 
 def chooses_by_backend(thing: Any) -> bool:
     """Whether the source asks which backend runs: it then has a branch for each."""
-    return any("backend()" in ast.unparse(_tree(subject)) for subject in _functions(thing))
+    return any("backend()" in ast.unparse(tree_of(subject)) for subject in functions(thing))
+
+
+def packages(thing: Any) -> set[str]:
+    """Return the top-level packages whose modules, classes and functions the source names."""
+    found: set[str] = set()
+    for subject in functions(thing):
+        seen = visible_names(subject)
+        for name in names_of(subject):
+            value = seen.get(name)
+            where = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
+            found.add(package_of(str(where or "")))
+        for node in ast.walk(tree_of(subject)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+def calls_keras(thing: Any) -> bool:
+    """Whether the source calls functions of Keras, which compute on the backend in use."""
+    for subject in functions(thing):
+        seen = visible_names(subject)
+        values = [seen.get(name) for name in names_of(subject)]
+        own = [v for v in values if inspect.isfunction(v)]
+        own += [attribute for call in calls(subject) if (attribute := _at(call.name, seen))]
+        if any(str(v.__module__).startswith("keras.src") and inspect.isfunction(v) for v in own):
+            legacy = [v for v in own if not str(v.__module__).startswith("keras.src.legacy")]
+            if any(str(v.__module__).startswith("keras.src") for v in legacy):
+                return True
+    return False
+
+
+def _at(name: str, seen: dict[str, Any]) -> Any:
+    """What a dotted name is."""
+    first, *rest = name.split(".")
+    value = seen.get(first)
+    for part in rest:
+        value = getattr(value, part, None)
+    return value if inspect.isfunction(value) else None
+
+
+def bound_to(thing: Any) -> set[str]:
+    """Return the other backends whose own functions the source calls."""
+    if chooses_by_backend(thing):
+        return set()
+    called = {c.package for c in calls(thing) if c.package in BACKEND_PACKAGES and c.exists}
+    return called - {keras.config.backend()}
 
 
 def cuts(thing: Any) -> list[str]:
     """Return what may cut a gradient, as it is written in the source."""
     found: list[str] = []
-    for subject in _functions(thing):
+    for subject in functions(thing):
         bodies = [
             ast.unparse(node)
-            for node in ast.walk(_tree(subject))
+            for node in ast.walk(tree_of(subject))
             if isinstance(node, ast.FunctionDef)
             and node.name not in ("__init__", "get_config", "build", "from_config")
         ]
@@ -175,41 +288,154 @@ def cuts(thing: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-class _Ported:
-    """A module whose removed functions are those of `keras.ops`."""
+_RENAMED = {
+    "kullback_leibler_divergence": "kl_divergence",
+    "KLD": "kl_divergence",
+    "kld": "kl_divergence",
+    "mse": "mean_squared_error",
+    "MSE": "mean_squared_error",
+    "l1l2": "l1_l2",
+    "objectives": "losses",
+    "np_utils": "utils",
+    "generic_utils": "utils",
+    "topology": "layers",
+    "core": "layers",
+    "base_layer": "layers",
+    "training": "models",
+    "engine": "layers",
+    "merge": "concatenate",
+    "img_to_array": "img_to_array",
+    "K": "backend",
+}
 
-    def __init__(self, module: ModuleType) -> None:
+
+def today(name: str) -> Any:
+    """Return what Keras has by a name of an earlier one; `None`: nothing.
+
+    >>> today("kullback_leibler_divergence") is keras.losses.kl_divergence
+    True
+    """
+    name = _RENAMED.get(name, name)
+    for place in (
+        *(keras, keras.layers, keras.regularizers, keras.losses, keras.models, keras.initializers),
+        *(keras.activations, keras.constraints, keras.optimizers, keras.callbacks, keras.utils),
+        *(keras.backend, keras.ops, keras.datasets, keras.metrics),
+    ):
+        found = getattr(place, name, None)
+        if found is not None:
+            return found
+    return None
+
+
+def _number_or_array(x: Any) -> Any:
+    return x if isinstance(x, (int, float)) else keras.ops.cast(x, keras.config.floatx())
+
+
+# What earlier names are called in `keras.ops`, and in TensorFlow.
+_OPS = {
+    "pow": "power",
+    "sub": "subtract",
+    "mul": "multiply",
+    "div": "divide",
+    "neg": "negative",
+    "dot": "matmul",
+    "reduce_mean": "mean",
+    "reduce_sum": "sum",
+    "reduce_max": "max",
+    "concat": "concatenate",
+    "pack": "stack",
+    "constant": "convert_to_tensor",
+    "variable": "convert_to_tensor",
+    "select": "where",
+    "clip_by_value": "clip",
+}
+_TENSORFLOW = {"sub": "subtract", "mul": "multiply", "div": "divide", "neg": "negative"} | {
+    "pack": "stack",
+    "to_float": "cast",
+}
+_OF_BACKEND: dict[str, Any] = {
+    "cast_to_floatx": _number_or_array,
+    "epsilon": keras.config.epsilon,
+    "floatx": keras.config.floatx,
+    "image_data_format": keras.config.image_data_format,
+    "int_shape": lambda x: tuple(x.shape),
+    "ndim": lambda x: len(x.shape),
+    "to_float": lambda x: keras.ops.cast(x, "float32"),
+    "get_value": lambda x: keras.ops.convert_to_numpy(x),
+    "eval": lambda x: keras.ops.convert_to_numpy(x),
+    "batch_flatten": lambda x: keras.ops.reshape(x, (keras.ops.shape(x)[0], -1)),
+}
+
+
+def _replacement(package: str, name: str, native: bool) -> Any:
+    """What a removed function is called now; `None`: it has no replacement."""
+    if native and package == "tensorflow":
+        import tensorflow as tf
+
+        name = _TENSORFLOW.get(name, name)
+        if name == "cast":
+            return lambda x: tf.cast(x, tf.float32)
+        places = (tf, tf.math, tf.nn, tf.compat.v1)
+        return next((getattr(p, name) for p in places if hasattr(p, name)), None)
+    found = _OF_BACKEND.get(name) or getattr(keras.ops, _OPS.get(name, name), None)
+    return found or (today(name) if package == "keras" else None)
+
+
+class _Ported:
+    """A module whose removed functions are those of today."""
+
+    def __init__(self, module: ModuleType, native: bool) -> None:
         self.module = module
+        self.native = native
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return getattr(self.module, name)
+            value = getattr(self.module, name)
+            if isinstance(value, ModuleType):
+                return _Ported(value, self.native)
+            return value
         except AttributeError:
-            return getattr(keras.ops, {"pow": "power"}.get(name, name))
+            package = package_of(self.module.__name__)
+            found = _replacement(package, name, self.native)
+            if found is None:
+                raise
+            return found
 
 
 @contextmanager
-def ported(thing: Any) -> Iterator[list[str]]:
-    """Give the object's module `keras.ops` for the calls that no longer exist; yields them.
+def ported(thing: Any, native: bool = False) -> Iterator[list[str]]:
+    """Give the object's module today's functions for the calls that are gone; yields those.
 
-    The review can then go on to what is wrong beside them.
+    The review can then go on to what is wrong beside them. What has no replacement still raises.
+
+    Args:
+        thing: What is reviewed.
+        native: Whether it runs on its own library, and not on the backend of Keras.
     """
     removed = [call for call in calls(thing) if not call.exists]
-    removed = [call for call in removed if hasattr(keras.ops, call.name.split(".")[-1])]
     before: list[tuple[dict[str, Any], str, Any]] = []
-    for subject in _functions(thing):
+    for subject in functions(thing):
         namespace = _namespace(subject)
         for call in removed:
             base = call.name.split(".")[0]
             module = namespace.get(base)
             if isinstance(module, ModuleType):
                 before.append((namespace, base, module))
-                namespace[base] = _Ported(module)
+                namespace[base] = _Ported(module, native)
     try:
         yield [call.name for call in removed]
     finally:
         for namespace, base, module in before:
             namespace[base] = module
+
+
+def without_replacement(removed: Iterable[str], native: bool = False) -> list[str]:
+    """Return those of the removed calls that today's libraries do not have."""
+    return [
+        name
+        for name in removed
+        if _replacement("tensorflow" if native else "keras", name.split(".")[-1], native) is None
+    ]
 
 
 # Words by which an object documents a scaling of its own: it is then no mistake. They must speak
@@ -249,6 +475,25 @@ def documents(words: str, identifier: str) -> bool:
     """
     pattern = _DOCUMENTED.get(identifier)
     return pattern is not None and re.search(pattern, words, re.IGNORECASE) is not None
+
+
+_COLUMNS = (
+    r"\((n_?)?(hidden|units|features|neurons|s\d?|n_hidden|h|d|k)(_?(size|units|dim|layer))?, ?"
+    r"(m|n|samples?|batch|batch_size|n_samples|num_samples|examples|n_examples|num_examples)\)|"
+    r"columns? (is|are|per|for each|holds?)( a| one| the| each)? ?(samples?|examples?|datum)|"
+    r"(samples?|examples?) (is|are|in)( a| the)? ?columns?"
+)
+
+
+def samples_are_columns(words: str) -> bool:
+    """Whether an object says that a column of its input is a sample, as in the notes.
+
+    >>> samples_are_columns("a2: activations, shape (hidden_size, m)")
+    True
+    >>> samples_are_columns("activations of shape (batch, hidden)")
+    False
+    """
+    return re.search(_COLUMNS, words, re.IGNORECASE) is not None
 
 
 def mentions(words: str, pattern: str) -> bool:

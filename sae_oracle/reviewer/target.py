@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import inspect
 import numbers
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from sae_oracle.reviewer import source
+from sae_oracle.reviewer.reading import DATA, HYPERPARAMETERS, constants, plain, size_named
 
-KINDS = ("regularizer", "layer", "loss", "model")
+READINGS = ("activations", "means", "cost")
+"""What a function's argument may be said to be."""
 
-# Names in use for each hyperparameter, without underscores and case; the first that fits is it.
+KINDS = ("regularizer", "layer", "loss", "model", *READINGS)
+
+# Names in use for other arguments, without underscores and case; the first that fits is it.
 _NAMES_IN_USE = """
-rho: rho p sparsitytarget targetsparsity sparsitylevel sparsityparam sparsityparameter target
-    targetactivation desiredactivation desiredsparsity sparsityrho rhotarget sparsity r q
-beta: beta sparsitybeta betasparsity sparsityweight sparsitycoefficient sparsitycoef weight
-    strength penaltyweight klweight coefficient coef factor scale rate b gamma alpha lam lambda
-weight_decay: weightdecay lambda lam lmbda lambd decay weightdecayparameter l2 l2reg l2factor wd
-tied_to: tiedto tieto tiedlayer tied encoder encoderlayer sourcelayer source baselayer layer
+tied_to: tiedto tieto tie tiedlayer tied encoder encoderlayer sourcelayer source baselayer layer
     dense denselayer other transposeof reference referencelayer master masterlayer twin
     twinlayer shared sharedlayer sharedwith parent parentlayer partner original
 units: units outputdim outputdimension features outfeatures dim noutputs outputs n
 """
-NAMES = {
+NAMES = HYPERPARAMETERS | {
     role: names.split()
     for role, names in re.findall(r"^(\w+):((?:.|\n )*)", _NAMES_IN_USE, re.MULTILINE)
 }
@@ -59,6 +55,7 @@ class Target:
         values: The values of ρ, β and λ: of the arguments, or as they were given.
         guesses: What was guessed, in words.
         words: The object's own documentation.
+        code: How to call what Keras never calls, a `foreign.Code`; `None`: Keras calls it.
     """
 
     name: str
@@ -70,6 +67,7 @@ class Target:
     values: dict[str, float] = field(default_factory=dict)
     guesses: list[str] = field(default_factory=list)
     words: str = ""
+    code: Any = None
 
     def build(self, **hyperparameters: Any) -> Any:
         """Return it with ρ, β or λ (by these names) changed, where it has them as arguments."""
@@ -81,65 +79,18 @@ class Target:
         return self.make(**changed)
 
 
-def load(location: str) -> Any:
-    """Return the object at `package.module:Object` or `path/to/file.py:Object`.
-
-    Raises:
-        CouldNotReviewError: If there is no such file, module or object, or its import fails.
-    """
-    where, separator, path = location.rpartition(":")
-    if not separator or not where or not path:
-        raise CouldNotReviewError(
-            f"a target is package.module:Object or path/to/file.py:Object; received {location!r}"
-        )
-    try:
-        module = _module(where)
-    except CouldNotReviewError:
-        raise
-    except BaseException as error:
-        raise CouldNotReviewError(f"importing {where} raised {described(error)}") from error
-    thing = module
-    for name in path.split("."):
-        try:
-            thing = getattr(thing, name)
-        except AttributeError:
-            there = ""
-            if Path(f"{where}.py").is_file():  # one that another module of that name hides
-                there = f" ({module.__file__}). A file is reviewed as {where}.py:{path}"
-            raise CouldNotReviewError(f"{where} has no {path!r}{there}") from None
-    return thing
-
-
-def _module(where: str) -> Any:
-    if not where.endswith(".py"):
-        sys.path.append(str(Path.cwd()))  # last: nothing there replaces what others import
-        return importlib.import_module(where)
-    file = Path(where)
-    if not file.is_file():
-        raise CouldNotReviewError(f"there is no file {where}")
-    sys.path.append(str(file.resolve().parent))
-    name = file.stem
-    if _is_anothers(name, file):
-        name = f"reviewed_{name}"  # a user's json.py must not become everybody's
-    specification = importlib.util.spec_from_file_location(name, file)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-def _is_anothers(name: str, file: Path) -> bool:
-    """Return whether a module of that name is, or would be, imported from elsewhere."""
-    loaded = sys.modules.get(name)
-    origin = getattr(loaded, "__file__", None)
-    if loaded is None:
-        found = PathFinder.find_spec(name)
-        if found is None:
-            return False
-        origin = found.origin
-    return origin is None or Path(origin).resolve() != file.resolve()
+def add_constants(target: Target) -> None:
+    """Find ρ and β among the constants that the source uses, where no argument is ρ."""
+    weights = {"l1", "l2", "factor", "weightdecay", "decay"}
+    if "rho" in target.values or weights & {plain(name) for name in target.arguments}:
+        return
+    known = constants(target.thing)
+    if "rho" not in known:
+        return
+    for role in ("rho", "beta"):
+        if role in known and role not in target.values and role not in target.parameter:
+            where, target.values[role] = known[role]
+            target.guesses.append(f"{SYMBOLS[role]} = {known[role][1]:g} (`{where}`)")
 
 
 def described(error: BaseException) -> str:
@@ -200,14 +151,10 @@ def resolve(
     if kind is not None and kind not in KINDS:
         raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
     settings = dict(settings or {})
-    if isinstance(thing, str):
-        text = thing
-        thing = load(text)
-        name = name or text
     subject = source.subject_of(thing)
     name = name or getattr(subject, "__name__", str(thing))
     if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
-        made = _product(thing)
+        made = product(thing)
         if not isinstance(made, keras.Model):
             thing = made
     target = Target(str(name), "", thing, lambda **_: thing, words=source.documentation(thing))
@@ -279,9 +226,22 @@ def _restored(value: Any, attribute: Any) -> Any:
     return value
 
 
+_NOT_REVIEWED = (
+    keras.optimizers.Optimizer,
+    keras.metrics.Metric,
+    keras.initializers.Initializer,
+    keras.constraints.Constraint,
+)
+
+
 def _kind(thing: Any, parameters: Mapping[str, inspect.Parameter]) -> str:
     subject = source.subject_of(thing)
     if inspect.isclass(subject):
+        if issubclass(subject, _NOT_REVIEWED):
+            raise CouldNotReviewError(
+                f"{subject.__name__} is no regularizer, layer, loss or model: an optimizer, "
+                "metric, initializer or constraint has nothing of the sparse autoencoder's cost"
+            )
         for base, kind in (
             (keras.Model, "model"),
             (keras.layers.Layer, "layer"),
@@ -292,10 +252,10 @@ def _kind(thing: Any, parameters: Mapping[str, inspect.Parameter]) -> str:
                 return kind
         call = getattr(subject, "__call__", None)  # noqa: B004
         inputs = list(inspect.signature(call).parameters) if inspect.isfunction(call) else []
-        if len(inputs) >= 3 and _plain(inputs[1]).startswith(("ytrue", "y", "true")):
+        if len(inputs) >= 3 and plain(inputs[1]).startswith(("ytrue", "y", "true")):
             return "loss"
         return "regularizer"
-    names = [_plain(parameter) for parameter in parameters]
+    names = [plain(parameter) for parameter in parameters]
     if len(names) >= 2 and names[0] in ("ytrue", "y", "true", "target", "targets", "labels", "t"):
         return "loss"
     if inspect.isfunction(subject):
@@ -303,14 +263,12 @@ def _kind(thing: Any, parameters: Mapping[str, inspect.Parameter]) -> str:
     raise CouldNotReviewError(f"{thing!r} is no regularizer, layer, loss or model")
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
 def _name_parameters(
     target: Target, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]
 ) -> None:
-    by_plain_name = {_plain(name): name for name in [*target.arguments, *parameters]}
+    data = DATA["y_true"] | DATA["y_pred"] if target.kind == "loss" else set()
+    names = [n for n in [*target.arguments, *parameters] if plain(n) not in data]
+    by_plain_name = {plain(name): name for name in names}
     roles = list(NAMES)
     for role in roles:
         chosen = given.get(role)
@@ -344,6 +302,19 @@ def _name_parameters(
                 if role in SYMBOLS:
                     target.guesses.append(f"{SYMBOLS[role]} is `{found}` (guessed from its name)")
                 break
+    if target.kind == "layer" and "tied_to" not in target.parameter:
+        # The one argument that must be given and says nothing else may be the encoder.
+        left = [
+            name
+            for name, p in parameters.items()
+            if p.default is p.empty
+            and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            and name not in (*target.parameter.values(), *target.arguments)
+            and size_named(name) is None
+        ]
+        if len(left) == 1:
+            target.parameter["tied_to"] = left[0]
+            target.guesses.append(f"`{left[0]}` is taken for the layer that it is tied to")
     for role in SYMBOLS:
         if role in target.parameter and role not in target.values:
             value = target.arguments.get(target.parameter[role])
@@ -353,10 +324,7 @@ def _name_parameters(
 
 # What an argument without a default is given, when it was not set.
 FILLED_IN: dict[str, float] = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2, "units": 5}
-_SIZES = {
-    "hiddenunits hiddendim hiddensize nhidden hidden latentdim encodingdim codesize": 5,
-    "inputdim inputsize inputunits visible nvisible visibleunits ninputs originaldim": 6,
-}
+_SIZES = {"hidden": 5, "visible": 6}
 
 
 def _filled_in(name: str, role: str, target: Target) -> float:
@@ -365,10 +333,7 @@ def _filled_in(name: str, role: str, target: Target) -> float:
     Raises:
         CouldNotReviewError: If its name does not say what it is.
     """
-    value = FILLED_IN.get(role)
-    for names, size in _SIZES.items():
-        if _plain(name) in names.split():
-            value = size
+    value = FILLED_IN.get(role, _SIZES.get(size_named(name) or ""))
     if value is None:
         raise CouldNotReviewError(
             f"the argument `{name}` of {target.name} has no default: set it (--set {name}=...)"
@@ -444,8 +409,8 @@ def _make(
     target.make = lambda **_: thing
 
 
-def _product(function: Callable[[], Any]) -> Any:
-    """What a function without arguments makes."""
+def product(function: Callable[[], Any]) -> Any:
+    """Return what a function without arguments makes."""
     try:
         return function()
     except Exception as error:

@@ -227,6 +227,83 @@ def test_the_backend_is_the_one_that_keras_would_choose(
     assert review.default_backend(["jax", "torch"]) == "jax"
 
 
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ("import tensorflow as tf\nfrom keras import ops\n", "tensorflow"),
+        ("import numpy as np\n    import torch\n", "torch"),
+        ("import torch\nimport jax\n", None),
+        ("from keras import ops\n", None),
+        ("import torch\nos.environ['KERAS_BACKEND'] = 'jax'\n", "jax"),
+        ("os.environ.setdefault('KERAS_BACKEND', 'jax')\n", "jax"),
+        ("import tensorflow as tf\n", "tensorflow"),
+    ],
+)
+def test_the_backend_is_that_of_the_file(text: str, backend: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "target.py"
+    path.write_text(text, encoding="utf-8")
+    everything = ["jax", "tensorflow", "torch"]
+    assert review.backend_of(f"{path}:Object", everything) == backend
+    assert review.backend_of(f"{path}:Object", ["numpy"]) is None
+    assert review.backend_of("no.such.module:Object", everything) is None
+
+
+PROGRAM = """
+import json, math, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    rho, rows = asked["rho"], asked["activations"]
+    units = rows if sys.argv[1] == "wrong" else list(zip(*rows))
+    means = [min(max(sum(unit) / len(unit), 1e-9), 1 - 1e-9) for unit in units]
+    kls = [rho * math.log(rho / r) + (1 - rho) * math.log((1 - rho) / (1 - r)) for r in means]
+    answer = {"value": asked["beta"] * sum(kls)}
+    if sys.argv[1] == "gradient":
+        slopes = [asked["beta"] * (1 - rho) / (1 - r) / len(rows) for r in means]
+        answer["gradient"] = [slopes for _ in rows]
+    print(json.dumps(answer), flush=True)
+"""
+
+OCTAVE = """
+while ischar (line = fgetl (stdin))
+  asked = jsondecode (line);
+  rho = asked.rho;
+  r = mean (asked.activations, 2);
+  value = asked.beta * sum (rho * log (rho ./ r) + (1 - rho) * log ((1 - rho) ./ (1 - r)));
+  printf ("%s\\n", jsonencode (struct ("value", value)));
+  fflush (stdout);
+end
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "named"),
+    [("right", {"SAE402"}), ("wrong", {"SAE105", "SAE402"}), ("gradient", {"SAE304"})],
+)
+def test_a_program_is_reviewed_by_its_answers(way: str, named: set[str], tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM, encoding="utf-8")
+    run = command("--json", "--", sys.executable, str(path), way)
+    result = json.loads(run.stdout)
+    assert run.returncode == result["status"] == 1, run.stderr
+    assert {found["identifier"] for found in result["findings"]} == named
+    assert result["target"].endswith(f"program.py {way}")
+
+
+@pytest.mark.skipif(shutil.which("octave") is None, reason="octave is not installed")
+def test_a_program_in_octave(tmp_path: Path) -> None:
+    path = tmp_path / "program.m"
+    path.write_text(OCTAVE, encoding="utf-8")
+    run = command("--json", "--", "octave", "-q", str(path))
+    found = {found["identifier"] for found in json.loads(run.stdout)["findings"]}
+    assert "SAE105" in found
+
+
+def test_a_program_without_an_answer_is_told_the_protocol() -> None:
+    run = command("--", sys.executable, "-c", "print(1)")
+    assert run.returncode == 2
+    assert '{"value": 1.5}' in " ".join(run.stdout.split())
+
+
 def test_neither_the_command_nor_the_plugin_imports_keras() -> None:
     program = (
         "import sys, sae_oracle.cli, sae_oracle.pytest_plugin\n"

@@ -15,7 +15,8 @@ import keras_impl
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
 from sae_oracle.reviewer import candidates, check_penalty, source
 from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, as_markdown
-from sae_oracle.reviewer.target import CouldNotReviewError, load, resolve
+from sae_oracle.reviewer.loading import load
+from sae_oracle.reviewer.target import CouldNotReviewError, resolve
 from tests.sae_oracle.reviewer.corpus import costs, regularizers
 from tests.sae_oracle.reviewer.corpus.cases import CASES, EXAMPLES, RIGHT, judged, listed, runs_on
 
@@ -190,9 +191,14 @@ def test_a_value_finds_its_argument_and_may_stand_for_one() -> None:
     options = {"called_directly": True, "ignore": ("SAE702",)}
     assert keras_impl.review(fixed, rho=0.1, beta=3.0, **options).conforms
     assert not keras_impl.review(fixed, rho=0.2, beta=3.0, **options).conforms
-    unknown = keras_impl.review(fixed, **options)
-    assert "ρ" in unknown.reason
-    assert not unknown.conforms
+    found = keras_impl.review(fixed, **options)
+    assert "ρ = 0.1 (a number of the source)" in found.guesses
+    assert found.conforms
+
+    def without(x):
+        return keras.ops.sum(keras.ops.square(x))
+
+    assert "ρ" in keras_impl.review(without, **options).reason
 
 
 @pytest.mark.only_backends("torch")
@@ -238,8 +244,9 @@ def test_errors_name_the_argument() -> None:
 @pytest.mark.only_backends("torch")
 def test_a_fault_of_the_reviewer_is_not_put_on_the_target(monkeypatch) -> None:
     monkeypatch.setattr(check_penalty, "as_number", None)
-    with pytest.raises(TypeError, match="not callable"):
-        keras_impl.review(regularizers.Right)
+    found = keras_impl.review(regularizers.Right)
+    assert found.findings == ()
+    assert "the reviewer raised TypeError: 'NoneType' object is not callable" in found.reason
 
 
 @pytest.mark.only_backends("torch")

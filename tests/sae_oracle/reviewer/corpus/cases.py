@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 import keras_impl
-from tests.sae_oracle.reviewer.corpus import costs, layers, regularizers
+from tests.sae_oracle.reviewer.corpus import costs, exercise, functions, layers, regularizers
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 
@@ -48,6 +48,41 @@ def _case(thing: Any, expected: str = "", consequences: str = "", **more: Any) -
         backends,
     )
 
+
+# What torch and JAX compute is imported where they are: the expected findings stand here too.
+OF_TORCH = {
+    "Penalty KeepsItsPenalty of_tensors TrainingLoss half_squared_error Autoencoder": "",
+    "WrongAxis scripted AutoencoderWithWrongAxis": "SAE105",
+    "SecondSigmoid": "SAE122",
+    "Detached": "SAE301",
+    "Clamped": "SAE402",
+    "KeepsMeanOfAll of_the_model": "SAE106",
+    "training_loss_of_means": "SAE105 SAE201 SAE202",
+    "ReturnsItsPenalty": "SAE111",
+}
+OF_JAX = {
+    "right loss": "",
+    "mean_of_all": "SAE106",
+    "stopped": "SAE301",
+    "loss_without_halves": "SAE201 SAE211",
+}
+
+
+def _cases_of(module: str, expected: dict[str, str], backends: tuple[str, ...]) -> list[Case]:
+    place = f"tests.sae_oracle.reviewer.corpus.{module}"
+    return [
+        _case(f"{place}:{name}", findings, name=f"{module}.{name}", backends=backends)
+        for names, findings in expected.items()
+        for name in names.split()
+    ]
+
+
+OF_OTHERS = [
+    *_cases_of("functions", functions.EXPECTED, ()),
+    *_cases_of("exercise", exercise.EXPECTED, ()),
+    *_cases_of("modules", OF_TORCH, ("torch",)),
+    *_cases_of("jax_functions", OF_JAX, ("jax",)),
+]
 
 r, la, c = regularizers, layers, costs
 
@@ -110,6 +145,8 @@ RIGHT = (
         keras.regularizers.OrthogonalRegularizer,
         backends=("jax", "tensorflow", "torch"),
     ),
+    # What Keras never calls.
+    *(case for case in OF_OTHERS if not case.expected),
 )
 
 WRONG = (
@@ -243,6 +280,8 @@ WRONG = (
     _case(c.OwnLossWrong, "SAE105 SAE201 SAE202 SAE211", backends=("jax", "tensorflow", "torch")),
     _case(c.TiedModelTwice, "SAE215"),
     _case(c.TiedModelUndocumented, "SAE216"),
+    # What Keras never calls.
+    *(case for case in OF_OTHERS if case.expected),
 )
 
 CASES = RIGHT + WRONG

@@ -1,0 +1,417 @@
+"""From code to a cost: which argument is theta, which are sizes and data; torch modules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sae_oracle.reviewer import source
+from sae_oracle.reviewer.check_cost import CostOfParameters, Layer, Weights
+from sae_oracle.reviewer.foreign import SIZE, WHOLE, Code, picked
+from sae_oracle.reviewer.frameworks import FRAMEWORKS
+from sae_oracle.reviewer.reading import (
+    DATA,
+    Reading,
+    is_number,
+    is_parameters,
+    plain,
+    size_named,
+    weight_named,
+)
+from sae_oracle.reviewer.target import CouldNotReviewError
+
+_ORDERS = (("W1", "W2", "b1", "b2"), ("W1", "b1", "W2", "b2"))
+_PRECISION = {"numpy": 1e-13}
+_SINGLE = 1e-6
+
+
+def cost_of(code: Code, reading: Reading) -> CostOfParameters:
+    """Return the cost that a function of parameters and data is.
+
+    Raises:
+        CouldNotReviewError: If what an argument is cannot be told from its name.
+    """
+    names = [n for n in code.signature.required if n not in reading.hyper.values()]
+    theta = next((n for n in names if is_parameters(n)), None)
+    weights = {n: weight_named(n) for n in names if weight_named(n)} if theta is None else {}
+    sizes = {n: size_named(n) for n in code.signature.names if size_named(n) and n != theta}
+    rest = [n for n in names if n not in weights and n not in sizes and n != theta]
+    data = [n for n in rest if plain(n) in DATA["y_true"] or plain(n) in DATA["activations"]]
+    data = data or [n for n in names if plain(n) in DATA["y_true"] and n not in weights][:1]
+    unknown = [n for n in rest if n not in data]
+    if not data and unknown:
+        data, unknown = unknown[-1:], unknown[:-1]
+    for name in data:
+        sizes.pop(name, None)
+    if unknown or not data:
+        raise CouldNotReviewError(
+            f"what {', '.join(f'`{n}`' for n in unknown) or 'its data'} of {code.name}"
+            f"({', '.join(code.signature.names)}) is cannot be told from the name: say it "
+            "(--rho NAME, --beta NAME, --weight-decay NAME, --set NAME=VALUE)"
+        )
+    fixed = _sizes_of(code)
+    visible, hidden = fixed.get("visible", 7), fixed.get("hidden", 4)
+    framework = code.framework
+    forms, keys = _forms(code, theta, weights)
+
+    def call(given: Any, x: Any, hyper: Mapping[str, float]) -> Any:
+        form, parts = given
+        arguments: dict[str, Any] = {name: framework.tensor(x) for name in data}
+        arguments |= {n: (visible if size == "visible" else hidden) for n, size in sizes.items()}
+        arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
+        if form == "arguments":
+            by_name = dict(zip(forms[0][1], parts, strict=True))
+            arguments |= {n: framework.tensor(by_name[w]) for n, w in weights.items() if w}
+        elif theta is not None:
+            arguments[theta] = _packed(form, parts, keys, framework.tensor)
+        positional = [arguments.pop(name) for name in code.signature.required]
+        made = code.make({k: v for k, v in hyper.items() if k in code.made_with})
+        return made(*positional, **arguments)
+
+    def array(value: Any) -> Any:
+        return framework.array(value)
+
+    return CostOfParameters(
+        code.name,
+        call,
+        forms,
+        (visible, hidden),
+        frozenset(code.changeable(reading)),
+        dict(code.values),
+        _PRECISION.get(framework.name, _SINGLE),
+        array,
+        tied="W2" not in forms[0][1],
+    )
+
+
+def _sizes_of(code: Code) -> dict[str, int]:
+    """Sizes that are attributes of an instance, or else constants of the module."""
+    held = dict(getattr(getattr(code.make({}), "__self__", None), "__dict__", {}))
+    for subject in source.functions(code.thing):
+        seen = source.visible_names(subject)
+        held = {n: seen[n] for n in source.names_of(subject) if n in seen} | held
+    found: dict[str, int] = {}
+    for name, value in held.items():
+        size = size_named(name)
+        if size is not None and isinstance(value, int) and 1 < value <= 256:
+            found[size] = value
+    return found
+
+
+def _forms(
+    code: Code, theta: str | None, weights: Mapping[str, str | None]
+) -> tuple[list[tuple[str, tuple[str, ...]]], dict[str, tuple[str, ...]]]:
+    """The forms in which it may take its parameters, and the keys of a dictionary."""
+    if theta is None:
+        order = tuple(dict.fromkeys(w for w in weights.values() if w))
+        return [("arguments", order)], {}
+    keys: dict[str, tuple[str, ...]] = {}
+    for path in _paths(code.thing, theta):
+        weight = weight_named("".join(path))
+        if weight is not None:
+            keys.setdefault(weight, path)
+    forms: list[tuple[str, tuple[str, ...]]] = []
+    if "W1" in keys:
+        order = tuple(name for name in ("W1", "b1", "W2", "b2") if name in keys)
+        forms += [("dictionary", order), ("attributes", order)]
+    else:
+        forms += [("flat", order) for order in _ORDERS]
+        forms += [("tuple", order) for order in (*reversed(_ORDERS), ("W1", "b1", "b2"))]
+        forms += [("pairs", _ORDERS[1])]
+    return forms, keys
+
+
+def _paths(thing: Any, theta: str) -> list[tuple[str, ...]]:
+    """The subscripts and attributes of the parameters in the source: params["enc"]["W"]."""
+    found = []
+    for subject in source.functions(thing):
+        for node in ast.walk(source.tree_of(subject)):
+            path: list[str] = []
+            while True:
+                if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                    if not isinstance(node.slice.value, str):
+                        break
+                    path.insert(0, node.slice.value)
+                elif isinstance(node, ast.Attribute):
+                    path.insert(0, node.attr)
+                else:
+                    break
+                node = node.value
+            if path and isinstance(node, ast.Name) and node.id == theta:
+                found.append(tuple(path))
+    return sorted(found, key=len, reverse=True)
+
+
+def _packed(
+    form: str, parts: Any, keys: Mapping[str, tuple[str, ...]], tensor: Callable[[Any], Any]
+) -> Any:
+    if form == "flat":
+        return tensor(parts)
+    tensors = [tensor(part) for part in parts]
+    if form == "tuple":
+        return tuple(tensors)
+    if form == "pairs":
+        return [tuple(tensors[:2]), tuple(tensors[2:])]
+    order = [name for name in ("W1", "b1", "W2", "b2") if name in keys]
+    packed: dict[str, Any] = {}
+    for name, value in zip(order, tensors, strict=True):
+        inner = packed
+        for key in keys[name][:-1]:
+            inner = inner.setdefault(key, {})
+        inner[keys[name][-1]] = value
+    return packed if form == "dictionary" else SimpleNamespace(**packed)
+
+
+# --- torch modules
+
+
+class CostOfObject:
+    """An object with weights of its own as a cost: what a call returns, by its weights.
+
+    Args:
+        name: What it is called.
+        make: Returns the object, made with other values of ρ, β, λ.
+        call: Returns the cost of an object and a batch.
+        changeable: Which of ρ, β, λ can be given.
+        values: Their values.
+
+    Raises:
+        CouldNotReviewError: If its weights are not those of dense layers in a chain.
+    """
+
+    precision = _PRECISION["numpy"]
+    framework = FRAMEWORKS["numpy"]
+    takes_columns = True
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Mapping[str, float]], Any],
+        call: Callable[[Any, Any, Mapping[str, float]], Any],
+        changeable: frozenset[str],
+        values: dict[str, float],
+    ) -> None:
+        self.name, self.changeable, self.values = name, changeable, values
+        self._make, self._call = make, call
+        self._made: dict[tuple[tuple[str, float], ...], Any] = {}
+        instance = self._object({})
+        self._shapes = self._shapes_of(instance)
+        self._chains = list(chains(self._shapes, self._stored_transposed(instance)))
+        if not self._chains:
+            raise CouldNotReviewError(
+                "its weights are not those of dense layers from an input to an output of the "
+                "same width: review its penalty by itself (file.py:Class.method), as a function "
+                "of activations"
+            )
+
+    def _shapes_of(self, instance: Any) -> dict[str, tuple[int, ...]]:
+        return weights_of(instance)
+
+    def _stored_transposed(self, instance: Any) -> set[str]:
+        return set()
+
+    def _object(self, hyper: Mapping[str, float]) -> Any:
+        key = tuple(sorted(hyper.items()))
+        if key not in self._made:
+            self._made[key] = self._make(hyper)
+        return self._made[key]
+
+    def layouts(self) -> Sequence[tuple[int, bool]]:
+        """Which chain its layers are, and whether a column is a sample."""
+        columns = (False, True) if self.takes_columns else (False,)
+        return [(k, c) for c in columns for k in range(len(self._chains))]
+
+    def layers(self, layout: tuple[int, bool]) -> Sequence[Layer]:
+        """The layers of the network."""
+        return self._chains[layout[0]]
+
+    def shapes(self, layout: tuple[int, bool]) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the weights by name."""
+        return self._shapes
+
+    def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
+        instance = self._object({k: v for k, v in hyper.items() if k in self.changeable})
+        for path, value in weights.items():
+            place, _, name = path.rpartition(".")
+            held = getattr(instance, place) if place else instance.__dict__
+            held[name] = np.reshape(value, np.shape(held[name]))
+        return instance
+
+    def total(
+        self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
+    ) -> tuple[float, Weights | None]:
+        """The cost."""
+        instance = self._set(weights, hyper)
+        batch = self.framework.tensor(x.T if layout[1] else x)
+        value = self.framework.array(picked(self._call(instance, batch, hyper), WHOLE))
+        if np.size(value) != 1:
+            raise ValueError(f"not one number but an array of shape {np.shape(value)}")
+        return float(np.reshape(value, ())), None
+
+    def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
+        """The network's output, where it gives one."""
+        return None
+
+
+class CostOfModule(CostOfObject):
+    """A torch module as a cost."""
+
+    precision = _SINGLE
+    framework = FRAMEWORKS["torch"]
+    takes_columns = False
+
+    def _shapes_of(self, instance: Any) -> dict[str, tuple[int, ...]]:
+        return {n: tuple(p.shape) for n, p in instance.named_parameters()}
+
+    def _stored_transposed(self, instance: Any) -> set[str]:
+        import torch
+
+        return {
+            f"{name}.weight" if name else "weight"
+            for name, inner in instance.named_modules()
+            if isinstance(inner, torch.nn.Linear)
+        }
+
+    def _object(self, hyper: Mapping[str, float]) -> Any:
+        return super()._object(hyper).train()
+
+    def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
+        import torch
+
+        module = self._object({k: v for k, v in hyper.items() if k in self.changeable})
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(torch.as_tensor(np.asarray(weights[name])))
+        return module
+
+    def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
+        """The network's output, where it gives one."""
+        module = self._set(weights, {})
+        return output_among(module(self.framework.tensor(x)), x.shape)
+
+
+def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays that an object holds as weights, a column as a vector."""
+    found = {}
+    held = dict(getattr(instance, "__dict__", {}))
+    for name, value in list(held.items()):
+        if isinstance(value, dict):
+            held |= {f"{name}.{key}": item for key, item in value.items()}
+    for path, value in held.items():
+        name = path.rpartition(".")[2]
+        shape = np.shape(value) if isinstance(value, np.ndarray) else ()
+        if weight_named(name) and len(shape) in (1, 2):
+            is_bias = str(weight_named(name)).startswith("b")
+            found[path] = (max(shape),) if is_bias else tuple(int(n) for n in shape)
+    return found
+
+
+def output_among(returned: Any, shape: tuple[int, ...]) -> Any:
+    """Return what has the shape of the input among what a module returned."""
+    framework = FRAMEWORKS["torch"]
+    if isinstance(returned, dict):
+        returned = tuple(returned.values())
+    if not isinstance(returned, (tuple, list)):
+        returned = (returned,)
+    for value in returned:
+        if tuple(getattr(value, "shape", ())) == tuple(shape):
+            return framework.array(value)
+    return None
+
+
+def chains(shapes: Mapping[str, tuple[int, ...]], transposed: set[str]) -> Iterator[list[Layer]]:
+    """Yield the dense layers that weights may be, from an input to an output of the same width.
+
+    Args:
+        shapes: Of the weights by name.
+        transposed: The kernels that are surely stored as (units, inputs).
+    """
+    kernels = [name for name, shape in shapes.items() if len(shape) == 2]
+    free = [name for name, shape in shapes.items() if len(shape) == 1]
+    for flipped in (False, True):
+        if not kernels:
+            return
+        sides = [(k, (k in transposed) != flipped) for k in kernels]
+        for chain in (sides, [*sides, *((k, not t) for k, t in reversed(sides))]):
+            layers: list[Layer] = []
+            left = list(free)
+            first, stored = chain[0]
+            width = features = shapes[first][1] if stored else shapes[first][0]
+            for kernel, stored in chain:
+                rows, columns = shapes[kernel][::-1] if stored else shapes[kernel]
+                if rows != width:
+                    break
+                width = columns
+                own = [b for b in left if shapes[b] == (columns,)]
+                own.sort(key=lambda b: b.rpartition(".")[0] != kernel.rpartition(".")[0])
+                bias = own[0] if own else None
+                if bias is not None:
+                    left.remove(bias)
+                layers.append(Layer(kernel, stored, bias))
+            else:
+                if width == features and len(layers) > 1:
+                    yield layers
+
+
+def stand_in(returns: str) -> Any:
+    """Return a small torch autoencoder, for a loss that takes the model as an argument.
+
+    Args:
+        returns: What its forward returns: "output", "output, hidden" or "hidden, output".
+    """
+    import torch
+    from torch import nn
+
+    class StandIn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(SIZE["visible"], SIZE["hidden"]), nn.Sigmoid())
+            self.decoder = nn.Sequential(nn.Linear(SIZE["hidden"], SIZE["visible"]), nn.Sigmoid())
+
+        def encode(self, x: Any) -> Any:
+            return self.encoder(x)
+
+        def decode(self, h: Any) -> Any:
+            return self.decoder(h)
+
+        def forward(self, x: Any) -> Any:
+            hidden = self.encoder(x)
+            output = self.decoder(hidden)
+            if returns == "output":
+                return output
+            return (output, hidden) if returns == "output, hidden" else (hidden, output)
+
+    torch.manual_seed(0)
+    return StandIn()
+
+
+def scalar_attributes(module: Any) -> list[str]:
+    """The attributes of a module that hold one number with a gradient, after a call."""
+    held = {**getattr(module, "__dict__", {})}
+    return [
+        name
+        for name, value in held.items()
+        if hasattr(value, "grad_fn") and value.grad_fn is not None and is_number(value)
+    ]
+
+
+def costs_of_model_losses(code: Code, reading: Reading) -> Iterator[CostOfModule]:
+    """Yield a loss that takes a model and a batch as a cost, by each way a model may answer."""
+    model, data = reading.data["model"], reading.data["x"]
+    for returns in ("output, hidden", "output", "hidden, output"):
+
+        def call(module: Any, x: Any, hyper: Mapping[str, float]) -> Any:
+            arguments = {model: module, data: x}
+            arguments |= {n: hyper[role] for role, n in reading.hyper.items() if role in hyper}
+            positional = [arguments.pop(name) for name in code.signature.required]
+            return code.make({})(*positional, **arguments)
+
+        def make(hyper: Mapping[str, float], returns: str = returns) -> Any:
+            return stand_in(returns)
+
+        changeable = frozenset(code.changeable(reading))
+        yield CostOfModule(code.name, make, call, changeable, dict(code.values))

@@ -1,0 +1,366 @@
+"""Getting at an object in a file or module: statement by statement, and only those that it needs.
+
+A file that people have ends with a demonstration, begins with imports that went years ago, and may
+be of another Python. What the object needs is run; what fails there is said in one line.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import keras
+
+from sae_oracle.reviewer.source import today
+from sae_oracle.reviewer.target import CouldNotReviewError, described
+
+
+@dataclass
+class Loaded:
+    """An object and what happened on the way to it.
+
+    Args:
+        thing: The object.
+        notes: What was not run, or failed, in words.
+        replaced: The imports that no longer exist, by the name that they bind.
+    """
+
+    thing: Any
+    notes: list[str] = field(default_factory=list)
+    replaced: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Method:
+    """A method of a class, or of an instance, as a target."""
+
+    owner: Any
+    name: str
+
+
+def load(location: str) -> Any:
+    """Return the object at `package.module:Object` or `path/to/file.py:Object`.
+
+    Raises:
+        CouldNotReviewError: If there is no such file, module or object, or its import fails.
+    """
+    return loaded(location).thing
+
+
+def loaded(location: str) -> Loaded:
+    """Return the object at `package.module:Object` or `path/to/file.py:Object`, and how it went.
+
+    Raises:
+        CouldNotReviewError: If there is no such file, module or object, or its import fails.
+    """
+    where, separator, path = location.rpartition(":")
+    if location.endswith(".py") and Path(location).is_file():
+        return _only_one(location)
+    if not separator or not where or not path:
+        raise CouldNotReviewError(
+            f"a target is package.module:Object or path/to/file.py:Object; received {location!r}"
+        )
+    try:
+        file = _File(where, path.split(".")[0]) if where.endswith(".py") else None
+        module = file.module if file is not None else _imported(where)
+    except CouldNotReviewError:
+        raise
+    except BaseException as error:
+        raise CouldNotReviewError(f"importing {where} raised {described(error)}") from error
+    thing: Any = module
+    found = Loaded(None)
+    if file is not None:
+        found.notes, found.replaced = file.notes, file.replaced
+    for name in path.split("."):
+        owner = thing
+        try:
+            thing = getattr(thing, name)
+        except AttributeError:
+            raise CouldNotReviewError(_not_there(where, path, module, file)) from None
+        if inspect.isclass(owner) and inspect.isfunction(thing):
+            static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+            thing = thing if static else Method(owner, name)
+    found.thing = thing
+    return found
+
+
+def _not_there(where: str, path: str, module: ModuleType, file: _File | None) -> str:
+    reason = f"{where} has no {path!r}"
+    if file is not None:
+        import difflib
+
+        near = difflib.get_close_matches(path, file.defined(), 3, 0.5) or file.defined()[:8]
+        if near:
+            reason += f"; it has {', '.join(near)}"
+        if file.notes:
+            reason += f"; importing {where}: {'; '.join(file.notes)}"
+    elif Path(f"{where}.py").is_file():  # one that another module of that name hides
+        reason += f" ({module.__file__}). A file is reviewed as {where}.py:{path}"
+    return reason
+
+
+def _only_one(location: str) -> Loaded:
+    """The one object that a file defines, where there is one."""
+    names = _File(location, None).defined()
+    if len(names) != 1:
+        raise CouldNotReviewError(
+            f"a target is path/to/file.py:Object; {location} has "
+            + (", ".join(f"{location}:{name}" for name in names) or "none")
+        )
+    return loaded(f"{location}:{names[0]}")
+
+
+def _imported(where: str) -> ModuleType:
+    sys.path.append(str(Path.cwd()))  # last: nothing there replaces what others import
+    return importlib.import_module(where)
+
+
+def _is_anothers(name: str, file: Path) -> bool:
+    """Return whether a module of that name is, or would be, imported from elsewhere."""
+    held = sys.modules.get(name)
+    origin = getattr(held, "__file__", None)
+    if held is None:
+        found = PathFinder.find_spec(name)
+        if found is None:
+            return False
+        origin = found.origin
+    return origin is None or Path(origin).resolve() != file.resolve()
+
+
+# What a demonstration calls of an object: it is not run.
+_DEMONSTRATES = re.compile(
+    r"^(fit|train|evaluate|predict|summary|save|load|plot|show|print|run|main|test|savefig|imshow)"
+)
+# What sets up a library: it is run.
+_SETS_UP = re.compile(r"^(set_|manual_seed|seed|append|insert|update|filterwarnings|enable_x64)")
+
+
+_AS_PYTHON_3 = (
+    (r"^([ \t]*)print[ \t]+(?![ \t]*[(=])(.*)$", r"\1print(\2)"),
+    (r"^([ \t]*)[%!].*$", r"\1pass"),
+    (r"^([ \t]*except[^:\n]*?),[ \t]*(\w+)[ \t]*:", r"\1 as \2:"),
+)
+
+
+class _File:
+    """A file as a module, run as far as one name needs it.
+
+    Args:
+        where: Its path.
+        root: The name that is wanted; `None`: nothing is run.
+    """
+
+    def __init__(self, where: str, root: str | None) -> None:
+        self.path = Path(where)
+        if not self.path.is_file():
+            raise CouldNotReviewError(f"there is no file {where}")
+        self.notes: list[str] = []
+        self.replaced: dict[str, str] = {}
+        self.wanted: set[str] = set()
+        self.tree = self._parsed(self.path.read_text(encoding="utf-8", errors="replace"))
+        self.module = ModuleType(self.path.stem)
+        if root is not None:
+            self._run(root)
+
+    def defined(self) -> list[str]:
+        """The functions and classes that the file defines, in their order."""
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        return [n.name for n in self.tree.body if isinstance(n, kinds) and n.name[0] != "_"]
+
+    def _parsed(self, text: str) -> ast.Module:
+        try:
+            return ast.parse(text, str(self.path))
+        except SyntaxError:
+            modern = text
+            for pattern, replacement in _AS_PYTHON_3:
+                modern = re.sub(pattern, replacement, modern, flags=re.MULTILINE)
+            tree = ast.parse(modern, str(self.path))
+            self.notes.append("print statements, magics: read as Python 3")
+            return tree
+
+    def _run(self, root: str) -> None:
+        sys.path.append(str(self.path.resolve().parent))
+        name = self.path.stem
+        if _is_anothers(name, self.path):
+            name = f"reviewed_{name}"  # a user's json.py must not become everybody's
+        specification = importlib.util.spec_from_file_location(name, self.path)
+        assert specification is not None
+        self.module = importlib.util.module_from_spec(specification)
+        sys.modules[name] = self.module
+        self.module.__dict__["__imports__"] = _imports(self.tree)
+        self.module.__dict__.update({"xrange": range, "unicode": str, "raw_input": input})
+        needed, self.wanted = _needed(self.tree.body, root)
+        if any(root in _bound(node) for node in needed):
+            for node in needed:
+                self._execute(node)
+            if root in self.module.__dict__:
+                return
+        self.wanted = set()
+        for node in self.tree.body:
+            if node not in needed:
+                self._execute(node)
+
+    def _execute(self, node: ast.stmt) -> None:
+        flags = _future(self.tree)
+        pieces: list[ast.stmt] = [node]
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and len(node.names) > 1:
+            pieces = [
+                _with_names(node, alias)
+                for alias in node.names
+                if not self.wanted or _bound(ast.Import([alias])) & self.wanted
+            ]
+        for piece in pieces:
+            try:
+                code: CodeType = compile(
+                    ast.Module([piece], []), str(self.path), "exec", flags, dont_inherit=True
+                )
+                exec(code, self.module.__dict__)
+            except SystemExit as error:
+                self._failed(piece, error)
+            except Exception as error:
+                if not self._replace_import(piece):
+                    self._failed(piece, error)
+
+    def _failed(self, node: ast.stmt, error: BaseException) -> None:
+        first = ast.unparse(node).splitlines()[0]
+        first = first if len(first) < 60 else first[:57] + "…"
+        message = described(error)
+        text = f"line {node.lineno} (`{first}`) raised {message.split(' at `')[0]}"
+        self.notes.append(text)
+
+    def _replace_import(self, node: ast.stmt) -> bool:
+        """Bind what an import that no longer works meant, where today's Keras has it."""
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            return False
+        (alias,) = node.names
+        if isinstance(node, ast.Import):
+            found = _module_today(alias.name)
+            if found is None:
+                return False
+            root = alias.name.split(".")[0]
+            self.module.__dict__[alias.asname or root] = found if alias.asname else keras
+            self.replaced[alias.asname or root] = alias.name
+            return True
+        package = node.module or ""
+        if not _is_of_keras(package):
+            return False
+        found = today(alias.name)
+        if found is None:
+            return False
+        self.module.__dict__[alias.asname or alias.name] = found
+        self.replaced[alias.asname or alias.name] = f"{package}.{alias.name}"
+        return True
+
+
+def _is_of_keras(package: str) -> bool:
+    return package.split(".")[0] in ("keras", "tensorflow", "tf_keras", "keras_core")
+
+
+def _module_today(name: str) -> Any:
+    """Today's module for one that went: keras.engine.topology, tensorflow.keras.layers."""
+    if not _is_of_keras(name) or "keras" not in name:
+        return None
+    return today(name.rpartition(".")[2]) or keras
+
+
+def _with_names(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:
+    """An import of one of the names of an import."""
+    if isinstance(node, ast.Import):
+        return ast.copy_location(ast.Import([alias]), node)
+    return ast.copy_location(ast.ImportFrom(node.module, [alias], node.level), node)
+
+
+def _future(tree: ast.Module) -> int:
+    flags = 0
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            for alias in node.names:
+                feature = getattr(__future__, alias.name, None)
+                flags |= 0 if feature is None else feature.compiler_flag
+    return flags
+
+
+def _bound(node: ast.AST) -> set[str]:
+    """The names that a statement binds in the module."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    found: set[str] = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, (ast.Store, ast.Del)):
+            found.add(child.id)
+        elif isinstance(child, ast.ExceptHandler) or not isinstance(child, ast.Lambda):
+            found |= _bound(child)
+    return found
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    """The packages that a file imports, needed or not."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def _used(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _changes(node: ast.stmt) -> Iterator[tuple[str, str]]:
+    """The names whose objects a statement changes, and by what method or attribute."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        function = node.value.func
+        if isinstance(function, ast.Attribute):
+            base: ast.AST = function
+            while isinstance(base, (ast.Attribute, ast.Subscript)):
+                base = base.value
+            if isinstance(base, ast.Name):
+                yield base.id, function.attr
+    elif isinstance(node, (ast.Assign, ast.AugAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            base = target
+            while isinstance(base, (ast.Attribute, ast.Subscript)):
+                base = base.value
+            if isinstance(base, ast.Name) and base is not target:
+                yield base.id, ""
+
+
+def _needed(body: list[ast.stmt], root: str) -> tuple[list[ast.stmt], set[str]]:
+    """The statements that a name needs, in their order, and the names that they need."""
+    wanted, chosen = {root}, set()
+    modules = {
+        name for n in body if isinstance(n, (ast.Import, ast.ImportFrom)) for name in _bound(n)
+    }
+    changed = True
+    while changed:
+        changed = False
+        for position, node in enumerate(body):
+            if position in chosen:
+                continue
+            needs = bool(_bound(node) & wanted) or "*" in _bound(node)
+            for name, by in _changes(node):
+                if name in modules:
+                    needs = needs or bool(_SETS_UP.match(by)) or by == ""
+                elif name in wanted:
+                    needs = needs or not _DEMONSTRATES.match(by)
+            if needs:
+                chosen.add(position)
+                wanted |= _used(node) if not isinstance(node, ast.Import) else set()
+                changed = True
+    return [node for position, node in enumerate(body) if position in chosen], wanted
