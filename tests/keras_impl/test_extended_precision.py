@@ -68,8 +68,9 @@ def digits_of(
     decay = weight_decay / 2 * sum(mpmath.mpf(v) ** 2 for w in counted for row in w for v in row)
 
     sparsity, slopes = mpmath.mpf(0), []
-    # EQ-KL-EXTENSION has a float64 number for its upper edge.
-    low, high = mpmath.mpf(epsilon), mpmath.mpf(min(1.0 - epsilon, 1.0 - 2.0**-53))
+    # EQ-KL-EXTENSION has a float64 number for its upper edge; without it there is no edge.
+    low = mpmath.mpf(epsilon)
+    high = mpmath.mpf(min(1.0 - epsilon, 1.0 - 2.0**-53)) if epsilon else mpmath.mpf(1)
     for j in range(s):
         rho_hat = sum(a2[i][j] for i in range(m)) / m
         r = min(max(rho_hat, low), high)
@@ -145,6 +146,10 @@ cases = {
 @example(
     seed=1, m=4, rho=0.05, beta=3.0, scale=12.0, tied=False, from_logits=True, precision="float32"
 )
+@example(  # all samples of a unit beyond z = 37: 1 − ρ̂ is less than the spacing below 1
+    seed=2153, m=4, rho=1e-6, beta=1e-3, scale=12.0, tied=False, from_logits=True,
+    precision="float32",
+)  # fmt: skip
 @example(
     seed=2, m=1, rho=1e-6, beta=1e4, scale=12.0, tied=True, from_logits=False, precision="float64"
 )
