@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,11 +30,12 @@ from sae_oracle.files import (
     write_each,
     write_result,
 )
-from sae_oracle.options import file_name, seconds
+from sae_oracle.options import Limits, add_limits, file_name, limits_of, seconds
 from sae_oracle.pictures import write_png
 from sae_oracle.processes import (
     BACKENDS,
     INTERRUPTION,
+    NO_LIMITS,
     TIME_LIMIT,
     TRAINING_BACKENDS,
     Child,
@@ -58,6 +60,7 @@ def verify_backend(
     time_limit: float = TIME_LIMIT,
     *,
     wide: bool = False,
+    limits: Limits = NO_LIMITS,
 ) -> dict[str, Any]:
     """Hold one backend to the oracle in a process of its own.
 
@@ -67,6 +70,7 @@ def verify_backend(
         on_message: Called with each message of the process.
         time_limit: Seconds before the process is killed.
         wide: Whether the case of 4,096 × 4,096-32,768 is held, and no other: 40 GB of memory.
+        limits: Bytes that the process may use.
 
     Returns:
         Its last message: `kind` is "result", "error" or "absent".
@@ -74,7 +78,8 @@ def verify_backend(
     if not installed(backend):
         return {"kind": "absent"}
     chosen = ["--wide"] if wide else []
-    return run_backend("sae_oracle.workers.verify", chosen, backend, device, on_message, time_limit)
+    module = "sae_oracle.workers.verify"
+    return run_backend(module, chosen, backend, device, on_message, time_limit, limits=limits)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -108,7 +113,9 @@ def verify(arguments: argparse.Namespace) -> int:
         futures = {}
         exercises = {}
         if arguments.report is not None:
-            exercises = _submit_exercises(names, arguments.device, progress, pool)
+            exercises = _submit_exercises(
+                names, arguments.device, limits_of(arguments), progress, pool
+            )
         for name in names:
             task = progress.add_task(name, total=None if installed(name) else 0)
             on_message = moving(progress, task)
@@ -119,6 +126,7 @@ def verify(arguments: argparse.Namespace) -> int:
                 on_message,
                 arguments.time_limit,
                 wide=arguments.wide,
+                limits=limits_of(arguments),
             )
         try:
             wait([*futures.values(), *exercises.values()])
@@ -207,11 +215,15 @@ def _problem_with_folder(option: str, folder: Path) -> str | None:
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run the benchmark; return the exit status (see `sae_oracle.bench.command.bench`)."""
-    return benchmark.bench(arguments, run_backend)
+    return benchmark.bench(arguments, partial(run_backend, limits=limits_of(arguments)))
 
 
 def _submit_exercises(
-    names: Sequence[str], device: str, progress: Progress, pool: ThreadPoolExecutor
+    names: Sequence[str],
+    device: str,
+    limits: Limits,
+    progress: Progress,
+    pool: ThreadPoolExecutor,
 ) -> dict[str, Future[dict[str, Any]]]:
     """Start the notes' exercise: the oracle, which takes longest, and each backend that trains."""
     chosen = [name for name in names if name in TRAINING_BACKENDS and installed(name)]
@@ -219,7 +231,7 @@ def _submit_exercises(
     for name in ("oracle", *chosen) if chosen else ():
         task = progress.add_task("the oracle" if name == "oracle" else f"{name}, exercise")
         futures[name] = pool.submit(
-            run_backend,
+            partial(run_backend, limits=limits),
             "sae_oracle.workers.exercise",
             ["--oracle"] if name == "oracle" else [],
             # Keras is imported there too, so it must be on something.
@@ -240,7 +252,8 @@ def train(arguments: argparse.Namespace) -> int:
         console.print(problem)
         return 2
     backend = next(name for name in names if installed(name))
-    return training.train(arguments, backend, run_backend, console)
+    run = partial(run_backend, limits=limits_of(arguments))
+    return training.train(arguments, backend, run, console)
 
 
 def review(arguments: argparse.Namespace) -> int:
@@ -296,8 +309,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="put what an earlier --json or benchmarks/gpu_checks.py found into --status too",
     )
+    add_limits(verify_parser)
     verify_parser.set_defaults(run=verify)
-    benchmark.add_parser(commands).set_defaults(run=bench)
+    bench_parser = benchmark.add_parser(commands)
+    add_limits(bench_parser)
+    bench_parser.set_defaults(run=bench)
     train_parser = commands.add_parser(
         "train",
         help="train the notes' sparse autoencoder by L-BFGS on its exact cost",
@@ -312,6 +328,7 @@ def parser() -> argparse.ArgumentParser:
     )
     train_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     training.add_arguments(train_parser)
+    add_limits(train_parser)
     train_parser.set_defaults(run=train)
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
     return root

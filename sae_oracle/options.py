@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -75,3 +76,72 @@ def memory() -> float:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return math.inf
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that the process of a backend may use; `None`: any number.
+
+    Args:
+        memory: Its address space.
+        file: A file that it writes.
+        output: What it prints.
+    """
+
+    memory: int | None = None
+    file: int | None = None
+    output: int | None = None
+
+    @property
+    def of_resources(self) -> dict[str, int]:
+        """Those that the system keeps, by their names in `resource`.
+
+        >>> Limits(file=2**20, output=10).of_resources
+        {'RLIMIT_FSIZE': 1048576}
+        """
+        known = {"RLIMIT_AS": self.memory, "RLIMIT_FSIZE": self.file}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+OUTPUT = 64 * 2**20
+"""Bytes that a process may print, unless `--output-limit` says otherwise."""
+
+
+def add_limits(parser: argparse.ArgumentParser, *, file: int | None = None) -> None:
+    """Add `--memory-limit`, `--file-limit` and `--output-limit`.
+
+    Args:
+        parser: Of a command that starts processes.
+        file: The default of `--file-limit`, in bytes.
+    """
+    for name, default, what in (
+        ("memory", None, "the address space of the process of a backend"),
+        ("file", file, "a file that it writes"),
+        ("output", OUTPUT, "what it prints"),
+    ):
+        said = "none" if default is None else str(default // 2**20)
+        parser.add_argument(
+            f"--{name}-limit",
+            type=mebibytes,
+            default=default,
+            metavar="MIB",
+            help=f"of {what} (default: {said})",
+        )
+
+
+def limits_of(arguments: argparse.Namespace) -> Limits:
+    """Return what `add_limits` parsed."""
+    return Limits(arguments.memory_limit, arguments.file_limit, arguments.output_limit)
+
+
+def mebibytes(text: str) -> int:
+    """Parse a limit; return it in bytes.
+
+    >>> mebibytes("2")
+    2097152
+    """
+    with contextlib.suppress(ValueError):
+        value = int(text)
+        if 1 <= value < 2**40:
+            return value * 2**20
+    raise argparse.ArgumentTypeError(f"MiB, an integer of 1 or more, are expected, not {text!r}")

@@ -30,6 +30,7 @@ from rich.progress import (
 )
 
 from sae_oracle.files import problem_with_file, shown
+from sae_oracle.options import Limits
 
 BACKENDS = ("jax", "tensorflow", "torch", "numpy", "openvino")
 
@@ -194,6 +195,8 @@ INTERRUPTION = Interruption()
 TAIL = 2**16
 """Bytes that are kept of what a process prints."""
 
+NO_LIMITS = Limits()
+
 LONGEST_MESSAGE = 2**26
 """Bytes of a message."""
 
@@ -209,8 +212,7 @@ class Child:
         arguments: Its arguments.
         variables: Its environment.
         request: What it finds as `channel.request`.
-        limits: Bytes for each limit of `resource` that it has, such as "RLIMIT_AS".
-        output_limit: Bytes that it may print; `None`: any, of which the last are kept.
+        limits: Bytes that it may use; of what it prints the last are kept.
     """
 
     _all: ClassVar[set[Child]] = set()
@@ -224,18 +226,21 @@ class Child:
         variables: Mapping[str, str],
         *,
         request: Any = None,
-        limits: Mapping[str, int] | None = None,
-        output_limit: int | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         from_us, self._to_child = os.pipe()
         self._messages, to_us = os.pipe()
         self._nonce = secrets.token_hex(16).encode()
         self._output = b""
         self._printed = 0
-        self._output_limit = output_limit
+        self._output_limit = limits.output
         self._buffer = bytearray()
         self.reason = ""
-        first = {"nonce": self._nonce.decode(), "limits": dict(limits or {}), "request": request}
+        first = {
+            "nonce": self._nonce.decode(),
+            "limits": limits.of_resources,
+            "request": request,
+        }
         try:
             with Child._guard:
                 if not Child._can_start:
@@ -438,6 +443,7 @@ def run_backend(
     time_limit: float | None = TIME_LIMIT,
     *,
     passes_interrupts: bool = False,
+    limits: Limits = NO_LIMITS,
 ) -> dict[str, Any]:
     """Run a worker in a process of its own, which says what it does in JSON lines.
 
@@ -450,9 +456,11 @@ def run_backend(
         time_limit: Seconds before the process is ended; `None`: never.
         passes_interrupts: Whether it can end early with a result: a signal, or the time limit,
             asks it to, and its end is awaited.
+        limits: Bytes that it may use.
 
     Returns:
         Its last message: `kind` is "result" or "error".
     """
-    child = Child(module, ["--device", device, *arguments], environment(backend, device))
+    variables = environment(backend, device)
+    child = Child(module, ["--device", device, *arguments], variables, limits=limits)
     return child.run(on_message, time_limit, can_stop=passes_interrupts)

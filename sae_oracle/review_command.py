@@ -22,14 +22,24 @@ from rich.console import Console
 from rich.table import Table
 
 from sae_oracle.files import is_stdout, shown, write_each, write_result
-from sae_oracle.options import file_name, problem_with_number, seconds
+from sae_oracle.options import (
+    OUTPUT,
+    Limits,
+    add_limits,
+    file_name,
+    limits_of,
+    problem_with_number,
+    seconds,
+)
 from sae_oracle.processes import Child, console_for, environment, problem_with
 
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
 
-OUTPUT_LIMIT, FILE_LIMIT = 64 * 2**20, 1024 * 2**20
-"""Bytes that it may print, and write into one file."""
+FILE_LIMIT = 1024 * 2**20
+"""Bytes that it may write into one file."""
+
+DEFAULT_LIMITS = Limits(file=FILE_LIMIT, output=OUTPUT)
 
 KINDS = ("regularizer", "layer", "loss", "model", "activations", "means", "cost")
 
@@ -100,25 +110,11 @@ def name_or_number(text: str) -> str | float:
         return text
 
 
-def mebibytes(text: str) -> int:
-    """Parse a limit; return it in bytes.
-
-    >>> mebibytes("2")
-    2097152
-    """
-    with contextlib.suppress(ValueError):
-        value = int(text)
-        if 1 <= value < 2**40:
-            return value * 2**20
-    raise argparse.ArgumentTypeError(f"MiB, an integer of 1 or more, are expected, not {text!r}")
-
-
 def review_on(
     backend: str,
     request: Mapping[str, Any],
     time_limit: float,
-    limits: Mapping[str, int] | None = None,
-    output_limit: int | None = OUTPUT_LIMIT,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> dict[str, Any]:
     """Review the target on one backend, in a process of its own.
 
@@ -126,8 +122,7 @@ def review_on(
         backend: Its name.
         request: The arguments of `keras_impl.review`, and `target`, where the object is.
         time_limit: Seconds before the process is killed.
-        limits: Bytes for each limit of `resource`, such as "RLIMIT_AS".
-        output_limit: Bytes that the process may print.
+        limits: Of the process.
 
     Returns:
         `review`, the review as a dictionary (with a `reason` if it could not be done), and
@@ -139,7 +134,6 @@ def review_on(
         environment(backend, "cpu"),
         request=dict(request),
         limits=limits,
-        output_limit=output_limit,
     )
     stages = []
     found = child.run(lambda message: stages.append(message), time_limit)
@@ -277,17 +271,12 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         "replicas": arguments.replicas,
         "ignore": arguments.ignore or [],
     }
-    limits = {"RLIMIT_FSIZE": arguments.file_limit}
-    if arguments.memory_limit is not None:
-        limits["RLIMIT_AS"] = arguments.memory_limit
     with (
         console.status(f"Reviewing on {shown(', '.join(names))}"),
         ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
     ):
         futures = [
-            pool.submit(
-                review_on, name, request, arguments.time_limit, limits, arguments.output_limit
-            )
+            pool.submit(review_on, name, request, arguments.time_limit, limits_of(arguments))
             for name in names
         ]
         try:
@@ -383,14 +372,7 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         metavar="SECONDS",
         help=f"of the process of a backend (default: {TIME_LIMIT:.0f})",
     )
-    for name, default, what in (
-        ("memory", None, "its address space (default: none)"),
-        ("file", FILE_LIMIT, f"a file that it writes (default: {FILE_LIMIT // 2**20})"),
-        ("output", OUTPUT_LIMIT, f"what it prints (default: {OUTPUT_LIMIT // 2**20})"),
-    ):
-        parser.add_argument(
-            f"--{name}-limit", type=mebibytes, default=default, metavar="MIB", help=f"of {what}"
-        )
+    add_limits(parser, file=FILE_LIMIT)
     parser.add_argument(
         "--json",
         nargs="?",

@@ -88,11 +88,12 @@ def calls() -> Iterator[Call]:
     for command in ("verify", "bench", "review keras_impl:KLSparsity"):
         for value in NUMBERS["--time-limit"]:
             yield Call((*command.split(), f"--time-limit={value}"), ("--time-limit", value))
-    for limit, value in itertools.product(
-        ("memory", "file", "output"), ("0", "-1", "1.5", "nan", "", "x")
+    for command, limit, value in itertools.product(
+        ("review keras_impl:KLSparsity", "verify", "bench", "train"),
+        ("memory", "file", "output"),
+        ("0", "-1", "1.5", "nan", "", "x"),
     ):
-        arguments = ("review", "keras_impl:KLSparsity", f"--{limit}-limit={value}")
-        yield Call(arguments, (f"--{limit}-limit", value))
+        yield Call((*command.split(), f"--{limit}-limit={value}"), (f"--{limit}-limit", value))
     for command, option, value in (
         ("train", "--backend", "mxnet"),
         ("train", "--backend", "numpy"),
@@ -491,20 +492,24 @@ def _workers() -> Iterator[Fault]:
             arguments=(*arguments, "--time-limit=0.5"), status=2, said=("no end within 0.5 s",),
             worker="[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(600)",
         )  # fmt: skip
-    yield part(
-        what="review: more output than is allowed", arguments=(*REVIEW, "--output-limit=1"),
-        worker="[print('x' * 10**6) for _ in range(9)]; time.sleep(600)", status=2, before=False,
-        said=("printed more than 1048576 bytes",), left="nothing", not_said=("Traceback", "xxx"),
-    )  # fmt: skip
-    yield part(
-        what="review: a larger file than is allowed", arguments=(*REVIEW, "--file-limit=1"),
-        worker="open(os.environ['NOTE'], 'wb').write(b'x' * 2**21)", status=2, before=False,
-        said=("File too large",), left="nothing",
-    )  # fmt: skip
-    yield part(
-        what="review: more memory than is allowed", arguments=(*REVIEW, "--memory-limit=2048"),
-        worker="b'x' * 2**32", status=2, before=False, said=("MemoryError",), left="nothing",
-    )  # fmt: skip
+    for name, arguments in (("review", REVIEW), ("verify", NUMPY), ("train", OUT)):
+        is_part = name == "review"
+        yield Fault(
+            what=f"{name}: more output than is allowed", arguments=(*arguments, "--output-limit=1"),
+            worker="[print('x' * 10**6) for _ in range(9)]; time.sleep(600)", status=2,
+            before=False, said=("printed more than 1048576 bytes",), left="nothing",
+            not_said=("Traceback", "xxx"), is_part=is_part,
+        )  # fmt: skip
+        yield Fault(
+            what=f"{name}: a larger file than is allowed", arguments=(*arguments, "--file-limit=1"),
+            worker="open(os.environ['NOTE'], 'wb').write(b'x' * 2**21)", status=2, before=False,
+            said=("File too large",), left="nothing", is_part=is_part,
+        )  # fmt: skip
+        yield Fault(
+            what=f"{name}: more memory than is allowed",
+            arguments=(*arguments, "--memory-limit=2048"), worker="b'x' * 2**32", status=2,
+            before=False, said=("MemoryError",), left="nothing", is_part=is_part,
+        )  # fmt: skip
 
 
 def _others() -> Iterator[Fault]:
