@@ -27,7 +27,7 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 
 # What would bring Keras into the parent, and has no examples: the first is run by hand, the
 # second loads the reviewer when somebody asks for its names, as pytest does.
-collect_ignore = ["tests/data", "sae_oracle/__init__.py"]
+collect_ignore = ["tests/asserting.py", "tests/data", "sae_oracle/__init__.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

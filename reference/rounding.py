@@ -247,9 +247,13 @@ def resolution(expected: Bounded) -> float:
         0 where the bound is 0; infinite where an element is undecidable or v is not finite, and
         where v is 0 and E is not.
 
+    Raises:
+        TypeError: If it is no `Bounded`.
+
     >>> resolution(Bounded(np.array([3.0, 4.0]), np.array([0.0, 0.3125])))
     0.0625
     """
+    expected = instance("expected", expected, Bounded)
     # Both by their largest element: squares of what is tiny or huge would be 0 or infinite.
     bound, value = np.max(expected.bound, initial=0.0), np.max(np.abs(expected.value), initial=0.0)
     if bound == 0.0:

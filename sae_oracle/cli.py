@@ -365,6 +365,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 70
         finally:
             Child.end_all()
+            if INTERRUPTION.number is None:  # else a thread may still be about to start one
+                Child.may_start()
 
 
 BUG = (

@@ -606,6 +606,7 @@ def test_the_exit_status_of_every_pair_of_backends(
         is_outside = found["cells"]["outside"] > 0
         could_not = not is_outside and ("error" in kinds or "result" not in kinds)
         assert status == (0 if passes else 2 if could_not else 1), (one, other)
+        assert processes.Child._can_start, "what calls `main` in its process may go on"
         assert found["passed"] == passes
         begins = ("FAILED: ", "OUTSIDE: ")
         assert found["verdict"].startswith(begins) == (not passes), (one, other, found["verdict"])
