@@ -51,7 +51,8 @@ def _case(thing: Any, expected: str = "", consequences: str = "", **more: Any) -
 
 # What torch and JAX compute is imported where they are: the expected findings stand here too.
 OF_TORCH = {
-    "Penalty KeepsItsPenalty of_tensors TrainingLoss half_squared_error Autoencoder": "",
+    "Penalty KeepsItsPenalty of_tensors TrainingLoss half_squared_error Autoencoder "
+    "WideAutoencoder": "",
     "WrongAxis scripted AutoencoderWithWrongAxis": "SAE105",
     "SecondSigmoid": "SAE122",
     "Detached": "SAE301",
@@ -105,6 +106,7 @@ RIGHT = (
     _case(r.SymmetricTanh),
     _case(r.as_function),
     _case(la.RightLayer),
+    _case(la.SigmoidOfItsOwn),
     _case(la.RunningAverage),
     _case(la.SparseDense),
     _case(la.right_regularizer_on_a_layer),

@@ -142,6 +142,13 @@ class AutoencoderWithWrongAxis(Autoencoder):
     axis = 1
 
 
+class WideAutoencoder(Autoencoder):
+    """An autoencoder with its cost, of the sizes of the exercise."""
+
+    def __init__(self, n_visible=64, n_hidden=25, rho=0.01, beta=3.0, weight_decay=1e-4):
+        super().__init__(n_visible, n_hidden, rho, beta, weight_decay)
+
+
 class ReturnsItsPenalty(nn.Module):
     """An autoencoder whose forward returns the penalty beside the output."""
 
