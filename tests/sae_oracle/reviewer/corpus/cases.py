@@ -52,8 +52,8 @@ def _case(thing: Any, expected: str = "", consequences: str = "", **more: Any) -
 # What torch and JAX compute is imported where they are: the expected findings stand here too.
 OF_TORCH = {
     "Penalty KeepsItsPenalty of_tensors TrainingLoss half_squared_error Autoencoder "
-    "WideAutoencoder": "",
-    "WrongAxis scripted AutoencoderWithWrongAxis": "SAE105",
+    "WideAutoencoder StepOfTraining": "",
+    "WrongAxis scripted AutoencoderWithWrongAxis epoch": "SAE105",
     "SecondSigmoid": "SAE122",
     "Detached": "SAE301",
     "Clamped": "SAE402",

@@ -109,6 +109,19 @@ def of_the_model(model, x, rho=0.05, beta=3.0):
     return 0.5 * (output - x).pow(2).sum(1).mean() + beta * _kl(rho, hidden.mean()).sum()
 
 
+def epoch(model, loader, optimizer, device, rho=0.05, beta=3.0):
+    """An epoch with sigmoid units."""
+    total = 0.0
+    for x, _ in loader:
+        output, hidden = model(x.to(device))
+        loss = 0.5 * (output - x).pow(2).sum(1).mean() + beta * _kl(rho, hidden.mean(1)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    return total / len(loader)
+
+
 def half_squared_error(input, target):
     return 0.5 * (input - target).pow(2).sum(dim=1).mean()
 
@@ -147,6 +160,24 @@ class WideAutoencoder(Autoencoder):
 
     def __init__(self, n_visible=64, n_hidden=25, rho=0.01, beta=3.0, weight_decay=1e-4):
         super().__init__(n_visible, n_hidden, rho, beta, weight_decay)
+
+
+class StepOfTraining(nn.Module):
+    """An autoencoder with a step of its training, which is given ρ and β."""
+
+    def __init__(self, n_visible=16, n_hidden=6):
+        super().__init__()
+        self.encoder = nn.Linear(n_visible, n_hidden)
+        self.decoder = nn.Linear(n_hidden, n_visible)
+
+    def forward(self, x):
+        hidden = torch.sigmoid(self.encoder(x))
+        return self.decoder(hidden), hidden
+
+    def training_step(self, batch, batch_idx, rho=0.05, beta=3.0):
+        x, _ = batch
+        output, hidden = self(x)
+        return 0.5 * (output - x).pow(2).sum(1).mean() + beta * _kl(rho, hidden.mean(0)).sum()
 
 
 class ReturnsItsPenalty(nn.Module):
