@@ -122,7 +122,7 @@ def _refused(
     words = KIND_WORDS[reading.kind]
     if (
         len(code.readings) == 1
-        and reading.kind != "model loss"
+        and reading.kind not in ("cost", "network", "model loss")  # its layout was guessed
         and not isinstance(error, (NameError, ImportError, ShapeError))
     ):
         target.kind = words

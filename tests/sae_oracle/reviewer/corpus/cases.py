@@ -57,7 +57,7 @@ OF_TORCH = {
     "SecondSigmoid": "SAE122",
     "Detached": "SAE301",
     "Clamped": "SAE402",
-    "KeepsMeanOfAll of_the_model": "SAE106",
+    "KeepsMeanOfAll of_the_model mean_of_all_for_each_unit": "SAE106",
     "training_loss_of_means": "SAE105 SAE201 SAE202",
     "ReturnsItsPenalty": "SAE111",
 }

@@ -109,6 +109,11 @@ def of_the_model(model, x, rho=0.05, beta=3.0):
     return 0.5 * (output - x).pow(2).sum(1).mean() + beta * _kl(rho, hidden.mean()).sum()
 
 
+def mean_of_all_for_each_unit(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    return beta * a.shape[1] * _kl(rho, a.mean())
+
+
 def epoch(model, loader, optimizer, device, rho=0.05, beta=3.0):
     """An epoch with sigmoid units."""
     total = 0.0
