@@ -80,6 +80,12 @@ MEANS = (
     Choice("sum over samples", ("SAE104",), 1.0, lambda a: np.sum(a, 0, keepdims=True)),
     Choice("mean over units", ("SAE105",), 1.0, lambda a: np.sum(a, 1)[None, :] / a.shape[1]),
     Choice("mean over all", ("SAE106",), 1.0, lambda a: np.sum(a).reshape(1, 1) / a.size),
+    Choice(
+        "mean over all, for each unit",
+        ("SAE106",),
+        1.0,
+        lambda a: np.repeat(np.sum(a).reshape(1, 1) / a.size, a.shape[1], axis=1),
+    ),
     Choice("each activation", ("SAE107",), 1.0, lambda a: a),
     Choice("mean over halves", ("SAE125",), 1.2, _halves),
 )

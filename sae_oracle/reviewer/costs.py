@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from sae_oracle.reviewer.foreign import SIZE, WHOLE, Code, picked
 from sae_oracle.reviewer.frameworks import FRAMEWORKS
 from sae_oracle.reviewer.reading import (
     DATA,
+    LOADERS,
     Reading,
+    bystanders,
     is_number,
     is_parameters,
     plain,
@@ -35,7 +38,8 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
     Raises:
         CouldNotReviewError: If what an argument is cannot be told from its name.
     """
-    names = [n for n in code.signature.required if n not in reading.hyper.values()]
+    aside = bystanders(code.signature.required)
+    names = [n for n in code.signature.required if n not in {*reading.hyper.values(), *aside}]
     theta = next((n for n in names if is_parameters(n)), None)
     weights = {n: weight_named(n) for n in names if weight_named(n)} if theta is None else {}
     sizes = {n: size_named(n) for n in code.signature.names if size_named(n) and n != theta}
@@ -60,7 +64,7 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
 
     def call(given: Any, x: Any, hyper: Mapping[str, float]) -> Any:
         form, parts = given
-        arguments: dict[str, Any] = {name: framework.tensor(x) for name in data}
+        arguments: dict[str, Any] = aside | {name: framework.tensor(x) for name in data}
         arguments |= {n: (visible if size == "visible" else hidden) for n, size in sizes.items()}
         arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
         if form == "arguments":
@@ -291,7 +295,11 @@ class CostOfModule(CostOfObject):
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
         module = self._set(weights, {})
-        return output_among(module(self.framework.tensor(x)), x.shape)
+        try:
+            returned = module(self.framework.tensor(x))
+        except Exception:  # a module without a forward, whose step computes all
+            return None
+        return output_among(returned, x.shape)
 
 
 def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
@@ -399,13 +407,31 @@ def scalar_attributes(module: Any) -> list[str]:
     ]
 
 
+class _Loader(list[Any]):
+    """One batch, as a loader gives it."""
+
+    def __init__(self, batch: Any, x: Any) -> None:
+        super().__init__([batch])
+        self.dataset = x
+
+
+def batches_for(name: str) -> list[Callable[[Any], Any]]:
+    """Return the forms in which an argument of this name may take a batch x, with labels or not."""
+    if plain(name) in LOADERS:
+        return [lambda x: _Loader((x, x), x), lambda x: _Loader(x, x)]
+    return [lambda x: x, lambda x: (x, x)]
+
+
 def costs_of_model_losses(code: Code, reading: Reading) -> Iterator[CostOfModule]:
     """Yield a loss that takes a model and a batch as a cost, by each way a model may answer."""
     model, data = reading.data["model"], reading.data["x"]
-    for returns in ("output, hidden", "output", "hidden, output"):
+    ways = itertools.product(batches_for(data), ("output, hidden", "output", "hidden, output"))
+    for batch, returns in ways:
 
-        def call(module: Any, x: Any, hyper: Mapping[str, float]) -> Any:
-            arguments = {model: module, data: x}
+        def call(
+            module: Any, x: Any, hyper: Mapping[str, float], batch: Callable[[Any], Any] = batch
+        ) -> Any:
+            arguments = {**bystanders(code.signature.required), model: module, data: batch(x)}
             arguments |= {n: hyper[role] for role, n in reading.hyper.items() if role in hyper}
             positional = [arguments.pop(name) for name in code.signature.required]
             return code.make({})(*positional, **arguments)

@@ -27,8 +27,10 @@ from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
     DATA,
     HYPERPARAMETERS,
+    LOADERS,
     Reading,
     Signature,
+    bystanders,
     constants,
     hyperparameters,
     is_number,
@@ -103,7 +105,8 @@ class Code:
     def call(self, reading: Reading, data: Mapping[str, Any], hyper: Mapping[str, Any]) -> Any:
         """Call it with data and hyperparameters, both by role."""
         made = self.make({k: v for k, v in hyper.items() if k in self.made_with})
-        arguments = {reading.data[role]: value for role, value in data.items()}
+        arguments = bystanders(self.signature.required)
+        arguments |= {reading.data[role]: value for role, value in data.items()}
         arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
         if all(name in arguments for name in self.signature.required):
             positional = [arguments.pop(name) for name in self.signature.required]
@@ -501,7 +504,7 @@ def is_of_data(method: Any) -> bool:
     signature = signature_of(method) or Signature()
     found = readings("", signature, {}, tuple(SYMBOLS))
     data = list(found[0].data.values()) if found else []
-    return len(data) == 1 and plain(data[0]) in DATA["y_true"]
+    return len(data) == 1 and plain(data[0]) in {*DATA["y_true"], *LOADERS}
 
 
 def _code_of_object(

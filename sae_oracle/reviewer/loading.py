@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any
 
 import keras
@@ -244,6 +245,11 @@ class _File:
         if not isinstance(node, (ast.Import, ast.ImportFrom)):
             return False
         (alias,) = node.names
+        if isinstance(node, ast.Import) and _is_lightning(alias.name):
+            root = alias.name.split(".")[0]
+            self.module.__dict__[alias.asname or root] = lightning()
+            self.notes.append(f"{alias.name} is not installed: its modules are taken for torch's")
+            return True
         if isinstance(node, ast.Import):
             found = _module_today(alias.name)
             if found is None:
@@ -253,6 +259,10 @@ class _File:
             self.replaced[alias.asname or root] = alias.name
             return True
         package = node.module or ""
+        if _is_lightning(package) and hasattr(lightning(), alias.name):
+            self.module.__dict__[alias.asname or alias.name] = getattr(lightning(), alias.name)
+            self.notes.append(f"{package} is not installed: its modules are taken for torch's")
+            return True
         if not _is_of_keras(package):
             return False
         found = today(alias.name)
@@ -261,6 +271,32 @@ class _File:
         self.module.__dict__[alias.asname or alias.name] = found
         self.replaced[alias.asname or alias.name] = f"{package}.{alias.name}"
         return True
+
+
+def _is_lightning(package: str) -> bool:
+    return package.split(".")[0] in ("lightning", "pytorch_lightning")
+
+
+@functools.cache
+def lightning() -> Any:
+    """What stands for Lightning where it is not installed: a torch module that logs nothing."""
+    import torch
+
+    class LightningModule(torch.nn.Module):
+        def save_hyperparameters(self, *names: str, **more: Any) -> None:
+            frame = inspect.currentframe()
+            caller = {} if frame is None or frame.f_back is None else frame.f_back.f_locals
+            kept = {n: v for n, v in caller.items() if n not in ("self", "__class__")}
+            self.hparams = SimpleNamespace(**kept)
+
+        def log(self, *arguments: Any, **more: Any) -> None:
+            pass
+
+        log_dict = log
+
+    found = SimpleNamespace(LightningModule=LightningModule)
+    found.pytorch = found
+    return found
 
 
 def _is_of_keras(package: str) -> bool:

@@ -91,6 +91,33 @@ SIZES = {
 _SIZES = {name: role for role, names in SIZES.items() for name in names.split()}
 
 
+class _DoesNothing:
+    """Stands for an optimizer or a scheduler: whatever it is asked to do, it does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments, **more: None
+
+
+# What a step of training takes beside model and batch, and what it is given here.
+_BYSTANDERS: dict[str, Any] = {
+    **dict.fromkeys(_words("optimizer optimiser optim opt scheduler lrscheduler"), _DoesNothing()),
+    **dict.fromkeys(_words("batchidx batchindex batchid batchnb batchi globalstep epoch step"), 0),
+    "device": "cpu",
+}
+LOADERS = _words("loader dataloader trainloader traindataloader traindl dl trainiter dataiter")
+
+
+def bystanders(names: Iterable[str]) -> dict[str, Any]:
+    """Return a value for each argument that a step of training takes and no term depends on.
+
+    >>> bystanders(["model", "batch", "batch_idx"])
+    {'batch_idx': 0}
+    """
+    return {n: _BYSTANDERS[plain(n)] for n in names if plain(n) in _BYSTANDERS}
+
+
 def plain(name: str) -> str:
     """Return a name without underscores and case.
 
@@ -312,7 +339,8 @@ def readings(
         kind: The kind that was said.
     """
     hyper = hyperparameters(signature, given, known)
-    rest = [n for n in signature.required if n not in hyper.values()]
+    aside = {*hyper.values(), *bystanders(signature.required)}
+    rest = [n for n in signature.required if n not in aside]
     found = list(_readings(plain(name), rest, hyper, given, set(known), is_forward))
     if kind is not None:
         found = [r for r in found if r.kind == kind] or found

@@ -43,7 +43,11 @@ from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
     Reading,
     Signature,
+    bystanders,
+    hyperparameters,
+    is_number,
     literals,
+    signature_of,
 )
 from sae_oracle.reviewer.target import (
     CouldNotReviewError,
@@ -118,7 +122,7 @@ def _refused(
     words = KIND_WORDS[reading.kind]
     if (
         len(code.readings) == 1
-        and reading.kind != "model loss"
+        and reading.kind not in ("cost", "network", "model loss")  # its layout was guessed
         and not isinstance(error, (NameError, ImportError, ShapeError))
     ):
         target.kind = words
@@ -208,15 +212,8 @@ def _trial_of_network(
     for method in wanted:
         try:
             if is_of_data(getattr(code.make({}), method)):
-
-                def called(module: Any, x: Any, _: Any, name: str = method) -> Any:
-                    return getattr(module, name)(x)
-
-                def of_pair(module: Any, x: Any, _: Any, name: str = method) -> Any:
-                    return getattr(module, name)((x, x))
-
+                tried = _costs_of_method(code, method, kind)
                 said = f"its method `{method}` is reviewed"
-                tried = [cost_by(called), cost_by(of_pair)]
                 return _named(_trial_of_costs(target, tried), code, said)
             inner = code_of(Method(code.thing, method), code.name, values, {})
             if inner is None or not inner.readings:
@@ -263,6 +260,32 @@ def _trial_of_network(
         "computes its loss (file.py:function or file.py:Class.method)"
         + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
     )
+
+
+def _costs_of_method(code: Code, method: str, kind: Any) -> list[Cost]:
+    """A method that takes a batch, and perhaps ρ, β and λ, as costs: by each form of the batch."""
+    from sae_oracle.reviewer import costs
+
+    signature = signature_of(getattr(code.make({}), method)) or Signature()
+    named = hyperparameters(signature, {}, code.values)
+    values = dict(code.values)
+    for role, name in named.items():
+        default = signature.defaults.get(name)
+        values[role] = float(default) if is_number(default) else FILLED_IN[role]
+    aside = bystanders(signature.required)
+    (data, *_) = [n for n in signature.required if n not in {*named.values(), *aside}]
+
+    def cost_by(batch: Callable[[Any], Any]) -> Cost:
+        def call(instance: Any, x: Any, hyper: Mapping[str, float]) -> Any:
+            given = {**aside, data: batch(x)}
+            given |= {name: hyper[role] for role, name in named.items() if role in hyper}
+            return getattr(instance, method)(**given)
+
+        changeable = code.made_with | named.keys()
+        made: Cost = kind(code.name, code.make, call, frozenset(changeable), values)
+        return made
+
+    return [cost_by(batch) for batch in costs.batches_for(data)]
 
 
 def _visible(code: Code) -> int:

@@ -79,6 +79,49 @@ def test_imports_that_went_are_replaced_and_named(tmp_path: Path) -> None:
     assert loaded(f"{file}:Mine").notes == []
 
 
+def test_a_lightning_module_is_read_where_lightning_is_not_installed(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        import torch
+        import pytorch_lightning as pl
+
+        class Module(pl.LightningModule):
+            def __init__(self, n_in=12, n_hidden=5, rho=0.05, beta=2.0):
+                super().__init__()
+                self.save_hyperparameters()
+                self.encoder = torch.nn.Linear(n_in, n_hidden)
+                self.decoder = torch.nn.Linear(n_hidden, n_in)
+
+            def training_step(self, batch, batch_idx):
+                x, _ = batch
+                h = torch.sigmoid(self.encoder(x))
+                p, q = self.hparams.rho, h.mean(dim=1)
+                kl = p * torch.log(p / q) + (1 - p) * torch.log((1 - p) / (1 - q))
+                error = 0.5 * (self.decoder(h) - x).pow(2).sum(1).mean()
+                self.log("loss", error)
+                return error + self.hparams.beta * kl.sum()
+        """,
+    )
+    review = keras_impl.review(f"{file}:Module")
+    assert "SAE105" in review.identifiers
+    assert not set(review.identifiers) - {"SAE105", "SAE401"}
+
+
+def test_a_cost_that_is_called_wrongly_is_not_accused(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+        def cost(theta, args):
+            visible, hidden, lam, rho, beta, data = args
+            return theta.sum()
+        """,
+    )
+    review = keras_impl.review(f"{file}:cost")
+    assert "ValueError" in review.reason
+    assert not review.findings
+
+
 def test_python_2_and_notebooks_are_read(tmp_path: Path) -> None:
     file = written(
         tmp_path,

@@ -51,12 +51,13 @@ def _case(thing: Any, expected: str = "", consequences: str = "", **more: Any) -
 
 # What torch and JAX compute is imported where they are: the expected findings stand here too.
 OF_TORCH = {
-    "Penalty KeepsItsPenalty of_tensors TrainingLoss half_squared_error Autoencoder": "",
-    "WrongAxis scripted AutoencoderWithWrongAxis": "SAE105",
+    "Penalty KeepsItsPenalty of_tensors TrainingLoss half_squared_error Autoencoder "
+    "WideAutoencoder StepOfTraining": "",
+    "WrongAxis scripted AutoencoderWithWrongAxis epoch": "SAE105",
     "SecondSigmoid": "SAE122",
     "Detached": "SAE301",
     "Clamped": "SAE402",
-    "KeepsMeanOfAll of_the_model": "SAE106",
+    "KeepsMeanOfAll of_the_model mean_of_all_for_each_unit": "SAE106",
     "training_loss_of_means": "SAE105 SAE201 SAE202",
     "ReturnsItsPenalty": "SAE111",
 }
@@ -105,6 +106,7 @@ RIGHT = (
     _case(r.SymmetricTanh),
     _case(r.as_function),
     _case(la.RightLayer),
+    _case(la.SigmoidOfItsOwn),
     _case(la.RunningAverage),
     _case(la.SparseDense),
     _case(la.right_regularizer_on_a_layer),

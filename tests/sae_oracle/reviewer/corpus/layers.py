@@ -41,6 +41,28 @@ class RightLayer(keras.layers.Layer):
 
 
 @register
+class SigmoidOfItsOwn(keras.layers.Layer):
+    """Sigmoid units whose kernel and activation are written out."""
+
+    def __init__(self, units=3, rho=0.1, beta=3.0, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.rho, self.beta = units, rho, beta
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(input_shape[-1], self.units))
+        self.b = self.add_weight(shape=(self.units,), initializer="zeros")
+
+    def call(self, inputs):
+        a = ops.sigmoid(ops.matmul(ops.cast(inputs, "float32"), self.w) + self.b)
+        self.add_loss(self.beta * ops.sum(tangent_kl(self.rho, ops.mean(a, axis=0))))
+        return a
+
+    def get_config(self):
+        config = {"units": self.units, "rho": self.rho, "beta": self.beta}
+        return {**super().get_config(), **config}
+
+
+@register
 class RunningAverage(keras.layers.Layer):
     """A running average of rho_hat, from zero."""
 

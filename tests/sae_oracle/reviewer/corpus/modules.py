@@ -109,6 +109,24 @@ def of_the_model(model, x, rho=0.05, beta=3.0):
     return 0.5 * (output - x).pow(2).sum(1).mean() + beta * _kl(rho, hidden.mean()).sum()
 
 
+def mean_of_all_for_each_unit(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    return beta * a.shape[1] * _kl(rho, a.mean())
+
+
+def epoch(model, loader, optimizer, device, rho=0.05, beta=3.0):
+    """An epoch with sigmoid units."""
+    total = 0.0
+    for x, _ in loader:
+        output, hidden = model(x.to(device))
+        loss = 0.5 * (output - x).pow(2).sum(1).mean() + beta * _kl(rho, hidden.mean(1)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    return total / len(loader)
+
+
 def half_squared_error(input, target):
     return 0.5 * (input - target).pow(2).sum(dim=1).mean()
 
@@ -140,6 +158,31 @@ class AutoencoderWithWrongAxis(Autoencoder):
     """An autoencoder with its cost."""
 
     axis = 1
+
+
+class WideAutoencoder(Autoencoder):
+    """An autoencoder with its cost, of the sizes of the exercise."""
+
+    def __init__(self, n_visible=64, n_hidden=25, rho=0.01, beta=3.0, weight_decay=1e-4):
+        super().__init__(n_visible, n_hidden, rho, beta, weight_decay)
+
+
+class StepOfTraining(nn.Module):
+    """An autoencoder with a step of its training, which is given ρ and β."""
+
+    def __init__(self, n_visible=16, n_hidden=6):
+        super().__init__()
+        self.encoder = nn.Linear(n_visible, n_hidden)
+        self.decoder = nn.Linear(n_hidden, n_visible)
+
+    def forward(self, x):
+        hidden = torch.sigmoid(self.encoder(x))
+        return self.decoder(hidden), hidden
+
+    def training_step(self, batch, batch_idx, rho=0.05, beta=3.0):
+        x, _ = batch
+        output, hidden = self(x)
+        return 0.5 * (output - x).pow(2).sum(1).mean() + beta * _kl(rho, hidden.mean(0)).sum()
 
 
 class ReturnsItsPenalty(nn.Module):
