@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -74,7 +75,10 @@ def test_any_object_as_any_argument_of_a_constructor(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_any_object_as_any_argument_of_a_function(name: str) -> None:
+def test_any_object_as_any_argument_of_a_function(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # "x" is the name of a checkpoint
     names = arguments_of(getattr(keras_impl, name))
     fixed = {"iterations": 1, "verbose": False} if name == "fit_lbfgs" else {}
     check(name, kinds_of(names), **fixed)
