@@ -51,6 +51,35 @@ def keras_loses_compiled_losses() -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 12)
 
 
+@contextmanager
+def seeds_kept() -> Iterator[None]:
+    """Put Keras's own seed and generator back at the end, and TensorFlow's if it is loaded.
+
+    >>> keras.utils.set_random_seed(7)
+    >>> with seeds_kept():
+    ...     keras.utils.set_random_seed(8)
+    >>> global_state.get_global_attribute("global_random_seed")
+    7
+    """
+    names = ("global_random_seed", "global_seed_generator")
+    kept = {name: global_state.get_global_attribute(name) for name in names}
+    generator = kept["global_seed_generator"]
+    state = None if generator is None else ops.convert_to_numpy(generator.state)
+    tensorflow = sys.modules.get("tensorflow.python.eager.context")
+    context = None if tensorflow is None else tensorflow.context()
+    of_tensorflow = None if context is None else (context._seed, context._rng.getstate())
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            global_state.set_global_attribute(name, value)
+        if generator is not None:
+            generator.state.assign(state)
+        if context is not None and of_tensorflow is not None:
+            context._seed = of_tensorflow[0]
+            context._rng.setstate(of_tensorflow[1])
+
+
 def mask_of(tensor: Any) -> Any:
     """Return the mask that Keras carries with a tensor, or `None`: an attribute where it can be.
 

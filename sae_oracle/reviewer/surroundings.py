@@ -12,6 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_impl.backends.keras_internals import seeds_kept
+
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
@@ -33,7 +35,8 @@ def restored() -> Iterator[None]:
     environment, folder = dict(os.environ), os.getcwd()
     path, modules = [*sys.path], dict(sys.modules)
     try:
-        yield
+        with seeds_kept():
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002

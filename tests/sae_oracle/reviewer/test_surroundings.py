@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_impl.backends.keras_internals import seeds_kept
 from sae_oracle import review
+from tests.keras_impl.precision import as_numpy
 
 TARGET = """
 import json, os, random, sys
@@ -33,12 +35,19 @@ Mine = KLSparsityRegularizer
 """
 
 
+def seed_of_tensorflow() -> object:
+    """Its seed, and where its generator is."""
+    eager = sys.modules.get("tensorflow.python.eager.context")
+    return None if eager is None else (eager.context()._seed, eager.context()._rng.getstate())
+
+
 def test_everything_around_a_review_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import json
 
     import keras
+    from keras.src.backend.common import global_state
 
     (tmp_path / "target_of_the_test.py").write_text(TARGET)
     (tmp_path / "neighbour_of_the_target.py").write_text("")
@@ -54,11 +63,18 @@ def test_everything_around_a_review_is_restored(
             os.getcwd(),
             keras.config.floatx(),
             np.geterr(),
+            global_state.get_global_attribute("global_random_seed"),
+            seed_of_tensorflow(),
         ]
 
+    keras.utils.set_random_seed(5)
+    keras.random.uniform((1,))  # Keras's generator begins
+    with seeds_kept():
+        drawn = as_numpy(keras.random.uniform((3,)))
     before = around()
     found = review(f"{tmp_path / 'target_of_the_test.py'}:Mine", rho="rho", beta="beta")
     assert not found.reason
     assert around() == before
+    assert as_numpy(keras.random.uniform((3,))).tolist() == drawn.tolist()
     assert sys.modules["json"] is json
     assert not {"target_of_the_test", "neighbour_of_the_target"} & set(sys.modules)
