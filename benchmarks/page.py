@@ -225,8 +225,9 @@ def alone_section(checks: Checks) -> list[str]:
         must = 1e6 * found["bytes_that_must_move"] / found["copy_bytes_per_second"]
         for row in found["rows"]:
             added = row["added_microseconds"]
+            moved = "—" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.0f}"
             text.append(
-                f"| {backend} | {row['penalty']} | {row['kernels']} | {row['bytes'] / 1e6:,.0f} |"
+                f"| {backend} | {row['penalty']} | {row['kernels']} | {moved} |"
                 f" {added['median']:.0f} | {added['low']:.0f} to {added['high']:.0f} |"
                 f" {must:.0f} |"
             )

@@ -231,7 +231,7 @@ def _submit_exercises(
     for name in ("oracle", *chosen) if chosen else ():
         task = progress.add_task("the oracle" if name == "oracle" else f"{name}, exercise")
         futures[name] = pool.submit(
-            partial(run_backend, limits=limits),
+            run_backend,
             "sae_oracle.workers.exercise",
             ["--oracle"] if name == "oracle" else [],
             # Keras is imported there too, so it must be on something.
@@ -239,6 +239,7 @@ def _submit_exercises(
             "cpu" if name == "oracle" else device,
             moving(progress, task),
             EXERCISE_TIME_LIMIT,
+            limits=limits,
         )
     return futures
 

@@ -8,9 +8,10 @@ and a last one with everything it found. `sae_oracle.cli` starts it, `sae_oracle
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
@@ -109,10 +110,23 @@ class Case:
 
     def inputs(self) -> np.ndarray:
         """Return the data, (samples, side²)."""
-        if self.data == "patches":
-            return natural_patches(self.samples, self.side)
-        return digits()[: self.samples]
+        return _inputs(self.data, self.samples, self.side)
 
+
+@functools.cache
+def _inputs(data: str, samples: int, side: int) -> np.ndarray:
+    return natural_patches(samples, side) if data == "patches" else digits()[:samples]
+
+
+REAL_SIZE = Case(
+    "784-196-784 on patches",
+    "patches",
+    {"hidden_units": 196, "rho": 0.05, "beta": 3.0, "weight_decay": 1e-4},
+    steps=1,
+    samples=1000,
+    side=28,
+    size="1,000 × 784-196",
+)
 
 # The notes' own network first. Digits run from 0 to 1, so a sigmoid may saturate on them.
 CASES = (
@@ -175,29 +189,11 @@ CASES = (
         },
         learning_rate=2.0**-6,
     ),
-    Case(
-        "784-196-784 on patches",
-        "patches",
-        {"hidden_units": 196, "rho": 0.05, "beta": 3.0, "weight_decay": 1e-4},
-        steps=1,
-        samples=1000,
-        side=28,
-        size="1,000 × 784-196",
-    ),
-    Case(
-        "784-196-784 from logits on patches",
-        "patches",
-        {
-            "hidden_units": 196,
-            "rho": 0.05,
-            "beta": 3.0,
-            "weight_decay": 1e-4,
-            "from_logits": True,
-        },
-        steps=1,
-        samples=1000,
-        side=28,
-        size="1,000 × 784-196",
+    REAL_SIZE,
+    replace(
+        REAL_SIZE,
+        name="784-196-784 from logits on patches",
+        arguments=REAL_SIZE.arguments | {"from_logits": True},
     ),
 )
 

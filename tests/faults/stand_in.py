@@ -78,7 +78,7 @@ def train(message: str = "CONVERGENCE") -> None:
     say(save(message))
 
 
-def measurements(worst: float = 0.5, **changed: Any) -> dict[str, Any]:
+def measurements(worst: float | None = 0.5, **changed: Any) -> dict[str, Any]:
     measurement = {
         "equation": "EQ-KL",
         "quantity": "divergence",
@@ -101,7 +101,7 @@ def measurements(worst: float = 0.5, **changed: Any) -> dict[str, Any]:
     }
 
 
-def verify(worst: float = 0.5, **changed: Any) -> None:
+def verify(worst: float | None = 0.5, **changed: Any) -> None:
     say(measurements(worst, **changed))
 
 

@@ -527,21 +527,18 @@ def _others() -> Iterator[Fault]:
             is_part=text == "[/x]",
         )  # fmt: skip
         yield Fault(
-            what=f"verify: an error is called {text}", arguments=(*NUMPY, "--json=v.json"),
-            worker=f"say({{'kind': 'error', 'error': '''{text}''', 'status': 2}})", status=2,
-            said=(shown,), left=("v.json",), before=False, not_said=("Traceback", "\x1b"),
-        )  # fmt: skip
-        yield Fault(
             what=f"review: a reason is called {text}", arguments=(*REVIEW, "--json=r.json"),
             worker=f"review(reason='''{text}''')", status=2,
             said=(shown,), left=("r.json",), before=False, not_said=("Traceback", "\x1b"),
             is_part=text == "\\udcff",
         )  # fmt: skip
-        yield Fault(
-            what=f"bench: an error is called {text}", arguments=(*BENCH, "--json=b.json"),
-            worker=f"say({{'kind': 'error', 'error': '''{text}''', 'status': 2}})", status=2,
-            said=(shown,), left=("b.json",), before=False, not_said=("Traceback", "\x1b"),
-        )  # fmt: skip
+        for name, arguments in (("verify", NUMPY), ("bench", BENCH)):
+            yield Fault(
+                what=f"{name}: an error is called {text}", arguments=(*arguments, "--json=e.json"),
+                worker=f"say({{'kind': 'error', 'error': '''{text}''', 'status': 2}})",
+                status=2, said=(shown,), left=("e.json",), before=False,
+                not_said=("Traceback", "\x1b"),
+            )  # fmt: skip
     for plan, number in itertools.product(
         ("ENOSPC", "EACCES", "SIGINT", "SIGTERM", "kill"), (1, 2, 3)
     ):

@@ -19,30 +19,12 @@ from rich.console import Console
 
 import reference
 from sae_oracle import cli, processes, report
+from tests.faults.stand_in import measurements
 from tests.fresh_process import ROOT, crowd, environment
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
-    measurement = {
-        "equation": "EQ-KL",
-        "quantity": "divergence",
-        "size": "256 × 64",
-        "case": "a case",
-        "dtype": "float32",
-        "worst": worst,
-        "resolution": 1e-5,
-        "undecidable": 0.0,
-        "elements": 4,
-        "failure": "",
-        **changed,
-    }
-    return {
-        "kind": "result",
-        "device": "cpu",
-        "versions": {"keras": "3"},
-        "seconds": 1.0,
-        "measurements": [measurement],
-    }
+    return measurements(worst, **changed)
 
 
 def printed(results: report.Results) -> str:
