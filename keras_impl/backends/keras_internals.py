@@ -67,7 +67,10 @@ def seeds_kept() -> Iterator[None]:
     state = None if generator is None else ops.convert_to_numpy(generator.state)
     tensorflow = sys.modules.get("tensorflow.python.eager.context")
     context = None if tensorflow is None else tensorflow.context()
-    of_tensorflow = None if context is None else (context._seed, context._rng.getstate())
+    # TensorFlow (2.21) has a generator only once somebody has set its seed.
+    python_generator = getattr(context, "_rng", None)
+    seed = getattr(context, "_seed", None)
+    python_state = None if python_generator is None else python_generator.getstate()
     try:
         yield
     finally:
@@ -75,9 +78,11 @@ def seeds_kept() -> Iterator[None]:
             global_state.set_global_attribute(name, value)
         if generator is not None:
             generator.state.assign(state)
-        if context is not None and of_tensorflow is not None:
-            context._seed = of_tensorflow[0]
-            context._rng.setstate(of_tensorflow[1])
+        if context is not None:
+            context._seed = seed
+        if python_generator is not None:
+            context._rng = python_generator
+            python_generator.setstate(python_state)
 
 
 def mask_of(tensor: Any) -> Any:

@@ -78,3 +78,19 @@ def test_everything_around_a_review_is_restored(
     assert as_numpy(keras.random.uniform((3,))).tolist() == drawn.tolist()
     assert sys.modules["json"] is json
     assert not {"target_of_the_test", "neighbour_of_the_target"} & set(sys.modules)
+
+
+def test_seeds_that_nobody_has_set_are_kept_too() -> None:
+    """TensorFlow has no generator before its first seed, whatever backend Keras runs on."""
+    eager = pytest.importorskip("tensorflow.python.eager.context")
+    context = eager.context()
+    seed, generator = context._seed, context.__dict__.pop("_rng", None)
+    context._seed = None
+    try:
+        with seeds_kept():
+            context._set_global_seed(3)
+        assert context._seed is None
+    finally:
+        context._seed = seed
+        if generator is not None:
+            context._rng = generator
