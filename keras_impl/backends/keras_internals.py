@@ -66,7 +66,7 @@ def seeds_kept() -> Iterator[None]:
     generator = kept["global_seed_generator"]
     state = None if generator is None else ops.convert_to_numpy(generator.state)
     tensorflow = sys.modules.get("tensorflow.python.eager.context")
-    context = None if tensorflow is None else tensorflow.context()
+    context: Any = None if tensorflow is None else tensorflow.context()
     # TensorFlow (2.21) has a generator only once somebody has set its seed.
     python_generator = getattr(context, "_rng", None)
     seed = getattr(context, "_seed", None)
