@@ -332,6 +332,7 @@ def parser() -> argparse.ArgumentParser:
     add_limits(train_parser)
     train_parser.set_defaults(run=train)
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
+    reviewing.add_explain_parser(commands).set_defaults(run=reviewing.explain)
     return root
 
 
