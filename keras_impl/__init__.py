@@ -20,6 +20,8 @@ from keras_impl.units import KerasUnits, NgUnits, from_keras_units, to_keras_uni
 if TYPE_CHECKING:
     from sae_oracle import Review, assert_conforms, review
 
+    __version__: str
+
 __all__ = [
     "ActivityPenalty",
     "DenseTied",
@@ -45,11 +47,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return what `sae_oracle` has of the reviewer; nothing else of it is loaded before."""
+    """Return the version, or what `sae_oracle` has of the reviewer, which is not loaded before."""
     if name in ("Review", "assert_conforms", "review"):
         import sae_oracle
 
         return getattr(sae_oracle, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sae-oracle")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

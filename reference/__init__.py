@@ -9,6 +9,8 @@ the notes' W; squares are summed over features, halved, and averaged over sample
 (λ/2)ΣW², biases excluded; the sparsity term is βΣKL, a sum over units, natural logarithm.
 """
 
+from typing import TYPE_CHECKING
+
 from reference.activations import ACTIVATIONS, linear, log_sigmoid, relu, sigmoid, tanh
 from reference.bounds import (
     BoundedCost,
@@ -129,3 +131,15 @@ __all__ = [
     "usage",
     "weight_decay_cost",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Return the version of the distribution, which takes longer to find than the import."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("sae-oracle")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,12 +12,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Review", "assert_conforms", "review"]
 
+if TYPE_CHECKING:
+    __version__: str
+
 
 def __getattr__(name: str) -> "Any":
     """Load the reviewer, and with it Keras, when it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("sae-oracle")
+        except PackageNotFoundError:  # a copy that pip did not put there
+            return "unknown"
     if name in __all__:
-        import keras_impl  # noqa: F401  # first: it says what to do if there is no backend
-        from sae_oracle import reviewer
+        from sae_oracle.names import past_anothers
+
+        with past_anothers():
+            import keras_impl  # noqa: F401  # first: it says what to do if there is no backend
+            from sae_oracle import reviewer
 
         return getattr(reviewer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

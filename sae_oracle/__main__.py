@@ -6,6 +6,9 @@ import sys
 
 def start() -> int:
     """Run the command; return its exit status, also if it is interrupted while it is imported."""
+    from sae_oracle.names import find_our_own
+
+    find_our_own()
     try:
         from sae_oracle.cli import main
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from rich.progress import Progress
 
-from sae_oracle import report
+from sae_oracle import __version__, report
 from sae_oracle import review_command as reviewing
 from sae_oracle import train as training
 from sae_oracle.bench import command as benchmark
@@ -269,6 +269,7 @@ def parser() -> argparse.ArgumentParser:
         prog="sae-oracle",
         description="The numerical reference for Ng's sparse autoencoder, and its Keras proof.",
     )
+    root.add_argument("--version", action="version", version=f"sae-oracle {__version__}")
     commands = root.add_subparsers(dest="command", required=True)
     verify_parser = commands.add_parser(
         "verify",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -66,11 +67,14 @@ FOREIGN = (
     *(f"{name}/__init__.py" for name in ("reference", "keras_impl", "tests")),
 )
 
+# What anybody's project may be called.
+NAMES = FOREIGN[-3:]
 
-def crowd(folder: Path) -> Path:
+
+def crowd(folder: Path, names: Iterable[str] = FOREIGN) -> Path:
     """Put files into a folder that have the names of modules, ours among them, and fail if run."""
-    for name in FOREIGN:
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"raise SystemExit('the {name} of the working folder was run')")
     return folder
 
@@ -94,4 +98,17 @@ def _on_startup(hidden: tuple[str, ...], startup: str) -> tempfile.TemporaryDire
     folder = tempfile.TemporaryDirectory(prefix="sae-oracle-hidden-")
     program = HIDING.format(hidden=hidden) + startup
     (Path(folder.name) / "sitecustomize.py").write_text(program, encoding="utf-8")
+    return folder
+
+
+def with_foreign_names(variables: dict[str, str]) -> dict[str, str]:
+    """The environment, with packages of anybody's that have the names of ours first on the path."""
+    path = os.pathsep.join([_foreign_names().name, variables["PYTHONPATH"]])
+    return {**variables, "PYTHONPATH": path}
+
+
+@functools.cache
+def _foreign_names() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="sae-oracle-names-")
+    crowd(Path(folder.name), NAMES)
     return folder

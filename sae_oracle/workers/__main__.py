@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 
+from sae_oracle.names import find_our_own
 from sae_oracle.workers import channel
 
 COULD_NOT, BUG = 2, 70
@@ -47,6 +48,7 @@ def main() -> None:
         hard = resource.getrlimit(which)[1]
         if hard == resource.RLIM_INFINITY or limit < hard:
             resource.setrlimit(which, (limit, hard))
+    find_our_own()
     module = sys.argv[3]
     sys.argv[:] = [module, *sys.argv[4:]]
     try:

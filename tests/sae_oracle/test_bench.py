@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sae_oracle.bench import plots, statistics, tables
 from sae_oracle.bench.sizes import NAMES, sizes_for
-from tests.fresh_process import ROOT, crowd, environment
+from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 
 # The pictures are drawn by Matplotlib.
 ENVIRONMENT = environment(hidden=("tensorflow", "sklearn"))
@@ -192,7 +192,7 @@ def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         cwd=folder,
-        env=ENVIRONMENT,
+        env=with_foreign_names(ENVIRONMENT),
         timeout=300,
     )
 

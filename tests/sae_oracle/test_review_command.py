@@ -13,7 +13,7 @@ import pytest
 from sae_oracle import review_command as review
 from sae_oracle.cli import main
 from sae_oracle.processes import TRAINING_BACKENDS, installed
-from tests.fresh_process import ROOT, crowd, environment
+from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 
 TARGETS = '''
 import ctypes
@@ -91,7 +91,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     run = subprocess.run(
         [sys.executable, "-m", "sae_oracle", "review", *arguments],
-        env=environment(),
+        env=with_foreign_names(environment()),
         cwd=folder,
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from sae_oracle import pictures
 from sae_oracle import train as training
 from sae_oracle.cli import parser
 from sae_oracle.processes import TRAINING_BACKENDS, installed
-from tests.fresh_process import FOREIGN, crowd, environment
+from tests.fresh_process import FOREIGN, crowd, environment, with_foreign_names
 
 BACKEND = next((name for name in TRAINING_BACKENDS if installed(name)), None)
 needs_a_backend = pytest.mark.skipif(
@@ -37,7 +37,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=folder,
-        env=ENVIRONMENT,
+        env=with_foreign_names(ENVIRONMENT),
         timeout=300,
     )
 

@@ -20,7 +20,7 @@ from rich.console import Console
 import reference
 from sae_oracle import cli, processes, report
 from tests.faults.stand_in import measurements
-from tests.fresh_process import ROOT, crowd, environment
+from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         cwd=folder,
-        env=ENVIRONMENT,
+        env=with_foreign_names(ENVIRONMENT),
     )
 
 
