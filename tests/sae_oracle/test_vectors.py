@@ -1,0 +1,207 @@
+"""The conformance vectors: what they cover, that they are reproducible, and who is held to them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reference import certified
+from sae_oracle.conformance import generation
+from sae_oracle.conformance.oracle import answers
+from sae_oracle.conformance.vectors import (
+    FLAGS,
+    FOLDER,
+    FORMATS,
+    VERSION,
+    Vector,
+    VectorError,
+    as_text,
+    digest,
+    identifier_of,
+    judge,
+    read_vectors,
+    vector_files,
+)
+from tests.fresh_process import ROOT
+
+VECTORS = read_vectors()
+BY_LABEL = {v.label: v for v in reversed(VECTORS)}
+
+needs_flint = pytest.mark.skipif(not certified.INSTALLED, reason=certified.NEEDS)
+
+
+@needs_flint
+def test_all_of_them_are_reproduced_bit_for_bit(tmp_path: Path) -> None:
+    """Three seconds of one core. Else: `sae-oracle vectors --write vectors`, and say why."""
+    for path in generation.write(tmp_path):
+        assert path.read_bytes() == (ROOT / "vectors" / path.name).read_bytes(), path.name
+    assert {p.name for p in tmp_path.iterdir()} == {
+        p.name for p in (ROOT / "vectors").iterdir() if p.is_file()
+    }
+    assert digest(tmp_path) == digest()
+
+
+def test_every_label_with_a_value_has_vectors_and_every_flag_is_used() -> None:
+    assert {v.label for v in VECTORS} == set(certified.CERTIFIED)
+    assert {flag for v in VECTORS for flag in v.flags} == set(FLAGS)
+    assert len(VECTORS) >= 300
+    assert sum(p.stat().st_size for p in (ROOT / "vectors").glob("*.*")) < 3e6
+
+
+def test_identifiers_are_unique_and_made_of_the_inputs() -> None:
+    assert len({v.identifier for v in VECTORS}) == len(VECTORS)
+    # For ever: this one is in certificates.
+    assert identifier_of("EQ-KL", {"rho": 0.5, "rho_hat": 0.25}) == "EQ-KL-732c7435"
+
+
+def test_the_files_are_what_the_schema_says() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((FOLDER / "schema.json").read_bytes())
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    contents = [json.loads(path.read_bytes()) for path in vector_files()]
+    for content in contents:
+        validator.validate(content)
+    broken: list[Any] = [
+        contents[0] | {"version": "sae-oracle-vectors/2"},
+        contents[0] | {"vectors": []},
+        contents[0] | {"vectors": [contents[0]["vectors"][0] | {"flags": ["other"]}]},
+        contents[0] | {"vectors": [contents[0]["vectors"][0] | {"outputs": []}]},
+    ]
+    assert not any(map(validator.is_valid, broken))
+    assert tuple(schema["$defs"]["vector"]["properties"]["flags"]["items"]["enum"]) == FLAGS
+    assert tuple(schema["$defs"]["format"]["enum"]) == FORMATS
+    assert schema["title"] == VERSION
+
+
+def test_inputs_are_float32_numbers_and_digits_are_thirty() -> None:
+    for vector in VECTORS:
+        for array in generation._arrays(vector.arguments):
+            assert np.array_equal(array.astype(np.float32).astype(np.float64), array)
+        for output in vector.outputs:
+            for text in output.digits:
+                significant = re.sub(r"e.*|\D", "", text).lstrip("0")
+                assert len(significant) <= 30, text
+    usual = [v for v in VECTORS if v.formats == FORMATS]
+    assert len(usual) > 0.9 * len(VECTORS)
+
+
+@pytest.mark.parametrize("label", sorted(BY_LABEL))
+def test_the_oracle_passes_every_vector(label: str) -> None:
+    for vector in (v for v in VECTORS if v.label == label):
+        answer = answers(vector)
+        assert set(answer) == {output.name for output in vector.outputs}
+        found = judge(vector, answer, "float64")
+        assert found.status == "passed", found
+
+
+@pytest.mark.parametrize("precision", FORMATS)
+def test_a_rounded_oracle_passes_and_one_outside_the_bound_fails(precision: str) -> None:
+    """Bounds are neither too narrow for the format itself, nor without an effect."""
+    seen = 0
+    for vector in VECTORS:
+        right = answers(vector)
+        assert judge(vector, right, precision).status != "failed", vector.identifier
+        for output in vector.outputs:
+            for i, bound in enumerate(output.bounds.get(precision, ())):
+                if bound is None:
+                    continue
+                seen += 1
+                wrong = {n: np.array(a, dtype=np.float64) for n, a in right.items()}
+                wrong[output.name].reshape(-1)[i] += 3.0 * bound + 1e-300
+                if wrong[output.name].reshape(-1)[i] != output.numbers[i]:
+                    assert judge(vector, wrong, precision).status == "failed"
+                break
+    assert seen > 0.9 * sum(precision in v.formats for v in VECTORS)
+
+
+def test_what_is_no_right_answer_fails() -> None:
+    vector = next(v for v in VECTORS if v.label == "EQ-COST")
+    right = answers(vector)
+    for wrong in (
+        {"value": float("nan")},
+        {"value": "three"},
+        {"value": [1.0, 2.0]},
+        {"value": None},
+        {"value": float("inf")},
+        {"gradient": right["gradient"][:-1]},
+        {"gradient": right["gradient"].reshape(1, -1)},
+    ):
+        found = judge(vector, right | wrong, "float32")
+        assert found.status == "failed", wrong
+        assert vector.identifier in found.words
+    assert judge(vector, {}, "float32").status == "not run"
+
+
+def spoiled(folder: Path, **changes: Any) -> Vector:
+    """Write the file of one label with other contents; return its first vector."""
+    vector = BY_LABEL["EQ-L1"]
+    content = json.loads(as_text("EQ-L1", {}, [vector]))
+    item = content["vectors"][0]
+    for name, value in changes.items():
+        (content if name in content else item)[name] = value
+    (folder / "EQ-L1.json").write_text(json.dumps(content))
+    return vector
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"version": "sae-oracle-vectors/2"}, "'sae-oracle-vectors/2'. This program reads"),
+        ({"version": None}, "has the version None"),
+        ({"label": "EQ-L2"}, "must hold the label 'EQ-L1'"),
+        ({"vectors": []}, "a list of vectors"),
+        ({"vectors": [3]}, "vector 0 cannot be read"),
+        ({"inputs": {"weights": 1.0}}, "its inputs are not those of its identifier"),
+        ({"outputs": []}, "it has no outputs"),
+        ({"outputs": [{"name": "value"}]}, "has no 'shape'"),
+        (
+            {"outputs": [{"name": "value", "shape": [2], "digits": ["1"], "bounds": {}}]},
+            "has not one number for each place",
+        ),
+        (
+            {"outputs": [{"name": "value", "shape": [], "digits": ["nan"], "bounds": {}}]},
+            "holds NaN",
+        ),
+        (
+            {"outputs": [{"name": "v", "shape": [], "digits": ["1"], "bounds": {"float32": [-1]}}]},
+            "is no number of 0 or more",
+        ),
+        ({"flags": ["other"]}, "a flag or format that is not known"),
+    ],
+)
+def test_a_spoiled_file_is_one_sentence(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    vector = spoiled(tmp_path, **changes)
+    with pytest.raises(VectorError, match=re.escape(words)) as raised:
+        read_vectors(tmp_path)
+    assert "EQ-L1.json" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    if not {"version", "label", "vectors"} & set(changes):
+        assert vector.identifier in str(raised.value)
+
+
+def test_a_truncated_file_says_which_vector_was_the_last(tmp_path: Path) -> None:
+    text = (FOLDER / "EQ-KL.json").read_bytes()
+    (tmp_path / "EQ-KL.json").write_bytes(text[: len(text) // 2])
+    with pytest.raises(VectorError, match=r"EQ-KL\.json is no whole JSON file \(it ends in or"):
+        read_vectors(tmp_path)
+    with pytest.raises(VectorError, match="there is no file"):
+        read_vectors(tmp_path / "nothing")
+
+
+def test_the_wheel_has_every_file() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["sae_oracle"]
+    packed = {path for p in patterns for path in (ROOT / "sae_oracle").glob(p) if path.is_file()}
+    files = {
+        p for p in (ROOT / "vectors").rglob("*") if p.is_file() and "__pycache__" not in str(p)
+    }
+    assert {p.resolve() for p in packed} >= files
