@@ -21,6 +21,7 @@ from sae_oracle import __version__, report
 from sae_oracle import review_command as reviewing
 from sae_oracle import train as training
 from sae_oracle.bench import command as benchmark
+from sae_oracle.conformance import command as conformance
 from sae_oracle.files import (
     first_line,
     is_stdout,
@@ -333,6 +334,7 @@ def parser() -> argparse.ArgumentParser:
     add_limits(train_parser)
     train_parser.set_defaults(run=train)
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
+    conformance.add_parser(commands)
     return root
 
 

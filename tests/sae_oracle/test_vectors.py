@@ -205,3 +205,16 @@ def test_the_wheel_has_every_file() -> None:
         p for p in (ROOT / "vectors").rglob("*") if p.is_file() and "__pycache__" not in str(p)
     }
     assert {p.resolve() for p in packed} >= files
+
+
+@needs_flint
+def test_the_command_writes_them_or_says_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sae_oracle.cli import main
+
+    assert main(["vectors", "--write", str(tmp_path)]) == 0
+    assert digest() in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert main(["vectors", "--write", str(tmp_path / "file")]) == 2
+    assert "cannot be written: " in capsys.readouterr().out
