@@ -8,6 +8,7 @@ Keras, so that saved models load.
 from typing import TYPE_CHECKING, Any
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from keras_impl.coefficients import set_hyperparameters
 from keras_impl.exact.lbfgs import FullCost, fit_lbfgs, full_cost, full_cost_and_gradient
 from keras_impl.initializers import NgUniform
 from keras_impl.layers import ActivityPenalty, KLSparsity
@@ -42,6 +43,7 @@ __all__ = [
     "full_cost_and_gradient",
     "keras_divides_activity_by_batch",
     "review",
+    "set_hyperparameters",
     "to_keras_units",
 ]
 

@@ -6,7 +6,7 @@ Everything is computed in at least float32, whatever the compute dtype (float64 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,11 +21,60 @@ def at_least_float32(x: Any) -> Any:
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
-def kl_divergence(rho: float, rho_hat: Any, epsilon: float) -> Any:
+class Target(NamedTuple):
+    """ρ and what the divergence needs of it, for ρ̂ of one kind and dtype.
+
+    Args:
+        rho: ρ.
+        rest: 1 − ρ.
+        log_rho: log ρ.
+        log_rest: log(1 − ρ).
+    """
+
+    rho: Any
+    rest: Any
+    log_rho: Any
+    log_rest: Any
+
+
+def target_of(rho: Any, like: Any) -> Target:
+    """Return what the divergence needs of ρ.
+
+    Args:
+        rho: ρ, inside (0, 1): a Python float; a tuple of them, one a unit; or a tensor, of one
+            number or of one a unit, where ρ may change after the step is compiled.
+        like: ρ̂ or logits, (..., units), tensors or a NumPy array.
+
+    >>> target_of(0.5, None).rest, target_of((0.25, 0.5), np.ones(2)).rest.tolist()
+    (0.5, [0.75, 0.5])
+    """
+    if isinstance(rho, float):
+        return Target(rho, 1.0 - rho, math.log(rho), math.log1p(-rho))
+    if isinstance(rho, tuple):
+        # On the host, in float64: what is rounded is the result alone.
+        numbers = np.array(rho)
+        parts = numbers, 1.0 - numbers, np.log(numbers), np.log1p(-numbers)
+        return Target(*(beside(part, like) for part in parts))
+    rho = ops.cast(rho, like.dtype)
+    return Target(rho, 1.0 - rho, ops.log(rho), ops.log1p(-rho))
+
+
+def beside(numbers: Any, like: Any) -> Any:
+    """Return a float as it is, other numbers in the kind and dtype of `like`."""
+    if isinstance(numbers, float):
+        return numbers
+    if isinstance(like, np.ndarray):
+        return np.asarray(numbers)
+    if isinstance(numbers, (tuple, np.ndarray)):
+        return ops.convert_to_tensor(np.asarray(numbers), dtype=like.dtype)
+    return ops.cast(numbers, like.dtype)
+
+
+def kl_divergence(rho: Any, rho_hat: Any, epsilon: float) -> Any:
     """EQ-KL-EXTENSION: KL(ρ‖ρ̂) on [ε, 1 − ε], its tangent line beyond; elementwise.
 
     Args:
-        rho: ρ, a Python float inside (0, 1).
+        rho: ρ, inside (0, 1), as `target_of` takes it.
         rho_hat: Mean activations, any shape, float32 or float64.
         epsilon: Where the tangent begins; 0: the exact divergence, infinite at 0 and 1.
 
@@ -39,11 +88,11 @@ def kl_divergence(rho: float, rho_hat: Any, epsilon: float) -> Any:
     return kl_divergence_and_slope(rho, rho_hat, epsilon)[0]
 
 
-def kl_divergence_and_slope(rho: float, rho_hat: Any, epsilon: float) -> tuple[Any, Any]:
+def kl_divergence_and_slope(rho: Any, rho_hat: Any, epsilon: float) -> tuple[Any, Any]:
     """EQ-KL-EXTENSION and its derivative by ρ̂, of tensors or of NumPy arrays.
 
     Args:
-        rho: ρ, a Python float inside (0, 1).
+        rho: ρ, inside (0, 1), as `target_of` takes it.
         rho_hat: Mean activations, any shape, float32 or float64.
         epsilon: Where the tangent begins; 0: the exact divergence, infinite at 0 and 1.
 
@@ -52,17 +101,17 @@ def kl_divergence_and_slope(rho: float, rho_hat: Any, epsilon: float) -> tuple[A
     """
     if isinstance(rho_hat, np.ndarray):
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _divergence_and_slope(rho, rho_hat, epsilon)
-    return _divergence_and_slope(rho, rho_hat, epsilon)
+            return _divergence_and_slope(target_of(rho, rho_hat), rho_hat, epsilon)
+    return _divergence_and_slope(target_of(rho, rho_hat), rho_hat, epsilon)
 
 
-def _divergence_and_slope(rho: float, rho_hat: Any, epsilon: float) -> tuple[Any, Any]:
+def _divergence_and_slope(target: Target, rho_hat: Any, epsilon: float) -> tuple[Any, Any]:
     namespace = namespace_of(rho_hat)
     rest_hat = 1.0 - rho_hat
     if epsilon == 0.0:
         log_rest = namespace.log1p(-rho_hat)
-        divergence = kl_divergence_of_logarithms(rho, namespace.log(rho_hat), log_rest)
-        return divergence, kl_slope(rho, rho_hat, rest_hat)
+        divergence = kl_divergence_of_logarithms(target, namespace.log(rho_hat), log_rest)
+        return divergence, kl_slope(target, rho_hat, rest_hat)
     # 1 − ρ̂ is kept beside ρ̂: where ε is small, 1 − ε is rounded, and may be 1; ε is not.
     epsilon = max(epsilon, _smallest(rho_hat))
     r = namespace.clip(rho_hat, epsilon, 1.0 - epsilon)
@@ -72,39 +121,39 @@ def _divergence_and_slope(rho: float, rho_hat: Any, epsilon: float) -> tuple[Any
     nearer_zero = r < 0.5
     log_rest = namespace.log1p(-namespace.clip(r, 0.0, 0.5))
     log_rest = namespace.where(nearer_zero, log_rest, namespace.log(rest))
-    slope = kl_slope(rho, r, rest)
-    divergence = kl_divergence_of_logarithms(rho, namespace.log(r), log_rest)
+    slope = kl_slope(target, r, rest)
+    divergence = kl_divergence_of_logarithms(target, namespace.log(r), log_rest)
     beyond = namespace.where(nearer_zero, rho_hat - r, rest - rest_hat)
     return divergence + slope * beyond, slope
 
 
-def kl_divergence_of_logarithms(rho: float, log_rho_hat: Any, log_one_minus_rho_hat: Any) -> Any:
+def kl_divergence_of_logarithms(target: Target, log_rho_hat: Any, log_one_minus_rho_hat: Any) -> Any:
     """ρ(log ρ − log ρ̂) + (1 − ρ)(log(1 − ρ) − log(1 − ρ̂)), of tensors or NumPy arrays.
 
     Differences of logarithms: log(ρ/ρ̂) overflows where ρ̂ is tiny.
 
-    >>> kl_divergence_of_logarithms(0.5, math.log(0.5), math.log(0.5))
+    >>> kl_divergence_of_logarithms(target_of(0.5, None), math.log(0.5), math.log(0.5))
     0.0
     """
-    return rho * (math.log(rho) - log_rho_hat) + (1.0 - rho) * (
-        math.log1p(-rho) - log_one_minus_rho_hat
+    return target.rho * (target.log_rho - log_rho_hat) + target.rest * (
+        target.log_rest - log_one_minus_rho_hat
     )
 
 
-def kl_slope(rho: float, r: Any, rest: Any) -> Any:
+def kl_slope(target: Target, r: Any, rest: Any) -> Any:
     """KL′(r) = (1 − ρ)/(1 − r) − ρ/r with one division, which XLA does once a unit.
 
     Not r − ρ over that denominator: near 1, ρ's own rounding would be divided by 1 − r.
 
     Args:
-        rho: ρ.
+        target: ρ.
         r: ρ̂, inside (0, 1).
         rest: 1 − ρ̂, as exact as ρ̂ itself.
 
-    >>> kl_slope(0.25, 0.5, 0.5)
+    >>> kl_slope(target_of(0.25, None), 0.5, 0.5)
     1.0
     """
-    return ((1.0 - rho) * r - rho * rest) / (r * rest)
+    return (target.rest * r - target.rho * rest) / (r * rest)
 
 
 def _smallest(x: Any) -> float:

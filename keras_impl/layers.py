@@ -11,7 +11,8 @@ from keras import ops
 
 from keras_impl.backends.keras_internals import LayerThatKeepsItsLosses, refuse_time_distributed
 from keras_impl.backends.replicas import losses_of_this_replica
-from keras_impl.divergence import at_least_float32
+from keras_impl.coefficients import Changeable, Coefficients, HasTerm
+from keras_impl.divergence import at_least_float32, beside
 from keras_impl.means import valid_positions
 from keras_impl.recording import is_captured
 from keras_impl.regularizers import KLSparsityRegularizer
@@ -59,7 +60,7 @@ class PenaltyLayer(LayerThatKeepsItsLosses):
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
-class KLSparsity(PenaltyLayer):
+class KLSparsity(HasTerm, PenaltyLayer):
     """Passes its input through and adds βΣⱼKL(ρ‖ρ̂ⱼ) (EQ-SPARSITY) to the loss.
 
     ρ̂ⱼ is the mean of unit j over every axis but that of the units, over the valid positions where
@@ -91,11 +92,13 @@ class KLSparsity(PenaltyLayer):
         axis: The axis of the units: 1 for images in the order "channels_first". `None`: the last.
         **kwargs: Those of `keras.layers.Layer`.
 
-    What it was made with cannot be changed afterwards, since compiled steps would not notice.
+    `rho` and `beta` can be assigned to at any time, and count from the next step on: a step of
+    Keras's `fit` that is compiled already is compiled once more at the first change, and at no
+    later one (see `Anneal`). Nothing else can be changed.
 
     Raises:
         TypeError, ValueError: If an argument leaves its range.
-        AttributeError: If an argument is assigned to later.
+        AttributeError: If another argument is assigned to later.
 
     >>> layer = KLSparsity(rho=0.5, beta=3.0)
     >>> activations = layer(ops.convert_to_tensor([[0.25], [0.75]]))
@@ -104,8 +107,8 @@ class KLSparsity(PenaltyLayer):
     """
 
     term = ReadOnly("_term")
-    rho = ReadOnly("_term.rho")
-    beta = ReadOnly("_term.beta")
+    rho = Changeable("_term.rho")
+    beta = Changeable("_term.beta")
     from_logits = ReadOnly("_term.from_logits")
     epsilon = ReadOnly("_term.epsilon")
     symmetric = ReadOnly("_term.symmetric")
@@ -126,6 +129,7 @@ class KLSparsity(PenaltyLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        object.__setattr__(self, "_coefficients", Coefficients())
         self._term = SparsityTerm(
             rho, beta, from_logits, epsilon, symmetric, axis=axis, cross_replica=cross_replica
         )
@@ -176,22 +180,24 @@ class KLSparsity(PenaltyLayer):
         x, mask = self._term.units_last(inputs, mask)
         if is_captured(self, x, mask):
             return ops.zeros((), dtype="float32")
+        term = self.term_of_step()
         if self.momentum is None:
-            return self._term.penalty(x, mask)
-        return self._term.penalty_of_mean(self._running_average(x, training, mask))
+            return term.penalty(x, mask)
+        return term.penalty_of_mean(self._running_average(x, training, mask, term.rho))
 
-    def _running_average(self, x: Any, training: bool | None, mask: Any) -> Any:
+    def _running_average(self, x: Any, training: bool | None, mask: Any, rho: Any) -> Any:
         seen = ops.convert_to_tensor(self.has_seen_a_batch) > 0.0
         stored = ops.convert_to_tensor(self.rho_hat)
+        rho = beside(rho, stored)
         if not training:
-            return ops.where(seen, stored, self.rho * ops.ones_like(stored))
+            return ops.where(seen, stored, rho * ops.ones_like(stored))
         batch, count = self._term.mean_that_moves_state(x, mask)
         batch = ops.cast(batch, stored.dtype)
         if isinstance(count, float):  # a number of the host would be copied to the device
             counts = (ops.ones_like if count > 0.0 else ops.zeros_like)(seen)
         else:
             counts = count > 0.0
-        start = ops.where(seen, stored, self.rho * ops.ones_like(stored))
+        start = ops.where(seen, stored, rho * ops.ones_like(stored))
         moved = self.momentum * stored + (1.0 - self.momentum) * batch
         # A unit without a valid position stays where it is, to the last bit.
         new = ops.stop_gradient(ops.where(counts, ops.where(seen, moved, batch), start))

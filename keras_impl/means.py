@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_impl.backends.custom_gradients import scaled_sigmoids, sum_of_rows
 from keras_impl.backends.replicas import logsumexp_over_replicas, replica_count, sum_over_replicas
-from keras_impl.divergence import at_least_float32, kl_divergence_of_logarithms
+from keras_impl.divergence import at_least_float32, beside, kl_divergence_of_logarithms, target_of
 
 # Stands for log 0 where a position is masked: finite, so that no gradient is NaN.
 LOG_OF_NOTHING = -1e30
@@ -119,6 +119,7 @@ def mean_activation(
     )
     if isinstance(count, float) and count > 0.0:
         return rho_hat
+    otherwise = beside(otherwise, rho_hat)
     return ops.where(count > 0.0, rho_hat, otherwise * ops.ones_like(rho_hat))
 
 
@@ -164,7 +165,7 @@ def sum_over_samples(x: Any, valid: Any = None) -> Any:
 
 
 def kl_divergence_from_logits(
-    rho: float, logits: Any, mask: Any = None, *, cross_replica: bool = False
+    rho: Any, logits: Any, mask: Any = None, *, cross_replica: bool = False
 ) -> Any:
     """EQ-KL-LOGITS: KL(ρ‖ρ̂) of sigmoid units from their logits, one number a unit.
 
@@ -172,7 +173,7 @@ def kl_divergence_from_logits(
     gradient are finite and right for every finite logit.
 
     Args:
-        rho: ρ, a Python float inside (0, 1).
+        rho: ρ, inside (0, 1), as `divergence.target_of` takes it.
         logits: (samples, ..., units).
         mask: As for `valid_positions`. Where no position is left the divergence is 0.
         cross_replica: Whether ρ̂ is that of the global batch of data-parallel training.
@@ -198,7 +199,7 @@ def kl_divergence_from_logits(
         count = ops.cast(log_count > LOG_OF_NOTHING / 2.0, z.dtype)
     else:
         log_rho_hat, log_rest = log_sums_of_sigmoids(z, valid, divisor)
-    divergence = kl_divergence_of_logarithms(rho, log_rho_hat, log_rest)
+    divergence = kl_divergence_of_logarithms(target_of(rho, z), log_rho_hat, log_rest)
     return divergence if known else ops.where(count > 0.0, divergence, ops.zeros_like(divergence))
 
 

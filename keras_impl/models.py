@@ -6,6 +6,7 @@ import inspect
 import numbers
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from keras_impl.backends.keras_internals import (
     refuse_time_distributed,
 )
 from keras_impl.backends.replicas import share_of_loss, sum_over_replicas
+from keras_impl.coefficients import Changeable
 from keras_impl.initializers import NgUniform
 from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
@@ -107,7 +109,9 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
     cloning and reloading. `encoder` and `decoder` are Keras models of the same variables. Weight
     decay counts the kernels that are trained: Keras drops the regularizer of a frozen variable.
 
-    What it was made with cannot be changed afterwards, since compiled steps would not notice.
+    `rho`, `beta` and `weight_decay` can be assigned to at any time, and count from the next step
+    on: steps that are compiled already are compiled once more at the first change, and at no later
+    one (see `Anneal`). Nothing else can be changed.
 
     Source: CS294A lecture notes "Sparse autoencoder", §2 and §3.
 
@@ -133,7 +137,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
 
     Raises:
         TypeError, ValueError: If an argument leaves its range.
-        AttributeError: If an argument is assigned to later.
+        AttributeError: If another argument is assigned to later.
 
     >>> import numpy as np
     >>> model = SparseAutoencoder(25, rho=0.01, beta=3.0, weight_decay=1e-4)
@@ -144,9 +148,9 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
     """
 
     hidden_units = ReadOnly("_fixed.hidden_units")
-    rho = ReadOnly("_term.rho")
-    beta = ReadOnly("_term.beta")
-    weight_decay = ReadOnly("_fixed.weight_decay")
+    rho = Changeable("_term.rho")
+    beta = Changeable("_term.beta")
+    weight_decay = Changeable("_fixed.weight_decay")
     tied = ReadOnly("_fixed.tied")
     activation = ReadOnly("_fixed.activation")
     output_activation = ReadOnly("_fixed.output_activation")
@@ -196,6 +200,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             )
         if self.tied_decay > 2:
             raise ValueError(f"`tied_decay` must be 1 or 2. Received: tied_decay={tied_decay!r}")
+        self._decay = WeightDecay(self.weight_decay * self._decay_times)
         self.penalties = [
             KLSparsity(
                 **self._term.get_config(), dtype=self.dtype_policy, name=f"kl_sparsity_{layer}"
@@ -212,6 +217,29 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         self.term_trackers = [
             keras.metrics.Mean(name=name) for name in ("reconstruction", "weight_decay", "sparsity")
         ]
+
+    @property
+    def _decay_times(self) -> int:
+        return self.tied_decay if self.tied else 1
+
+    coefficient_names = ("rho", "beta", "weight_decay")
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Return what another ρ, β or λ makes of the term or of λ, or raise."""
+        if name == "weight_decay":
+            return non_negative(name, value)
+        return replace(self._term, **{name: value})
+
+    def change(self, name: str, value: Any, keeper: Any = None, model: Any = None) -> None:
+        """Change ρ, β or λ; see `set_hyperparameters`."""
+        made = self.checked(name, value)
+        if name == "weight_decay":
+            self._fixed.weight_decay = made
+            self._decay.change(name, made * self._decay_times, self, model or self)
+            return
+        self._term = made
+        for penalty in self.penalties:
+            penalty.change(name, value, penalty, model or self)
 
     def __dir__(self) -> list[str]:
         # Keras saves what it finds here, and these hold what is saved already.
@@ -232,12 +260,11 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         sizes = (input_shape[-1], *self.hidden_units)
         sizes = (*sizes, *reversed(sizes[:-1]))
         layers = len(sizes) - 1
-        decay = self.weight_decay * (self.tied_decay if self.tied else 1)
         self.kernels = [
             self.add_weight(
                 shape=(sizes[layer], sizes[layer + 1]),
                 initializer=NgUniform(None if self.seed is None else self.seed + layer),
-                regularizer=WeightDecay(decay),
+                regularizer=self._decay,
                 name=f"kernel_{layer}",
             )
             for layer in range(layers // 2 if self.tied else layers)
@@ -311,6 +338,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
                 "SparseAutoencoder takes input of shape (samples, features). Received: "
                 f"inputs={inputs if keras.tree.is_nested(inputs) else tuple(inputs.shape)}"
             )
+        self._decay.note_caller()
         # Not `ops.cast`: torch's tensors may come from another device, as those of a DataLoader do.
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         return self._propagate(inputs, 0, 2 * len(self.hidden_units), training)

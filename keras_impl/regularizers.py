@@ -12,14 +12,15 @@ from keras_impl.backends.keras_internals import (
     keras_divides_activity_by_batch,
     refuse_time_distributed,
 )
-from keras_impl.divergence import at_least_float32
+from keras_impl.coefficients import Coefficients, HasTerm
+from keras_impl.divergence import at_least_float32, beside
 from keras_impl.recording import is_captured
 from keras_impl.term import ReadOnly, SparsityTerm
 from keras_impl.validation import flag, non_negative, tensor
 
 
 @keras.saving.register_keras_serializable(package="sae_oracle")
-class KLSparsityRegularizer(keras.regularizers.Regularizer):
+class KLSparsityRegularizer(HasTerm, keras.regularizers.Regularizer):
     """The sparsity term βΣⱼKL(ρ‖ρ̂ⱼ) (EQ-SPARSITY) as an activity regularizer.
 
     ρ̂ⱼ is the mean activation of unit j over the batch (for images and sequences: over every axis
@@ -51,7 +52,8 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
             replica's own, which trains another function (see docs/replicas.md).
         axis: The axis of the units: 1 for images in the order "channels_first". `None`: the last.
 
-    What it was made with cannot be changed afterwards, since compiled steps would not notice.
+    What it was made with cannot be assigned to: a regularizer does not know the layer that could
+    keep a variable. `set_hyperparameters(model, beta=...)` and `Anneal` know it.
 
     Raises:
         TypeError, ValueError: If an argument leaves its range.
@@ -85,6 +87,7 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
         cross_replica: bool = True,
         axis: int | None = None,
     ) -> None:
+        self._coefficients = Coefficients()
         self._term = SparsityTerm(
             rho, beta, from_logits, epsilon, symmetric, axis=axis, cross_replica=cross_replica
         )
@@ -125,10 +128,11 @@ class KLSparsityRegularizer(keras.regularizers.Regularizer):
         x, _ = self._term.units_last(x)
         if is_captured(self, x):
             return ops.zeros((), dtype="float32")
+        term = self.term_of_step()
         rows = ops.shape(x)[0] if self._multiplies else 1
         if isinstance(rows, int):  # then one multiplication does for both
-            return self._term.penalty(x, times=rows)
-        penalty = self._term.penalty(x)
+            return term.penalty(x, times=rows)
+        penalty = term.penalty(x)
         return penalty * ops.cast(rows, penalty.dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -159,11 +163,29 @@ class WeightDecay(keras.regularizers.Regularizer):
     weight_decay = ReadOnly("_weight_decay")
 
     def __init__(self, weight_decay: float = 1e-4) -> None:
+        self._coefficients = Coefficients()
         self._weight_decay = non_negative("weight_decay", weight_decay)
 
     def __call__(self, x: Any) -> Any:
         """Return (λ/2) Σ x², a scalar of at least float32."""
-        return self.weight_decay / 2.0 * ops.sum(ops.square(at_least_float32(tensor("x", x))))
+        squares = ops.sum(ops.square(at_least_float32(tensor("x", x))))
+        factor = self._coefficients.tensors().get("weight_decay", self._weight_decay)
+        return beside(factor, squares) / 2.0 * squares
+
+    coefficient_names = ("weight_decay",)
+
+    def checked(self, name: str, value: Any) -> float:
+        """Return another λ, or raise."""
+        return non_negative(name, value)
+
+    def note_caller(self) -> None:
+        """Remember the model whose call is under way; Keras asks for λ later, outside of it."""
+        self._coefficients.note_caller()
+
+    def change(self, name: str, value: Any, keeper: Any, model: Any = None) -> None:
+        """Change λ; see `set_hyperparameters`."""
+        self._weight_decay = self.checked(name, value)
+        self._coefficients.assign(name, self._weight_decay, keeper, model)
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""

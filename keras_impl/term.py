@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any
@@ -11,7 +13,7 @@ from keras import ops
 
 from keras_impl.backends import custom_gradients
 from keras_impl.backends.replicas import replica_count
-from keras_impl.divergence import at_least_float32, kl_divergence_and_slope
+from keras_impl.divergence import at_least_float32, beside, kl_divergence_and_slope
 from keras_impl.means import (
     kl_divergence_from_logits,
     mean_activation,
@@ -85,22 +87,24 @@ class SparsityTerm:
         Raises:
             ValueError: If the mask does not fit.
         """
-        beta = self.beta * times
         x = at_least_float32(x)
-        if self.beta == 0.0:  # not `beta`: a replica without rows adds its sums to the others'
+        if self.is_off:  # not `beta`: a replica without rows adds its sums to the others'
             if mask is not None:
                 valid_positions(mask, x)  # refuses one that does not fit
             return nothing_of(x)
+        beta = self._factor(x, times)
         plain = mask is None and 0 not in x.shape and not self._adds_over_replicas()
         in_one_piece = plain and custom_gradients.has_penalties_in_one_piece()
         if self.from_logits:
+            if not isinstance(self.beta, float):  # β = 0 leaves nothing, also of infinite logits
+                x = ops.where(beta > 0.0, x, ops.zeros_like(x))
             if in_one_piece:
                 return custom_gradients.kl_penalty_from_logits(x, self.rho, beta)
             divergence = kl_divergence_from_logits(
                 self.rho, x, mask, cross_replica=self.cross_replica
             )
             return beta * ops.sum(divergence)
-        if in_one_piece and not self.symmetric:
+        if in_one_piece and not self.symmetric and isinstance(self.beta, float):
             return custom_gradients.kl_penalty(x, self.rho, beta, self.epsilon)
         return self.penalty_of_mean(self.mean_activation(x, mask), times)
 
@@ -111,9 +115,12 @@ class SparsityTerm:
             rho_hat: (units,), float32 or float64.
             times: A factor of β.
         """
-        beta = self.beta * times
-        if self.beta == 0.0:
+        if self.is_off:
             return nothing_of(rho_hat)
+        beta = self._factor(rho_hat, times)
+        if not isinstance(self.beta, float):
+            rho = beside(self.rho, rho_hat) * ops.ones_like(rho_hat)
+            rho_hat = ops.where(beta > 0.0, rho_hat, rho)
         if custom_gradients.has_penalties_in_one_piece():
             return custom_gradients.kl_penalty(rho_hat[None], self.rho, beta, self.epsilon)
         divergence, slope = kl_divergence_and_slope(self.rho, rho_hat, self.epsilon)
@@ -174,6 +181,25 @@ class SparsityTerm:
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
         return asdict(self)
+
+    def with_tensors(self, tensors: Mapping[str, Any]) -> SparsityTerm:
+        """Return the term with coefficients that compiled steps read, and do not hold.
+
+        Args:
+            tensors: ρ, β or both, by name.
+        """
+        term = copy.copy(self)
+        for name, value in tensors.items():
+            object.__setattr__(term, name, value)
+        return term
+
+    @property
+    def is_off(self) -> bool:
+        """Whether β is 0 and no tensor, so that the term needs not be computed."""
+        return isinstance(self.beta, float) and self.beta == 0.0
+
+    def _factor(self, x: Any, times: float) -> Any:
+        return beside(self.beta, x) * times
 
     def _adds_over_replicas(self) -> bool:
         return self.cross_replica and replica_count() > 1
@@ -240,10 +266,14 @@ class ReadOnly:
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else self.read(owner)
 
+    def _advice(self, kind: str) -> str:
+        if self.name in ("rho", "beta", "weight_decay"):
+            return f"Use set_hyperparameters(model, {self.name}=...), or Anneal in `fit`."
+        return f"Make a new {kind}, and a new model with it."
+
     def __set__(self, owner: Any, value: Any) -> None:
         kind = type(owner).__name__
         raise AttributeError(
             f"`{self.name}` of {kind} cannot be changed: steps that are compiled already would "
-            f"keep the old one. Make a new {kind}, and a new model with it. "
-            f"Received: {self.name}={value!r}"
+            f"keep the old one. {self._advice(kind)} Received: {self.name}={value!r}"
         )

@@ -189,47 +189,47 @@ MUTANTS = (
     Mutant(
         "first half missing",
         D,
-        "return rho * (math.log(rho) - log_rho_hat) + (1.0 - rho) * (",
-        "return 0.0 * log_rho_hat + (1.0 - rho) * (",
+        "return target.rho * (target.log_rho - log_rho_hat) + target.rest * (",
+        "return 0.0 * log_rho_hat + target.rest * (",
         (PENALTY,),
     ),
     Mutant(
         "second half missing",
         D,
-        "log_rho_hat) + (1.0 - rho) * (",
+        "log_rho_hat) + target.rest * (",
         "log_rho_hat) + 0.0 * (",
         (PENALTY,),
     ),
     Mutant(
         "KL reversed",
         D,
-        "divergence = kl_divergence_of_logarithms(rho, namespace.log(r), log_rest)",
-        "divergence = r * namespace.log(r / rho) + rest * namespace.log(rest / (1 - rho))",
+        "divergence = kl_divergence_of_logarithms(target, namespace.log(r), log_rest)",
+        "divergence = r * namespace.log(r / target.rho) + rest * namespace.log(rest / target.rest)",
         (PENALTY,),
     ),
     Mutant(
         "sign of a logarithm",
         D,
-        "(math.log(rho) - log_rho_hat)",
-        "(math.log(rho) + log_rho_hat)",
+        "(target.log_rho - log_rho_hat)",
+        "(target.log_rho + log_rho_hat)",
         (PENALTY,),
     ),
     Mutant(
-        "entropy constant lost", D, "(math.log(rho) - log_rho_hat)", "(-log_rho_hat)", (PENALTY,)
+        "entropy constant lost", D, "(target.log_rho - log_rho_hat)", "(-log_rho_hat)", (PENALTY,)
     ),
     Mutant(
         "epsilon of 1e-7 in the logarithm",
         D,
-        "kl_divergence_of_logarithms(rho, namespace.log(r), log_rest)",
-        "kl_divergence_of_logarithms(rho, namespace.log(r + 1e-7), log_rest)",
+        "kl_divergence_of_logarithms(target, namespace.log(r), log_rest)",
+        "kl_divergence_of_logarithms(target, namespace.log(r + 1e-7), log_rest)",
         (PENALTY,),
     ),
-    Mutant("rho off by 1e-5", D, "return rho * (math", "return 1.00001 * rho * (math", (PENALTY,)),
+    Mutant("rho off by 1e-5", D, "return target.rho * (t", "return 1.00001 * target.rho * (t", (PENALTY,)),
     Mutant(
         "base 2",
         D,
-        "(math.log(rho) - log_rho_hat)",
-        "(math.log(rho) - log_rho_hat) / math.log(2.0)",
+        "(target.log_rho - log_rho_hat)",
+        "(target.log_rho - log_rho_hat) / math.log(2.0)",
         (PENALTY,),
     ),
     Mutant(
@@ -249,15 +249,15 @@ MUTANTS = (
     Mutant(
         "slope of one half",
         D,
-        "return ((1.0 - rho) * r - rho * rest) / (r * rest)",
-        "return -rho / r",
+        "return (target.rest * r - target.rho * rest) / (r * rest)",
+        "return -target.rho / r",
         (PENALTY,),
     ),
     Mutant(
         "slope with rho's own rounding",
         D,
-        "return ((1.0 - rho) * r - rho * rest) / (r * rest)",
-        "return (r - rho) / (r * rest)",
+        "return (target.rest * r - target.rho * rest) / (r * rest)",
+        "return (r - target.rho) / (r * rest)",
         (PENALTY,),
     ),
     Mutant(
@@ -270,8 +270,8 @@ MUTANTS = (
     Mutant(
         "edge of the derivative at 2 epsilon",
         D,
-        "slope = kl_slope(rho, r, rest)",
-        "slope = kl_slope(rho, namespace.clip(r, 2 * epsilon, 1.0), rest)",
+        "slope = kl_slope(target, r, rest)",
+        "slope = kl_slope(target, namespace.clip(r, 2 * epsilon, 1.0), rest)",
         (PENALTY,),
     ),
     Mutant(

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_impl.divergence import kl_divergence_and_slope
+from keras_impl.divergence import kl_divergence_and_slope, target_of
 
 
 def scaled_sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
@@ -109,25 +109,25 @@ def has_penalties_in_one_piece() -> bool:
     return keras.config.backend() == "torch" and takes_custom_functions()
 
 
-def kl_penalty(activations: Any, rho: float, beta: float, epsilon: float) -> Any:
+def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
     """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of activations in one piece, on torch.
 
     Args:
         activations: (samples, ..., units), float32 or float64; means count as one sample.
-        rho: ρ, inside (0, 1).
-        beta: β ≥ 0.
+        rho: ρ, inside (0, 1), as `divergence.target_of` takes it.
+        beta: β ≥ 0, a number or a tensor.
         epsilon: Where EQ-KL-EXTENSION begins; 0: the exact divergence.
     """
     return _KL_PENALTY(activations, rho, beta, epsilon)
 
 
-def kl_penalty_from_logits(logits: Any, rho: float, beta: float) -> Any:
+def kl_penalty_from_logits(logits: Any, rho: Any, beta: Any) -> Any:
     """EQ-SPARSITY-LOGITS: β Σⱼ KL(ρ‖ρ̂ⱼ) from logits in one piece, on torch.
 
     Args:
         logits: (samples, ..., units), float32 or float64, at least one sample.
-        rho: ρ, inside (0, 1).
-        beta: β ≥ 0.
+        rho: ρ, inside (0, 1), as `divergence.target_of` takes it.
+        beta: β ≥ 0, a number or a tensor.
     """
     return _KL_PENALTY_FROM_LOGITS(logits, rho, beta)
 
@@ -372,7 +372,7 @@ def _torch_sigmoids() -> Callable[[Any, Any], Any]:
     return Sigmoids.apply
 
 
-def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
+def _torch_kl_penalty() -> Callable[[Any, Any, Any, float], Any]:
     import torch
 
     def is_inside(rho_hat: Any, epsilon: float) -> bool:
@@ -385,7 +385,7 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
     # `forward` with a context, not `setup_context`: a quarter of the time of the whole.
     class Penalty(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, activations: Any, rho: float, beta: float, epsilon: float) -> Any:
+        def forward(ctx: Any, activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
             a = activations.reshape(-1, activations.shape[-1])
             rho_hat = a.sum(0).div_(len(a))
             edge = 0.0 if is_inside(rho_hat, epsilon) else epsilon
@@ -413,7 +413,7 @@ def _torch_kl_penalty() -> Callable[[Any, float, float, float], Any]:
 UNSCALED = 40.0
 
 
-def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
+def _torch_kl_penalty_from_logits() -> Callable[[Any, Any, Any], Any]:
     import torch
 
     def shift_of(z: Any) -> Any | None:
@@ -427,8 +427,9 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
 
     class Penalty(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, logits: Any, rho: float, beta: float) -> Any:
+        def forward(ctx: Any, logits: Any, rho: Any, beta: Any) -> Any:
             z = logits.reshape(-1, logits.shape[-1])
+            target = target_of(rho, z)
             shift = shift_of(z)
             compiled = None if shift is None else _cuda_sigmoids(z)
             if compiled is not None:
@@ -440,18 +441,22 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
             total, total_of_rest = p.sum(0), q.sum(0)
             if compiled is None:
                 slope = p.mul_(q)
-            ones = torch.log(total / len(z)).sub_(math.log(rho))
-            zeros = torch.log(total_of_rest / len(z)).sub_(math.log1p(-rho))
-            by_ones, by_zeros = rho * beta / total, (1.0 - rho) * beta / total_of_rest
+            ones = torch.log(total / len(z)).sub_(target.log_rho)
+            zeros = torch.log(total_of_rest / len(z)).sub_(target.log_rest)
+            by_ones = target.rho * beta / total
+            by_zeros = target.rest * beta / total_of_rest
             if shift is not None:
                 ones.add_(shift.clamp(max=0.0))
                 zeros.sub_(shift.clamp(min=0.0))
                 of_ones, of_zeros = _scales(shift)
                 by_ones.mul_(of_ones)
                 by_zeros.mul_(of_zeros)
-            ctx.rho, ctx.beta = rho, beta
+            ctx.target, ctx.beta = target, beta
             ctx.save_for_backward(logits, slope, by_zeros.sub_(by_ones))
-            return beta * ones.mul_(-rho).sub_(zeros, alpha=1.0 - rho).sum()
+            ones.mul_(-target.rho)
+            if isinstance(target.rest, float):
+                return beta * ones.sub_(zeros, alpha=target.rest).sum()
+            return beta * ones.sub_(zeros.mul_(target.rest)).sum()
 
         @staticmethod
         def backward(ctx: Any, by_penalty: Any) -> Any:
@@ -463,7 +468,8 @@ def _torch_kl_penalty_from_logits() -> Callable[[Any, float, float], Any]:
                 p, q = _SIGMOIDS(z, shift)
                 of_ones, of_zeros = _scales(shift)
                 slope = p * q
-                by_sum = (1.0 - ctx.rho) * of_zeros / q.sum(0) - ctx.rho * of_ones / p.sum(0)
+                by_sum = ctx.target.rest * of_zeros / q.sum(0)
+                by_sum = by_sum - ctx.target.rho * of_ones / p.sum(0)
                 by_sum = ctx.beta * by_sum
             return (slope * (by_penalty * by_sum)).reshape(logits.shape), None, None
 

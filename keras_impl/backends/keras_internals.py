@@ -162,11 +162,8 @@ def refuse_time_distributed(owner: Any) -> None:
     Raises:
         ValueError: If `TimeDistributed` builds or calls `owner`, or a layer around it.
     """
-    if keras.config.backend() == "torch":
-        import torch
-
-        if torch.compiler.is_compiling():  # which sees no frames; it was called before
-            return
+    if is_compiling():  # which sees no frames; it was called before
+        return
     if called_by("keras.src.layers.rnn.time_distributed"):
         name = type(owner).__name__
         raise ValueError(
@@ -231,6 +228,16 @@ def layers_of(layer: Any, *, include_self: bool = True) -> list[Any]:
     return list(layer._flatten_layers(include_self=include_self))
 
 
+def own_weights(layer: Any) -> list[Any]:
+    """Return the weights of a layer, without those of the layers inside of it.
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> len(own_weights(model)), len(own_weights(model.layers[0]))
+    (0, 2)
+    """
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
 def layer_being_called() -> Any | None:
     """Return the outermost layer or model whose call is under way.
 
@@ -239,6 +246,52 @@ def layer_being_called() -> Any | None:
     """
     context = global_state.get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
+
+
+def is_compiling() -> bool:
+    """Whether torch is compiling what runs, which sees none of what Keras keeps beside a call.
+
+    >>> is_compiling()
+    False
+    """
+    if keras.config.backend() != "torch":
+        return False
+    import torch
+
+    return bool(torch.compiler.is_compiling())
+
+
+def keep_state(layer: Any, holder: Any, instead_of: Any = None) -> bool:
+    """Make a layer keep a variable that is none of its weights; return whether it is new to it.
+
+    Keras has such a place for the state of random numbers: what is there is in `variables`, and so
+    in the state of compiled steps, and not in `weights`, nor in what is saved.
+
+    Args:
+        layer: A layer or a model, built or not.
+        holder: Its `state` is the variable.
+        instead_of: What the layer keeps so far, and shall not keep any more.
+
+    >>> class Holder:
+    ...     state = keras.Variable(1.0, trainable=False)
+    >>> layer = keras.layers.Identity()
+    >>> keep_state(layer, Holder()), len(layer.variables), len(layer.weights)
+    (True, 1, 0)
+    """
+    kept = layer._seed_generators
+    if any(one is holder for one in kept):
+        return False
+    if instead_of in kept:
+        kept.remove(instead_of)
+    kept.append(holder)
+    return True
+
+
+def compile_anew(model: Any) -> None:
+    """Have the steps of a model compiled again when they are next run."""
+    for step in ("train", "test", "predict"):
+        if getattr(model, f"{step}_function", None) is not None:
+            getattr(model, f"make_{step}_function")(force=True)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from keras_impl.divergence import (
     at_least_float32,
     kl_divergence_and_slope,
     kl_divergence_of_logarithms,
+    target_of,
 )
 from keras_impl.means import (
     count_of,
@@ -177,14 +178,17 @@ class LogitSums(NamedTuple):
         """EQ-KL-LOGITS of each unit; 0 where a mask leaves nothing."""
         log_count = np.log(np.maximum(self.count, 1.0))
         divergence = kl_divergence_of_logarithms(
-            term.rho, self.log_ones - log_count, self.log_zeros - log_count
+            target_of(term.rho, log_count),
+            self.log_ones - log_count,
+            self.log_zeros - log_count,
         )
         return np.where(self.count > 0.0, divergence, 0.0)
 
     def slope(self, term: SparsityTerm, samples: int) -> LogitSlope:
         """Return the derivative of `samples` times βΣKL by the sums."""
         scale = np.where(self.count > 0.0, samples * term.beta, 0.0)
-        return LogitSlope(self.log_ones, self.log_zeros, scale * term.rho, scale * (1.0 - term.rho))
+        target = target_of(term.rho, self.log_ones)
+        return LogitSlope(self.log_ones, self.log_zeros, scale * target.rho, scale * target.rest)
 
 
 PenaltySums = ActivationSums | LogitSums
