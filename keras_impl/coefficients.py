@@ -27,8 +27,12 @@ from keras_impl.backends.keras_internals import (
     layer_being_called,
     layers_of,
     own_weights,
+    states_kept,
 )
 from keras_impl.validation import cut
+
+
+NAMES = ("rho", "beta", "weight_decay")
 
 
 class Coefficient:
@@ -201,6 +205,16 @@ def _owners(model: Any, name: str) -> Iterator[tuple[Any, Any]]:
                 seen.update(id(part) for part in getattr(owner, "penalties", ()))
                 seen.add(id(getattr(owner, "_decay", owner)))
                 yield owner, layer
+
+
+def coefficients_of(model: Any) -> list[Any]:
+    """Return the variables of the coefficients of a model that have been changed."""
+    return [
+        holder.state
+        for layer in layers_of(model)
+        for holder in states_kept(layer)
+        if isinstance(holder, Coefficient)
+    ]
 
 
 def _nothing_has(model: Any, name: str) -> str:

@@ -127,7 +127,9 @@ def _divergence_and_slope(target: Target, rho_hat: Any, epsilon: float) -> tuple
     return divergence + slope * beyond, slope
 
 
-def kl_divergence_of_logarithms(target: Target, log_rho_hat: Any, log_one_minus_rho_hat: Any) -> Any:
+def kl_divergence_of_logarithms(
+    target: Target, log_rho_hat: Any, log_one_minus_rho_hat: Any
+) -> Any:
     """ρ(log ρ − log ρ̂) + (1 − ρ)(log(1 − ρ) − log(1 − ρ̂)), of tensors or NumPy arrays.
 
     Differences of logarithms: log(ρ/ρ̂) overflows where ρ̂ is tiny.

@@ -224,7 +224,13 @@ MUTANTS = (
         "kl_divergence_of_logarithms(target, namespace.log(r + 1e-7), log_rest)",
         (PENALTY,),
     ),
-    Mutant("rho off by 1e-5", D, "return target.rho * (t", "return 1.00001 * target.rho * (t", (PENALTY,)),
+    Mutant(
+        "rho off by 1e-5",
+        D,
+        "return target.rho * (t",
+        "return 1.00001 * target.rho * (t",
+        (PENALTY,),
+    ),
     Mutant(
         "base 2",
         D,

@@ -278,13 +278,18 @@ def keep_state(layer: Any, holder: Any, instead_of: Any = None) -> bool:
     >>> keep_state(layer, Holder()), len(layer.variables), len(layer.weights)
     (True, 1, 0)
     """
-    kept = layer._seed_generators
+    kept = states_kept(layer)
     if any(one is holder for one in kept):
         return False
     if instead_of in kept:
         kept.remove(instead_of)
     kept.append(holder)
     return True
+
+
+def states_kept(layer: Any) -> list[Any]:
+    """Return what `keep_state` and Keras itself have put into that place."""
+    return layer._seed_generators
 
 
 def compile_anew(model: Any) -> None:

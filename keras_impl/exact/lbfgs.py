@@ -22,6 +22,7 @@ from keras import ops
 
 from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.keras_internals import layers_of
+from keras_impl.callbacks import Anneal
 from keras_impl.exact.checkpoint import Checkpoint, Clock, read, remove_stale
 from keras_impl.exact.objective import FullCost, FullDataObjective
 from keras_impl.exact.sums import Array
@@ -220,6 +221,12 @@ def fit_lbfgs(
         if callbacks is not None and not isinstance(callback, keras.callbacks.Callback):
             raise TypeError(
                 f"`callbacks` must be Keras callbacks. Received: callbacks={cut(callbacks)}"
+            )
+        if isinstance(callback, Anneal):
+            raise ValueError(
+                "L-BFGS minimises one function, which `callbacks` must not change. In place of "
+                f"Anneal({callback.name!r}, ...) call `fit_lbfgs` once for each value, with "
+                f"`set_hyperparameters(model, {callback.name}=...)` before it."
             )
     keeper = _Keeper(checkpoint, checkpoint_seconds, checkpoint_iterations, resume)
     known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}

@@ -27,6 +27,7 @@ from keras import ops
 from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.autodiff import has_gradients
 from keras_impl.backends.replicas import require_equal_on_workers, sum_over_workers, worker_count
+from keras_impl.coefficients import coefficients_of
 from keras_impl.exact.chunks import Chunk, Chunks
 from keras_impl.exact.steps import ChunkSums, one_sample, steps_of
 from keras_impl.exact.sums import Array
@@ -152,11 +153,12 @@ class FullDataObjective:
             return []
         with keras.StatelessScope() as scope:
             self.model(self._sample, training=True)
-        weights = {id(variable) for variable in self.model.weights}
+        # Coefficients are state too, and move in no call.
+        known = {id(variable) for variable in [*self.model.weights, *coefficients_of(self.model)]}
         return [
             variable
             for variable in self.model.variables
-            if id(variable) not in weights or scope.get_current_value(variable) is not None
+            if id(variable) not in known or scope.get_current_value(variable) is not None
         ]
 
     def _weights(self) -> tuple[list[Any], list[Any]]:

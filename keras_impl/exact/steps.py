@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -70,7 +71,9 @@ class Steps:
         self.terms = [replace(penalty.term, cross_replica=False) for penalty in penalties]
         self.losses = SampleLosses(model)
         self.is_separable = all(term.beta == 0.0 for term in self.terms)
-        self._regularizers = [variable.regularizer for variable in model.trainable_variables]
+        self._regularizers = [
+            _as_it_is(variable.regularizer) for variable in model.trainable_variables
+        ]
         self.sums = compiled(self._sums)
         self.sums_and_gradient = compiled(self._sums_and_gradient)
         self.whole_set = compiled(self._whole_set)
@@ -142,6 +145,11 @@ class Steps:
         if not has_gradients():
             return self._weight_decay(weights), []
         return value_and_gradients(lambda *tensors: self._weight_decay(tensors), weights)
+
+
+def _as_it_is(regularizer: Any) -> Any:
+    """A λ that may change is a number here, as ρ and β are: one objective is one function."""
+    return copy.deepcopy(regularizer) if type(regularizer) is WeightDecay else regularizer
 
 
 def _quotient(total: Any, divisor: Any) -> Any:
