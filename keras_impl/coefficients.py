@@ -31,7 +31,6 @@ from keras_impl.backends.keras_internals import (
 )
 from keras_impl.validation import cut
 
-
 NAMES = ("rho", "beta", "weight_decay")
 
 
