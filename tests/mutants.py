@@ -513,8 +513,8 @@ MUTANTS = (
     Mutant(
         "beta of 0 times an infinite divergence",
         TERM,
-        "        if self.beta == 0.0:  #",
-        "        if self.beta < 0.0:  #",
+        "        if self.is_off:  #",
+        "        if False:  #",
         ("tests/keras_impl/test_term.py",),
     ),
     Mutant(
@@ -547,7 +547,13 @@ MUTANTS = (
         '        return {k: v for k, v in asdict(self).items() if k != "beta"}\n',
         (OBJECTS,),
     ),
-    Mutant("decay without its half", R, "self.weight_decay / 2.0", "self.weight_decay", (MODEL,)),
+    Mutant(
+        "decay without its half",
+        R,
+        "beside(factor, squares) / 2.0",
+        "beside(factor, squares)",
+        (MODEL,),
+    ),
     Mutant(
         "decay of absolute values",
         R,
