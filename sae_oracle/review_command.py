@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sae_oracle.catalogue import KINDS
 from sae_oracle.files import is_stdout, shown, write_each, write_result
 from sae_oracle.options import (
     OUTPUT,
@@ -40,8 +41,6 @@ FILE_LIMIT = 1024 * 2**20
 """Bytes that it may write into one file."""
 
 DEFAULT_LIMITS = Limits(file=FILE_LIMIT, output=OUTPUT)
-
-KINDS = ("regularizer", "layer", "loss", "model", "activations", "means", "cost")
 
 
 def default_backend(installed: Sequence[str]) -> str:

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES, READINGS, Mistake
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.arguments import check_arguments
-from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, Mistake
 from sae_oracle.reviewer.check_loss import review_loss
 from sae_oracle.reviewer.check_model import review_model
 from sae_oracle.reviewer.check_penalty import (
@@ -46,7 +46,6 @@ from sae_oracle.reviewer.program import Program, target_of
 from sae_oracle.reviewer.reading import size_named
 from sae_oracle.reviewer.surroundings import restored
 from sae_oracle.reviewer.target import (
-    READINGS,
     CouldNotReviewError,
     Target,
     add_constants,

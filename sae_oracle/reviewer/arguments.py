@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_impl.validation import cut, flag, non_negative, sparsity_target
-from sae_oracle.reviewer.target import KINDS
+from sae_oracle.catalogue import KINDS
 
 
 def check_arguments(

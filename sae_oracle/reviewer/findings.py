@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sae_oracle.reviewer.catalogue import BY_IDENTIFIER
+from sae_oracle.catalogue import BY_IDENTIFIER
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,9 @@ from typing import Any
 
 import keras
 
+from sae_oracle.catalogue import KINDS
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.reading import DATA, HYPERPARAMETERS, constants, plain, size_named
-
-READINGS = ("activations", "means", "cost")
-"""What a function's argument may be said to be."""
-
-KINDS = ("regularizer", "layer", "loss", "model", *READINGS)
 
 # Names in use for other arguments, without underscores and case; the first that fits is it.
 _NAMES_IN_USE = """

@@ -136,7 +136,7 @@ def main() -> None:
         [
             sys.executable,
             "-c",
-            "from sae_oracle.reviewer.catalogue import as_markdown; print(as_markdown(), end='')",
+            "from sae_oracle.catalogue import as_markdown; print(as_markdown(), end='')",
         ],
         cwd=ROOT,
         capture_output=True,

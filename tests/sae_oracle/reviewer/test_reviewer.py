@@ -13,8 +13,8 @@ import pytest
 
 import keras_impl
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES, as_markdown
 from sae_oracle.reviewer import candidates, check_penalty, source
-from sae_oracle.reviewer.catalogue import BY_IDENTIFIER, MISTAKES, as_markdown
 from sae_oracle.reviewer.loading import load
 from sae_oracle.reviewer.target import CouldNotReviewError, resolve
 from tests.sae_oracle.reviewer.corpus import costs, regularizers

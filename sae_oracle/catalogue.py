@@ -8,7 +8,15 @@ state, 7 saving, 8 tied weights. `docs/findings.md` is this list, written by
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import NamedTuple
+
+READINGS = ("activations", "means", "cost")
+"""What a function's argument may be said to be."""
+
+KINDS = ("regularizer", "layer", "loss", "model", *READINGS)
+"""What a target may be said to be."""
 
 NOTES = 'CS294A lecture notes "Sparse autoencoder"'
 KERAS_REGULARIZERS = "Keras documentation, Layer weight regularizers"
@@ -569,6 +577,27 @@ MISTAKES: tuple[Mistake, ...] = (
 )
 
 BY_IDENTIFIER = {mistake.identifier: mistake for mistake in MISTAKES}
+
+
+def identifiers(text: str) -> tuple[str, ...]:
+    """Return the identifiers that a text names: one, or all that begin so, in any case.
+
+    Raises:
+        ValueError: If there is none; it says which are near.
+
+    >>> identifiers("sae402"), identifiers("SAE4")
+    (('SAE402',), ('SAE401', 'SAE402', 'SAE403'))
+    >>> identifiers("SAE4O2")
+    Traceback (most recent call last):
+    ValueError: there is no finding 'SAE4O2'; near it: SAE402, SAE502, SAE802
+    """
+    wanted = text.strip().upper()
+    found = tuple(name for name in BY_IDENTIFIER if name.startswith(wanted))
+    if re.fullmatch(r"SAE\d+", wanted) and found:
+        return found
+    near = difflib.get_close_matches(wanted, BY_IDENTIFIER, 3, 0.6)
+    where = f"near it: {', '.join(near)}" if near else "`sae-oracle explain --list` has all"
+    raise ValueError(f"there is no finding {text!r}; {where}")
 
 
 def as_markdown() -> str:
