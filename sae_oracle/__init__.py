@@ -1,4 +1,4 @@
-"""The tools that hold an implementation to the oracle: `review`, `assert_conforms`, the command.
+"""The tools that hold an implementation to the oracle: `review`, its checks, the command.
 
 Importing this package starts no backend; using `review` does.
 """
@@ -8,9 +8,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sae_oracle.reviewer import Review, assert_conforms, review
+    from sae_oracle.reviewer import (
+        Review,
+        assert_conforms,
+        conformance_checks,
+        parametrize_with_checks,
+        review,
+    )
 
-__all__ = ["Review", "assert_conforms", "review"]
+__all__ = [
+    "Review",
+    "assert_conforms",
+    "conformance_checks",
+    "parametrize_with_checks",
+    "review",
+]
 
 if TYPE_CHECKING:
     __version__: str

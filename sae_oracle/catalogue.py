@@ -8,7 +8,7 @@ state, 7 saving, 8 tied weights. `docs/findings.md` is this list, written by
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import re
 from typing import NamedTuple
 
@@ -589,13 +589,19 @@ def identifiers(text: str) -> tuple[str, ...]:
     (('SAE402',), ('SAE401', 'SAE402', 'SAE403'))
     >>> identifiers("SAE4O2")
     Traceback (most recent call last):
-    ValueError: there is no finding 'SAE4O2'; near it: SAE402, SAE502, SAE802
+    ValueError: there is no finding 'SAE4O2'; near it: SAE402
     """
     wanted = text.strip().upper()
     found = tuple(name for name in BY_IDENTIFIER if name.startswith(wanted))
     if re.fullmatch(r"SAE\d+", wanted) and found:
         return found
-    near = difflib.get_close_matches(wanted, BY_IDENTIFIER, 3, 0.6)
+    digits = re.sub(r"^[A-Z]*?(?=[\dOIL]{2})", "", wanted).translate(str.maketrans("OIL", "011"))
+    unlike = {
+        name: sum(a != b for a, b in itertools.zip_longest(name[3:], digits))
+        for name in BY_IDENTIFIER
+    }
+    order = sorted(unlike, key=lambda name: (unlike[name], name[3:4] != digits[:1]))
+    near = [name for name in order if unlike[name] < 2][: 3 if 0 not in unlike.values() else 1]
     where = f"near it: {', '.join(near)}" if near else "`sae-oracle explain --list` has all"
     raise ValueError(f"there is no finding {text!r}; {where}")
 

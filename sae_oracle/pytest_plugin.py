@@ -16,6 +16,6 @@ import pytest
 @pytest.fixture(scope="session")
 def assert_conforms() -> Callable[..., None]:
     """`sae_oracle.assert_conforms`: fails with the whole review unless the object conforms."""
-    from sae_oracle import assert_conforms
+    import sae_oracle
 
-    return assert_conforms
+    return sae_oracle.assert_conforms

@@ -80,9 +80,9 @@ def seeds_kept() -> Iterator[None]:
             generator.state.assign(state)
         if context is not None:
             context._seed = seed
-        if python_generator is not None:
-            context._rng = python_generator
-            python_generator.setstate(python_state)
+            if python_generator is not None:
+                context._rng = python_generator
+                python_generator.setstate(python_state)
 
 
 def mask_of(tensor: Any) -> Any:

@@ -6,18 +6,23 @@ the same name would hide; the command is `sae_oracle.review_command` for the sam
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
+from keras_impl.validation import cut
 from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES, READINGS, Mistake
-from sae_oracle.reviewer import source
+from sae_oracle.reviewer import battery, source
 from sae_oracle.reviewer.arguments import check_arguments
+from sae_oracle.reviewer.battery import Check
 from sae_oracle.reviewer.check_loss import review_loss
 from sae_oracle.reviewer.check_model import review_model
 from sae_oracle.reviewer.check_penalty import (
@@ -58,11 +63,14 @@ from sae_oracle.reviewer.trials import review_code, rho_among_literals
 
 __all__ = [
     "MISTAKES",
+    "Check",
     "Evidence",
     "Finding",
     "Mistake",
     "Review",
     "assert_conforms",
+    "conformance_checks",
+    "parametrize_with_checks",
     "review",
 ]
 
@@ -211,20 +219,9 @@ def _review_elsewhere(
     said = review_on(bound[0], {"target": location, **options}, TIME_LIMIT)["review"]
     if said["reason"]:
         return None
-    found = tuple(
-        Finding(**{**f, "evidence": Evidence(**f["evidence"]) if f["evidence"] else None})
-        for f in said["findings"]
-    )
+    found = Review.of(said)
     words = f"reviewed on {bound[0]}, whose functions it calls"
-    return Review(
-        said["target"],
-        said["kind"],
-        bound[0],
-        found,
-        (words, *said["guesses"]),
-        tuple(said["notes"]),
-        tuple(said["checks"]),
-    )
+    return replace(found, guesses=(words, *found.guesses))
 
 
 def _is_text(thing: Any) -> bool:
@@ -383,19 +380,172 @@ def _penalty_of(instance: Any, target: Target) -> float:
     return as_number(instance(tensor(x)))
 
 
-def assert_conforms(thing: Any, **options: Any) -> None:
+@restored()
+def _battery(
+    thing: Any, options: Mapping[str, Any], expected: Mapping[str, str] | None
+) -> battery.Battery:
+    """Find out what an object is, and with it which checks there are.
+
+    Raises:
+        TypeError, ValueError: If an option of `review`, or `expected_failed_checks`, is not as it
+            is documented.
+    """
+    expected = battery.expectations(expected)
+    unknown = options.keys() - inspect.signature(review).parameters.keys()
+    if unknown:
+        raise TypeError(f"unexpected option {min(unknown)!r}; those of `review` are taken")
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(review).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    check_arguments(**{**defaults, **options})
+    said = {role: options.get(role) for role in ("rho", "beta", "weight_decay")}
+    subject = ""
+    with contextlib.suppress(Exception):  # the review will say so
+        made = loaded(thing) if isinstance(thing, str) else thing
+        made = made.thing if isinstance(made, Loaded) else made
+        settings = dict(options.get("settings") or {})
+        subject = battery.subject_of(
+            _target(made, settings, said, options.get("kind"), options.get("name"))
+        )
+    found = battery.Battery(thing, dict(options), subject, expected, review)
+    idle = [name for name in expected if name not in (*found.promised, battery.COMPLETE)]
+    if idle:
+        raise ValueError(
+            f"`expected_failed_checks`: {idle[0]} is not asked of a {subject or 'such object'}"
+        )
+    return found
+
+
+def conformance_checks(
+    thing: Any, *, expected_failed_checks: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[Check]:
+    """Return the checks of an object, one after the other: a check a finding that can be made.
+
+    The object is reviewed once, when the first check is called. The last check, "complete", fails
+    if it could not be reviewed, or if less was asked than is promised of its kind.
+
+    Args:
+        thing: As for `review`.
+        expected_failed_checks: Why a check fails on purpose, by identifier. A listed check that
+            passes fails.
+        **options: Those of `review`, such as `rho`, `beta`, `ignore`.
+
+    Returns:
+        An iterator of `Check`: it has a `name`, a `title` and a `reason`, and a call returns its
+        outcome or raises AssertionError.
+
+    Raises:
+        TypeError, ValueError: If an argument is not as above; the error names it.
+
+    >>> from keras_impl import KLSparsityRegularizer
+    >>> checks = [*conformance_checks(KLSparsityRegularizer(rho=0.05, beta=3.0))]
+    >>> checks[0].name, checks[-1].name
+    ('SAE101', 'complete')
+    >>> {check().state for check in checks} <= {"passed", "not asked"}
+    True
+    """
+    return _battery(thing, options, expected_failed_checks).checks()
+
+
+def parametrize_with_checks(
+    targets: Iterable[Any],
+    *,
+    backends: Sequence[str] | None = None,
+    expected_failed_checks: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Any:
+    """Return a mark that makes each check of each object a test of pytest, on each backend.
+
+        @parametrize_with_checks([MyRegularizer, "my_package.losses:MyLoss"])
+        def test_conforms(check):
+            check()
+
+    An id is the object's name, the identifier and, where there are several, the backend:
+    `MyRegularizer-SAE105-torch`. What is not asked is skipped with its reason, what is expected to
+    fail is an xfail. What Keras never calls runs on its own library, once.
+
+    Args:
+        targets: Objects as for `review`, or pairs of one and its own options, a dictionary, with
+            `expected_failed_checks` among them.
+        backends: Names. `None`: KERAS_BACKEND where it is set, else every one that is installed
+            and trains. The one in use runs in this process, any other in one of its own, which
+            needs a class or function that can be imported, or where one is; without backends
+            said, anything else runs on the one in use.
+        expected_failed_checks: As for `conformance_checks`; it holds for the targets that are asked
+            it, one at least.
+        **options: Those of `review`, for all targets.
+
+    Raises:
+        TypeError, ValueError: If an argument is not as above; the error names it.
+
+    >>> from keras_impl import HalfSquaredError
+    >>> mark = parametrize_with_checks([HalfSquaredError], backends=[keras.config.backend()])
+    >>> mark.args[1][0].id
+    'HalfSquaredError-SAE201'
+    """
+    import pytest
+
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise TypeError(f"`targets` must be a list of objects. Received: {cut(targets)}")
+    if backends is not None and (isinstance(backends, str) or not isinstance(backends, Sequence)):
+        raise TypeError(f"`backends` must be a list of names. Received: backends={cut(backends)}")
+    expected = battery.expectations(expected_failed_checks)
+    made = []
+    for target in targets:
+        thing, own = target if isinstance(target, tuple) and len(target) == 2 else (target, {})
+        own = dict(own)
+        own_expected = own.pop("expected_failed_checks", None)
+        known = _battery(thing, {**options, **own}, own_expected)
+        asked = (*known.promised, battery.COMPLETE)
+        common = {name: reason for name, reason in expected.items() if name in asked}
+        made.append(replace(known, expected={**common, **known.expected}))
+    if not made:
+        raise ValueError("`targets` must hold at least one object. Received: []")
+    idle = expected.keys() - {name for known in made for name in known.expected}
+    if idle:
+        raise ValueError(f"`expected_failed_checks`: {min(idle)} is asked of none of the targets")
+    labels: Counter[str] = Counter()
+    parameters = []
+    for known in made:
+        label = known.options.get("name") or str(_name(known.thing)).rpartition(":")[2]
+        labels[label] += 1
+        label += f"-{labels[label]}" if labels[label] > 1 else ""
+        chosen = battery.backends_of(known, backends)
+        for backend in chosen:
+            there = known if backend is None else battery.on_other(known, backend)
+            ending = f"-{backend or keras.config.backend()}" if len(chosen) > 1 else ""
+            parameters += [
+                pytest.param(replace(check, skips=True), id=f"{label}-{check.name}{ending}")
+                for check in there.checks()
+            ]
+    return pytest.mark.parametrize("check", parameters)
+
+
+def assert_conforms(
+    thing: Any, *, expected_failed_checks: Mapping[str, str] | None = None, **options: Any
+) -> None:
     """Raise AssertionError, with the whole review, unless the object conforms.
 
     Args:
         thing: As for `review`.
+        expected_failed_checks: Why a check fails on purpose, by identifier. A listed check that
+            passes is a failure.
         **options: Those of `review`, such as `rho`, `beta`, `ignore`.
 
     Raises:
-        AssertionError: If there are findings, or it could not be reviewed.
+        AssertionError: If there are findings, if it could not be reviewed, or if less was asked
+            than is promised of its kind.
 
     >>> from keras_impl import KLSparsityRegularizer
     >>> assert_conforms(KLSparsityRegularizer(rho=0.05, beta=3.0))
     """
-    found = review(thing, **options)
-    if not found.conforms:
-        raise AssertionError(str(found))
+    __tracebackhide__ = True
+    held = _battery(thing, options, expected_failed_checks)
+    outcomes = {check.name: held.outcome(check.name) for check in held.checks()}
+    failed = [name for name, outcome in outcomes.items() if outcome.state == "failed"]
+    if failed:
+        more = [outcomes[name].reason for name in failed if name not in held.found]
+        said = [] if held.review.conforms or held.review.reason else [str(held.review)]
+        raise AssertionError("\n".join([*said, *more]))

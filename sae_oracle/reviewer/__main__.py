@@ -6,6 +6,7 @@ the review. Standard output belongs to the code under review.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 
 from keras_impl.backends.process import full_float32_products
@@ -25,6 +26,7 @@ def main() -> None:
     import keras
 
     location = request.pop("target")
+    sys.path += [folder for folder in request.pop("path", ()) if folder not in sys.path]
     command = request.pop("command", None)
     failed = {"target": location, "kind": "", "backend": keras.config.backend()}
     if request.get("replicas"):

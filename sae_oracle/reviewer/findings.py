@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,6 +48,22 @@ class Finding:
     source: str
     fix: str
     alternatives: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Finding:
+        """Return the finding of these plain values."""
+        seen = values["evidence"]
+        proof = None if seen is None else Evidence(**seen)
+        return cls(**{**values, "evidence": proof, "alternatives": tuple(values["alternatives"])})
+
+    def __str__(self) -> str:
+        lines = [f"{self.identifier} {self.severity}: {self.message}"]
+        if self.evidence is not None:
+            seen = self.evidence
+            ratio = f" (ratio {seen.ratio})" if seen.ratio else ""
+            lines.append(f"  {seen.input}: expected {seen.expected}, got {seen.got}{ratio}")
+        lines += [f"  or: {other}" for other in self.alternatives]
+        return "\n".join([*lines, f"  {self.source}", f"  fix: {self.fix}"])
 
 
 def finding(
@@ -103,6 +121,15 @@ class Review:
         """The identifiers of the findings."""
         return tuple(found.identifier for found in self.findings)
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Review:
+        """Return the review of these plain values, which `as_dict` gave."""
+        held: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in values.items()
+        }
+        held["findings"] = tuple(map(Finding.of, values["findings"]))
+        return cls(**held)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the review as plain values, for JSON."""
         return asdict(self)
@@ -114,15 +141,5 @@ class Review:
             return f"{self.target} ({self.kind}, {self.backend}): conforms"
         lines = [f"{self.target} ({self.kind}, {self.backend}): {len(self.findings)} findings"]
         lines += [f"  {line}" for line in self.guesses]
-        for found in self.findings:
-            lines.append(f"  {found.identifier} {found.severity}: {found.message}")
-            if found.evidence is not None:
-                evidence = found.evidence
-                ratio = f" (ratio {evidence.ratio})" if evidence.ratio else ""
-                lines.append(
-                    f"    {evidence.input}: expected {evidence.expected}, got {evidence.got}{ratio}"
-                )
-            lines += [f"    or: {other}" for other in found.alternatives]
-            lines.append(f"    {found.source}")
-            lines.append(f"    fix: {found.fix}")
+        lines += [textwrap.indent(str(found), "  ") for found in self.findings]
         return "\n".join(lines)
