@@ -613,7 +613,8 @@ def as_markdown() -> str:
         "",
         "Identifiers are stable. An *error* is a wrong number where the notes define one; a",
         "*warning* breaks at an edge, in another precision, on another backend or when saved.",
-        "Both make `sae-oracle review` end with status 1. This page is written by",
+        "Both make `sae-oracle review` end with status 1. `sae-oracle explain SAE105` says the",
+        "same in a terminal. This page is written by",
         "`python -m tests.sae_oracle.reviewer.report --write`; a test holds it to the code.",
     ]
     groups = {
@@ -629,9 +630,8 @@ def as_markdown() -> str:
     for digit, name in groups.items():
         lines += ["", f"## {name}", "", "| | severity | the mistake | violates | the fix |"]
         lines += ["|---|---|---|---|---|"]
-        lines += [
-            f"| {m.identifier} | {m.severity} | {m.title} | {m.source} | {m.fix} |"
-            for m in MISTAKES
-            if m.identifier[3] == digit
-        ]
+        for m in MISTAKES:
+            if m.identifier[3] == digit:
+                anchor = f'<a id="{m.identifier.lower()}"></a>{m.identifier}'
+                lines.append(f"| {anchor} | {m.severity} | {m.title} | {m.source} | {m.fix} |")
     return "\n".join(lines) + "\n"

@@ -335,6 +335,7 @@ def parser() -> argparse.ArgumentParser:
     train_parser.set_defaults(run=train)
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
     conformance.add_parser(commands)
+    reviewing.add_explain_parser(commands).set_defaults(run=reviewing.explain)
     return root
 
 

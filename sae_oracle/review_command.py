@@ -1,4 +1,4 @@
-"""`sae-oracle review`: one process a backend, then a table, JSON and the exit status.
+"""`sae-oracle review`: one process a backend, then text, JSON and the exit status.
 
 The code under review runs in those processes alone, with a time limit: whatever it does there,
 here it is a finding or a reason.
@@ -15,13 +15,13 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from sae_oracle.catalogue import KINDS
+from sae_oracle.catalogue import BY_IDENTIFIER, KINDS, MISTAKES, identifiers
 from sae_oracle.files import is_stdout, shown, write_each, write_result
 from sae_oracle.options import (
     OUTPUT,
@@ -32,7 +32,18 @@ from sae_oracle.options import (
     problem_with_number,
     seconds,
 )
-from sae_oracle.processes import Child, console_for, environment, problem_with
+from sae_oracle.processes import Child, environment, problem_with
+from sae_oracle.review_formats import (
+    FORMATS,
+    SCHEMA_VERSION,
+    as_github,
+    as_sarif,
+    print_finding,
+    print_mistake,
+    print_wrapped,
+    text_console,
+    version,
+)
 
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
@@ -95,6 +106,18 @@ def setting(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def ignored(text: str) -> tuple[str, ...]:
+    """Parse identifiers of findings, or how they begin, between commas.
+
+    >>> ignored("SAE101,SAE4")
+    ('SAE101', 'SAE401', 'SAE402', 'SAE403')
+    """
+    try:
+        return tuple(name for part in text.split(",") for name in identifiers(part))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def name_or_number(text: str) -> str | float:
@@ -166,65 +189,48 @@ def merge(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the reviews of all backends as one table."""
+    """Print the reviews of all backends, a block a finding."""
     reviews = [result["review"] for result in results]
     reviewed = [review for review in reviews if not review["reason"]]
     for review in reviews:
         if review["reason"]:
-            console.print(
-                f"[bold red]Could not review[/] {shown(review['target'])} on "
-                f"{review['backend']}: {shown(review['reason'])}"
-            )
+            words = f"Could not review {review['target']} on {review['backend']}"
+            print_wrapped(console, f"{words}: {review['reason']}", "bold red")
     for guess in dict.fromkeys(guess for review in reviews for guess in review["guesses"]):
-        console.print(f"  {shown(guess)}")
+        print_wrapped(console, guess, indent="  ")
     for note in dict.fromkeys(note for review in reviews for note in review["notes"]):
-        console.print(f"  note: {shown(note)}")
+        print_wrapped(console, f"note: {note}", indent="  ")
     if not reviewed:
         return
     first = reviewed[0]
     backends = ", ".join(review["backend"] for review in reviewed)
-    title = f"[bold]{shown(first['target'])}[/] ({shown(first['kind'])}; {backends})"
+    title = f"{first['target']} ({first['kind']}; {backends})"
     findings = merge(results)
     if not findings:
-        console.print(
-            f"{title}: [bold green]conforms[/]; checked: " + shown("; ".join(first["checks"]))
-        )
+        words = "; ".join(first["checks"])
+        print_wrapped(console, f"{title}: conforms; checked: {words}", "bold green")
         return
-    table = Table(show_lines=True, title_justify="left")
-    for heading, ratio in (("finding", 2), ("what is wrong", 6), ("evidence", 4), ("violates", 4)):
-        table.add_column(heading, ratio=ratio, overflow="fold")
+    print_wrapped(console, f"{title}:", "bold")
     for found in findings:
-        colour = "red" if found["severity"] == "error" else "yellow"
-        where = ""
-        if len(found["backends"]) < len(reviewed):
-            where = "\non " + ", ".join(found["backends"])
-        evidence = found["evidence"]
-        seen = ""
-        if evidence is not None:
-            seen = f"{evidence['input']}\nexpected {evidence['expected']}\ngot {evidence['got']}"
-            seen += f"\nratio {evidence['ratio']}" if evidence["ratio"] else ""
-        other = "".join(f"\nor: {text}" for text in found["alternatives"])
-        table.add_row(
-            f"[bold {colour}]{found['identifier']}[/]\n{found['severity']}{where}",
-            f"{shown(found['message'] + other, lines=True)}\n"
-            f"[green]fix:[/] {shown(found['fix'], lines=True)}",
-            shown(seen, lines=True),
-            shown(found["source"], lines=True),
-        )
-    console.print(title + ":")
-    console.print(table)
-    console.print(
-        f"{len(findings)} finding{'s' if len(findings) != 1 else ''}. "
-        "Each identifier is explained in docs/findings.md."
-    )
+        console.print()
+        several = len(found["backends"]) < len(reviewed)
+        print_finding(console, found, "on " + ", ".join(found["backends"]) if several else "")
+    console.print()
+    plural = "s" if len(findings) != 1 else ""
+    words = f"{len(findings)} finding{plural}. `sae-oracle explain {findings[0]['identifier']}`"
+    print_wrapped(console, f"{words} explains one.")
 
 
 def exit_status(results: Sequence[Mapping[str, Any]]) -> int:
     """Return 0 if it conforms everywhere, 2 if it could be reviewed nowhere, else 1.
 
+    A mistake of the reviewer is 70.
+
     Reviewed on one backend and impossible on another is 1: it works on some backends only.
     """
     reasons = [bool(result["review"]["reason"]) for result in results]
+    if any(result["review"].get("crashed") for result in results):
+        return 70
     if all(reasons):
         return 2
     return 1 if any(reasons) or merge(results) else 0
@@ -237,7 +243,17 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         arguments: Those of the command line.
         all_backends: The installed backends, in the order of preference.
     """
-    console = console_for(stderr=is_stdout(arguments.json))
+    chosen_format = arguments.format or "text"
+    if is_stdout(arguments.json) and chosen_format not in ("text", "json"):
+        print_wrapped(
+            text_console(stderr=True),
+            f"--format {chosen_format} and --json - both write to standard output: name a file",
+        )
+        return 2
+    if chosen_format == "json" and arguments.json is None:
+        arguments.json = Path("-")
+    prints_text = chosen_format == "text" and not is_stdout(arguments.json)
+    console = text_console(stderr=not prints_text)
     if not all_backends:
         console.print("[bold red]Not installed:[/] no backend of Keras is")
         return 2
@@ -268,7 +284,7 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         "activation": arguments.activation,
         "called_directly": arguments.called_directly,
         "replicas": arguments.replicas,
-        "ignore": arguments.ignore or [],
+        "ignore": [name for names in arguments.ignore or () for name in names],
     }
     with (
         console.status(f"Reviewing on {shown(', '.join(names))}"),
@@ -289,17 +305,27 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         for result in results:
             result["review"]["guesses"] = [words, *result["review"]["guesses"]]
     status = exit_status(results)
-    problems = {}
+    findings = merge(results)
+    files = {}
     if arguments.json is not None:
         everything = {
+            "schema_version": SCHEMA_VERSION,
+            "version": version(),
             "target": request["target"],
             "status": status,
-            "findings": merge(results),
+            "findings": findings,
             "reviews": [result["review"] for result in results],
         }
-        text = json.dumps(everything, indent=1) + "\n"
-        problems = write_each({arguments.json: lambda path: write_result(path, text)})
-    if not is_stdout(arguments.json):
+        files[arguments.json] = json.dumps(everything, indent=1) + "\n"
+    if chosen_format in ("github", "sarif"):
+        write = as_github if chosen_format == "github" else as_sarif
+        said = [result["review"] for result in results if result["review"]["reason"]]
+        reasons = [f"{r['target']} on {r['backend']}: {r['reason']}" for r in said]
+        files[Path("-")] = write(findings, reasons)
+    problems = write_each(
+        {path: partial(write_result, content=text) for path, text in files.items()}
+    )
+    if prints_text:
         print_review(results, console)
     for problem in problems.values():
         console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
@@ -363,7 +389,13 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         help="where to run it; all: on every installed backend (default: what the file is "
         "written for, else Keras's own choice)",
     )
-    parser.add_argument("--ignore", action="append", metavar="ID", help="leave a finding out")
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        type=ignored,
+        metavar="ID,ID",
+        help="findings to leave out; SAE4 is all that begin so (may be repeated)",
+    )
     parser.add_argument(
         "--time-limit",
         type=seconds,
@@ -373,6 +405,12 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
     )
     add_limits(parser, file=FILE_LIMIT)
     parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="of what is printed: text (the default), json, github (annotations of a workflow), "
+        "sarif (SARIF 2.1.0)",
+    )
+    parser.add_argument(
         "--json",
         nargs="?",
         const=Path("-"),
@@ -380,4 +418,37 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         metavar="FILE",
         help="write JSON (to standard output)",
     )
+    return parser
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Print what identifiers mean; return the exit status."""
+    console = text_console()
+    if arguments.list or not arguments.identifiers:
+        for mistake in MISTAKES:
+            print_wrapped(console, f"{mistake.identifier}  {mistake.severity:7}  {mistake.title}")
+        return 0
+    chosen = dict.fromkeys(name for names in arguments.identifiers for name in names)
+    for position, name in enumerate(chosen):
+        if position:
+            console.print()
+        print_mistake(console, BY_IDENTIFIER[name])
+    return 0
+
+
+def add_explain_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add `explain` to the commands of the command line and return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "explain",
+        help="what a finding of the reviewer means, and the fix",
+        description="Print what docs/findings.md has. Exit status: 0, or 2 for an unknown one.",
+    )
+    parser.add_argument(
+        "identifiers",
+        nargs="*",
+        type=ignored,
+        metavar="ID",
+        help="such as SAE105; SAE4 is all that begin so",
+    )
+    parser.add_argument("--list", action="store_true", help="all of them, a line each")
     return parser

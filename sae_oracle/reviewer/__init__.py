@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,7 +21,7 @@ import numpy as np
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
 from keras_impl.validation import cut
-from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES, READINGS, Mistake
+from sae_oracle.catalogue import MISTAKES, READINGS, Mistake, identifiers
 from sae_oracle.reviewer import battery, source
 from sae_oracle.reviewer.arguments import check_arguments
 from sae_oracle.reviewer.battery import Check
@@ -111,7 +113,7 @@ def review(
             `add_loss`), and not as an `activity_regularizer`, which Keras divides by the batch.
         replicas: Whether to try a regularizer or layer on two replicas too (TensorFlow, in a
             process that has computed nothing yet): a plain mean is that of a replica's own rows.
-        ignore: Identifiers of findings to leave out.
+        ignore: Identifiers of findings to leave out, or how they begin (SAE4).
         name: What to call it in the review.
 
     Returns:
@@ -137,14 +139,15 @@ def review(
         ignore=ignore,
         name=name,
     )
-    ignore = [*ignore]
-    unknown = [name for name in ignore if not isinstance(name, str) or name not in BY_IDENTIFIER]
-    if unknown:
+    try:
+        ignore = [i for text in map(str, ignore) for i in identifiers(text)]
+    except ValueError as error:
         raise ValueError(
-            f"`ignore` takes identifiers of findings such as 'SAE402'. Received: {unknown[0]!r}"
-        )
+            f"`ignore` takes identifiers of findings such as 'SAE402', or how they begin: {error}"
+        ) from None
     label = name or (thing if isinstance(thing, str) else _name(thing))
     backend = keras.config.backend()
+    folder = os.getcwd()
     findings = Findings()
     target = None
     location = thing if isinstance(thing, str) else None
@@ -179,7 +182,15 @@ def review(
         if elsewhere is not None:
             return elsewhere
         reason = str(error) if isinstance(error, CouldNotReviewError) else _unforeseen(error)
-        return Review(label, known, backend, guesses=guesses, notes=notes, reason=reason)
+        return Review(
+            label,
+            known,
+            backend,
+            guesses=guesses,
+            notes=notes,
+            reason=reason,
+            crashed=is_our_own(error) and not isinstance(error, CouldNotReviewError),
+        )
     if any(
         f.identifier in ("SAE601", "SAE602") and f.evidence and f.evidence.input != "source"
         for f in findings.found
@@ -187,7 +198,7 @@ def review(
         elsewhere = _review_elsewhere(location, thing, options)
         if elsewhere is not None:
             return elsewhere
-    found = [f for f in findings.found if f.identifier not in ignore]
+    found = [_placed(f, thing, folder) for f in findings.found if f.identifier not in ignore]
     found.sort(key=lambda f: (f.severity != "error",))
     return Review(
         label,
@@ -198,6 +209,18 @@ def review(
         tuple(dict.fromkeys(findings.notes)),
         tuple(findings.checks),
     )
+
+
+def _placed(found: Finding, thing: Any, folder: str) -> Finding:
+    """Say where a finding is; a path is from the working folder, if it is below that."""
+    if isinstance(thing, Program):
+        return found
+    words = "" if found.evidence is None else f"{found.evidence.expected} {found.evidence.got}"
+    method = thing.name if isinstance(thing, Method) else ""
+    file, line = source.place_of(_owner(thing), found.identifier, words, method)
+    if file and Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+        file = os.path.relpath(os.path.realpath(file), os.path.realpath(folder))
+    return replace(found, file=file, line=line)
 
 
 def _review_elsewhere(

@@ -15,7 +15,7 @@ from sae_oracle.reviewer.check_replicas import prepare_replicas
 from sae_oracle.reviewer.findings import finding
 from sae_oracle.reviewer.loading import loaded
 from sae_oracle.reviewer.program import Program
-from sae_oracle.reviewer.target import CouldNotReviewError, described
+from sae_oracle.reviewer.target import CouldNotReviewError, described, is_our_own
 from sae_oracle.workers import channel
 from sae_oracle.workers.channel import say
 
@@ -40,7 +40,8 @@ def main() -> None:
     except CouldNotReviewError as reason:
         found = Review(**failed, reason=str(reason))
     except BaseException as error:
-        found = Review(**failed, reason=f"the review ended with {described(error)}")
+        words = f"the review ended with {described(error)}"
+        found = Review(**failed, reason=words, crashed=is_our_own(error))
     bound = [f for f in found.findings if f.identifier == "SAE601"]
     # What an exception is called if other backends do not raise it.
     other = (

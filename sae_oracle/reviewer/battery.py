@@ -167,7 +167,7 @@ class Battery:
 
     @property
     def _ignored(self) -> Collection[str]:
-        return self.options.get("ignore", ())
+        return [i for text in self.options.get("ignore", ()) for i in identifiers(text)]
 
     def checks(self) -> Iterator[Check]:
         """Yield one check after the other, and last that nothing is missing."""

@@ -39,6 +39,9 @@ class Finding:
         source: The equation or document that it violates.
         fix: What to do.
         alternatives: Other explanations of the same numbers, less likely ones.
+        file: Where its source is, from the working folder; empty if it has none.
+        line: The line there, from 1; 0 without a file.
+        help: Where it is explained; `sae-oracle explain` prints it.
     """
 
     identifier: str
@@ -48,6 +51,9 @@ class Finding:
     source: str
     fix: str
     alternatives: tuple[str, ...] = ()
+    file: str = ""
+    line: int = 0
+    help: str = ""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Finding:
@@ -80,7 +86,14 @@ def finding(
     mistake = BY_IDENTIFIER[identifier]
     message = f"{mistake.title} {detail}" if detail else mistake.title
     return Finding(
-        identifier, mistake.severity, message, evidence, mistake.source, mistake.fix, alternatives
+        identifier,
+        mistake.severity,
+        message,
+        evidence,
+        mistake.source,
+        mistake.fix,
+        alternatives,
+        help=f"docs/findings.md#{identifier.lower()}",
     )
 
 
@@ -97,6 +110,7 @@ class Review:
         notes: What is worth knowing and no mistake.
         checks: What was checked.
         reason: Why it could not be reviewed; empty if it was.
+        crashed: Whether that is a mistake of the reviewer.
 
     >>> Review("my_module:MyPenalty", "regularizer", "jax").conforms
     True
@@ -110,6 +124,7 @@ class Review:
     notes: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     reason: str = ""
+    crashed: bool = False
 
     @property
     def conforms(self) -> bool:

@@ -136,6 +136,39 @@ def _namespace(subject: Any) -> dict[str, Any]:
     return {}
 
 
+_METHODS = {"SAE701": ("get_config",), "SAE702": (), "SAE703": ("get_config", "from_config")}
+
+
+def place_of(thing: Any, identifier: str, words: str, method: str = "") -> tuple[str, int]:
+    """Return the file and the line that a finding is about; ("", 0): there is no source.
+
+    Args:
+        thing: What is reviewed.
+        identifier: Of the finding.
+        words: Its evidence: what is quoted there is looked for.
+        method: The name of the method that is reviewed, if it is one.
+    """
+    quoted = re.findall(r"`([^`]+)`", words) if identifier.startswith("SAE60") else []
+    for subject in functions(thing) if quoted else ():
+        with suppress(OSError, TypeError):
+            lines, first = inspect.getsourcelines(subject)
+            for number, line in enumerate(lines, max(first, 1)):
+                if any(text in line for text in quoted):
+                    return inspect.getsourcefile(subject) or "", number
+    subject = subject_of(thing)
+    names = _METHODS.get(identifier, (method, "__call__", "call", "forward", "compute_loss"))
+    if inspect.isclass(subject):
+        subject = next((vars(subject)[name] for name in names if name in vars(subject)), subject)
+    with suppress(OSError, TypeError):
+        subject = getattr(subject, "__func__", subject)
+        file = inspect.getsourcefile(subject)
+        lines, first = inspect.getsourcelines(subject)
+        if file is not None:
+            is_head = (i for i, s in enumerate(lines) if s.lstrip().startswith(("def ", "class ")))
+            return file, max(first, 1) + next(is_head, 0)
+    return "", 0
+
+
 @functools.cache
 def tree_of(subject: Any) -> ast.AST:
     """Return the syntax tree of a class or function; an empty one where there is no source."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import pytest
 
 from sae_oracle import review_command as review
+from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES
 from sae_oracle.cli import main
 from sae_oracle.processes import TRAINING_BACKENDS, installed
+from sae_oracle.review_formats import as_github, as_sarif, version
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 
 TARGETS = '''
@@ -111,6 +115,7 @@ def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
     assert run.returncode == 1, run.stderr
     for piece in ("SAE106", "fix:", "ratio", "EQ-RHO-HAT", "guessed from its name"):
         assert piece in run.stdout
+    assert max(map(len, run.stdout.splitlines())) <= 80 + len(str(targets))
     result = json.loads(written.read_text(encoding="utf-8"))
     named = {found["identifier"]: found for found in result["findings"]}
     assert "SAE106" in named
@@ -119,6 +124,12 @@ def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
     assert found["severity"] == "error"
     assert found["source"].startswith("EQ-RHO-HAT")
     assert found["fix"]
+    assert (result["schema_version"], result["version"]) == (1, version())
+    assert found["file"] == "targets.py"
+    source = TARGETS.splitlines()[found["line"] - 1]
+    assert source == "    def __call__(self, x):"
+    page = (ROOT / found["help"].split("#")[0]).read_text(encoding="utf-8")
+    assert f'<a id="{found["help"].split("#")[1]}"></a>SAE106' in page
     assert float(found["evidence"]["got"]) != float(found["evidence"]["expected"])
     (only,) = result["reviews"]
     assert only["kind"] == "regularizer"
@@ -126,7 +137,7 @@ def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
 
 
 def test_status_0_where_every_finding_is_ignored(targets: Path) -> None:
-    ignored = [f"--ignore=SAE{number}" for number in (106, 401, 403)]
+    ignored = ["--ignore=SAE106,sae40", "--ignore=SAE403"]
     run = command("targets:MeanOfAll", "--backend", "numpy", *ignored, folder=targets.parent)
     assert run.returncode == 0, run.stdout
     assert "conforms" in run.stdout
@@ -195,7 +206,15 @@ def test_nothing_is_reviewed_for_a_file_that_cannot_be_written(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--time-limit", "0"], ["--set", "p"], ["--kind", "optimizer"], ["--rho"]]
+    "wrong",
+    [
+        ["--time-limit", "0"],
+        ["--set", "p"],
+        ["--kind", "optimizer"],
+        ["--rho"],
+        ["--ignore", "SAE101,SAE4O2"],
+        ["--format", "xml"],
+    ],
 )
 def test_wrong_arguments_end_with_status_2(
     wrong: list[str], capsys: pytest.CaptureFixture[str]
@@ -207,12 +226,193 @@ def test_wrong_arguments_end_with_status_2(
 
 
 def test_exit_status_of_several_backends() -> None:
-    def result(reason: str = "") -> dict:
-        return {"review": {"reason": reason, "findings": []}, "on_one_backend": None}
+    def result(reason: str = "", crashed: bool = False) -> dict:
+        review = {"reason": reason, "findings": [], "crashed": crashed}
+        return {"review": review, "on_one_backend": None}
 
     assert review.exit_status([result(), result()]) == 0
     assert review.exit_status([result(), result("no import")]) == 1
     assert review.exit_status([result("no import"), result("no import")]) == 2
+    assert review.exit_status([result(), result("a mistake of ours", crashed=True)]) == 70
+
+
+WRONG_PENALTY = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"value": sum(map(sum, json.loads(line)["activations"]))}), flush=True)
+"""
+
+# The part of the schema of SARIF 2.1.0 (OASIS, sarif-schema-2.1.0.json) that is written here: of
+# each object the properties that must be there, and those that may. It was copied by hand.
+SARIF = {
+    "log": ({"version", "runs"}, {"$schema"}),
+    "run": ({"tool"}, {"invocations", "columnKind", "results"}),
+    "tool": ({"driver"}, set()),
+    "driver": ({"name"}, {"version", "rules"}),
+    "rule": ({"id"}, {"shortDescription", "fullDescription", "help", "defaultConfiguration"}),
+    "invocation": ({"executionSuccessful"}, {"toolExecutionNotifications"}),
+    "notification": ({"message"}, {"level"}),
+    "result": ({"message"}, {"ruleId", "ruleIndex", "level", "locations"}),
+    "message": ({"text"}, set()),
+    "configuration": (set(), {"level"}),
+    "location": (set(), {"physicalLocation"}),
+    "place": ({"artifactLocation"}, {"region"}),
+    "artifact": ({"uri"}, set()),
+    "region": ({"startLine"}, set()),
+}
+
+
+def held_to(kind: str, value: dict) -> dict:
+    required, optional = SARIF[kind]
+    assert required <= value.keys() <= required | optional, kind
+    for name in ("message", "shortDescription", "fullDescription", "help"):
+        if name in value:
+            assert isinstance(held_to("message", value[name])["text"], str)
+    assert value.get("level", "none") in ("none", "note", "warning", "error")
+    return value
+
+
+def held_to_sarif(text: str) -> dict:
+    log = held_to("log", json.loads(text))
+    assert log["version"] == "2.1.0"
+    (run,) = log["runs"]
+    driver = held_to("driver", held_to("tool", held_to("run", run)["tool"])["driver"])
+    rules = [held_to("rule", rule)["id"] for rule in driver["rules"]]
+    assert len({*rules}) == len(rules)
+    for rule in driver["rules"]:
+        held_to("configuration", rule["defaultConfiguration"])
+    assert run["columnKind"] in ("utf16CodeUnits", "unicodeCodePoints")
+    for invocation in run["invocations"]:
+        assert isinstance(held_to("invocation", invocation)["executionSuccessful"], bool)
+        for told in invocation.get("toolExecutionNotifications", ()):
+            held_to("notification", told)
+    for result in run["results"]:
+        held_to("result", result)
+        assert rules[result["ruleIndex"]] == result["ruleId"]
+        for location in result.get("locations", ()):
+            place = held_to("place", held_to("location", location)["physicalLocation"])
+            assert urllib.parse.urlsplit(held_to("artifact", place["artifactLocation"])["uri"]).path
+            assert held_to("region", place["region"])["startLine"] >= 1
+    return run
+
+
+FOUND = {
+    "identifier": "SAE105",
+    "severity": "error",
+    "message": "ρ̂ is a mean over\nthe wrong axis: 100 %",
+    "evidence": {"input": "x", "expected": "1", "got": "2", "ratio": "2"},
+    "source": "EQ-RHO-HAT",
+    "fix": "ops.mean(x, axis=0)",
+    "alternatives": [],
+    "file": "my folder/a,b.py",
+    "line": 3,
+}
+
+
+def test_sarif_has_each_finding_its_rule_and_its_place(tmp_path: Path) -> None:
+    bare = {**FOUND, "identifier": "SAE402", "severity": "warning", "evidence": None, "file": ""}
+    run = held_to_sarif(as_sarif([FOUND, bare, {**FOUND, "file": str(tmp_path / "a.py")}], []))
+    assert [result["ruleId"] for result in run["results"]] == ["SAE105", "SAE402", "SAE105"]
+    places = [result.get("locations") for result in run["results"]]
+    assert places[0][0]["physicalLocation"] == {
+        "artifactLocation": {"uri": "my%20folder/a%2Cb.py"},
+        "region": {"startLine": 3},
+    }
+    assert places[1] is None
+    assert "file:///" in str(places[2])
+    failed = held_to_sarif(as_sarif([], ["no import"]))
+    assert failed["invocations"][0]["executionSuccessful"] is False
+    assert "no import" in str(failed["invocations"])
+
+
+def test_annotations_of_github_are_a_line_each_and_escaped() -> None:
+    text = as_github([FOUND, {**FOUND, "file": "", "severity": "warning"}], ["no\nimport"])
+    failed, placed, bare = text.splitlines()
+    assert failed == "::error title=could not review::no%0Aimport"
+    assert placed.startswith("::error file=my folder/a%2Cb.py,line=3,title=SAE105::")
+    assert "over%0Athe wrong axis: 100 %25" in placed
+    assert bare.startswith("::warning title=SAE105::")
+
+
+@pytest.mark.parametrize("kind", ["sarif", "github", "json"])
+def test_a_format_is_all_that_is_printed(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(WRONG_PENALTY, encoding="utf-8")
+    run = command("--format", kind, "--", sys.executable, str(path))
+    assert run.returncode == 1, run.stderr
+    if kind == "sarif":
+        assert held_to_sarif(run.stdout)["results"]
+    elif kind == "json":
+        assert json.loads(run.stdout)["findings"]
+    else:
+        assert all(line.startswith("::") for line in run.stdout.splitlines())
+
+
+def test_two_that_write_to_standard_output_are_refused() -> None:
+    run = command("x.py:X", "--format", "sarif", "--json", "-")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "name a file" in " ".join(run.stderr.split())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+@pytest.mark.parametrize("columns", [40, 80])
+def test_text_fits_and_can_be_written_in_any_encoding(
+    encoding: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    run = subprocess.run(
+        [sys.executable, "-m", "sae_oracle", "explain", "SAE1"],
+        env={**environment(), "PYTHONIOENCODING": encoding, "COLUMNS": str(columns)},
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    text = run.stdout.decode(encoding)
+    assert max(map(len, text.splitlines())) <= columns + 4  # a combining accent takes no room
+    assert ("ρ̂" if encoding == "utf-8" else "rho_hat") in text
+    assert "?" not in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("listed", [[], ["--list"]])
+def test_explain_lists_all(listed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", *listed]) == 0
+    printed = capsys.readouterr().out
+    assert [m.identifier for m in MISTAKES] == re.findall(r"^(SAE\d+)", printed, re.MULTILINE)
+
+
+def test_explain_says_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "sae105", "SAE40,SAE105"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in ("SAE105", "SAE401", "SAE402", "SAE403"):
+        mistake = BY_IDENTIFIER[name]
+        for said in (name, mistake.severity, mistake.title, mistake.source, mistake.fix):
+            assert printed.count(said) >= 1, said
+    assert printed.count("SAE105") == 1
+    with pytest.raises(SystemExit) as raised:
+        main(["explain", "SAE1O5"])
+    assert raised.value.code == 2
+    assert "near it: SAE105" in capsys.readouterr().err
+
+
+def test_the_recipes_of_the_documentation_run(targets: Path) -> None:
+    """The hook and the workflow call the command with options that it has."""
+    hooks = (ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^  entry: (.*)$", hooks, re.MULTILINE) == ["sae-oracle review"]
+    page = (ROOT / "docs" / "review.md").read_text(encoding="utf-8")
+    workflow = page.split("```yaml\n")[1].split("```")[0]
+    (line,) = re.findall(r"^ *- run: sae-oracle review (.*)$", workflow, re.MULTILINE)
+    words = [
+        word.replace("my_package/penalties.py:Mine", "targets.py:MeanOfAll")
+        for word in line.split()
+    ]
+    run = command(*words, "--backend", "numpy", folder=targets.parent)
+    assert run.returncode == 1, run.stderr
+    assert run.stdout.startswith("::error file=targets.py,line=")
+    yaml = pytest.importorskip("yaml")
+    assert yaml.safe_load(workflow)["jobs"]
+    assert yaml.safe_load(hooks)[0]["pass_filenames"] is False
 
 
 def test_the_backend_is_the_one_that_keras_would_choose(
