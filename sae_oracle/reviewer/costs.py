@@ -12,9 +12,12 @@ import numpy as np
 
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_cost import CostOfParameters, Layer, Weights
-from sae_oracle.reviewer.foreign import SIZE, WHOLE, Code, picked
-from sae_oracle.reviewer.frameworks import FRAMEWORKS
+from sae_oracle.reviewer.evaluation import tensor
+from sae_oracle.reviewer.foreign import WHOLE, Code, picked
+from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework
 from sae_oracle.reviewer.reading import (
+    APPLIES,
+    BATCH_SIZES,
     DATA,
     LOADERS,
     Reading,
@@ -24,6 +27,15 @@ from sae_oracle.reviewer.reading import (
     plain,
     size_named,
     weight_named,
+)
+from sae_oracle.reviewer.stand_ins import (
+    ANSWERS,
+    answered,
+    models_in,
+    module_of,
+    own_models,
+    stand_in_model,
+    stand_in_of_keras,
 )
 from sae_oracle.reviewer.target import CouldNotReviewError
 
@@ -39,6 +51,7 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
         CouldNotReviewError: If what an argument is cannot be told from its name.
     """
     aside = bystanders(code.signature.required)
+    aside |= dict.fromkeys((n for n in code.signature.required if plain(n) in APPLIES), None)
     names = [n for n in code.signature.required if n not in {*reading.hyper.values(), *aside}]
     theta = next((n for n in names if is_parameters(n)), None)
     weights = {n: weight_named(n) for n in names if weight_named(n)} if theta is None else {}
@@ -61,9 +74,20 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
     visible, hidden = fixed.get("visible", 7), fixed.get("hidden", 4)
     framework = code.framework
     forms, keys = _forms(code, theta, weights)
+    applied = [n for n in code.signature.required if plain(n) in APPLIES]
+    if applied:
+        keys = {name: (name,) for name in _ORDERS[1]}
+        forms = [("dictionary", _ORDERS[1])]
 
-    def call(given: Any, x: Any, hyper: Mapping[str, float]) -> Any:
+    def call(given: Any, x: Any, hyper: Mapping[str, float], returns: str = "") -> Any:
         form, parts = given
+        if applied and not returns:  # by the first way of answering that it takes
+            for answer in ANSWERS:
+                try:
+                    return call(given, x, hyper, answer)
+                except Exception as error:
+                    first = error
+            raise first
         arguments: dict[str, Any] = aside | {name: framework.tensor(x) for name in data}
         arguments |= {n: (visible if size == "visible" else hidden) for n, size in sizes.items()}
         arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
@@ -72,6 +96,8 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
             arguments |= {n: framework.tensor(by_name[w]) for n, w in weights.items() if w}
         elif theta is not None:
             arguments[theta] = _packed(form, parts, keys, framework.tensor)
+        arguments |= {n: _applied(framework.name, returns) for n in applied}
+        arguments |= {n: len(x) for n in code.signature.required if plain(n) in BATCH_SIZES}
         positional = [arguments.pop(name) for name in code.signature.required]
         made = code.make({k: v for k, v in hyper.items() if k in code.made_with})
         return made(*positional, **arguments)
@@ -90,6 +116,21 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
         array,
         tied="W2" not in forms[0][1],
     )
+
+
+def _applied(framework: str, returns: str) -> Callable[..., Any]:
+    """Return what stands for the `apply` of a Flax or Haiku model with sigmoid units."""
+
+    def apply(variables: Any, x: Any, *more: Any, **options: Any) -> Any:
+        p = variables.get("params", variables)
+        layers = (("W1", "b1"), ("W2", "b2"))
+        outputs = []
+        for kernel, bias in layers:
+            x = 1.0 / (1.0 + FRAMEWORKS[framework].exponential(-(x @ p[kernel] + p[bias])))
+            outputs.append(x)
+        return answered(returns, outputs[1], outputs[0])
+
+    return apply
 
 
 def _sizes_of(code: Code) -> dict[str, int]:
@@ -198,7 +239,11 @@ class CostOfObject:
         call: Callable[[Any, Any, Mapping[str, float]], Any],
         changeable: frozenset[str],
         values: dict[str, float],
+        framework: Framework | None = None,
     ) -> None:
+        if framework is not None and type(self) is CostOfObject:
+            self.framework = framework
+            self.precision = _PRECISION.get(framework.name, _SINGLE)
         self.name, self.changeable, self.values = name, changeable, values
         self._make, self._call = make, call
         self._made: dict[tuple[tuple[str, float], ...], Any] = {}
@@ -241,8 +286,13 @@ class CostOfObject:
         instance = self._object({k: v for k, v in hyper.items() if k in self.changeable})
         for path, value in weights.items():
             place, _, name = path.rpartition(".")
-            held = getattr(instance, place) if place else instance.__dict__
-            held[name] = np.reshape(value, np.shape(held[name]))
+            held: Any = getattr(instance, place) if place else instance.__dict__
+            key: Any = int(name) if isinstance(held, list) else name
+            shaped = np.reshape(value, tuple(held[key].shape))
+            if hasattr(held[key], "assign"):  # a variable of TensorFlow
+                held[key].assign(shaped)
+            else:
+                held[key] = self.framework.tensor(shaped)
         return instance
 
     def total(
@@ -269,32 +319,34 @@ class CostOfModule(CostOfObject):
     takes_columns = False
 
     def _shapes_of(self, instance: Any) -> dict[str, tuple[int, ...]]:
-        return {n: tuple(p.shape) for n, p in instance.named_parameters()}
+        return {n: tuple(p.shape) for n, p in module_of(instance).named_parameters()}
 
     def _stored_transposed(self, instance: Any) -> set[str]:
         import torch
 
         return {
             f"{name}.weight" if name else "weight"
-            for name, inner in instance.named_modules()
+            for name, inner in module_of(instance).named_modules()
             if isinstance(inner, torch.nn.Linear)
         }
 
     def _object(self, hyper: Mapping[str, float]) -> Any:
-        return super()._object(hyper).train()
+        made = super()._object(hyper)
+        module_of(made).train()
+        return made
 
     def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
         import torch
 
-        module = self._object({k: v for k, v in hyper.items() if k in self.changeable})
+        made = self._object({k: v for k, v in hyper.items() if k in self.changeable})
         with torch.no_grad():
-            for name, parameter in module.named_parameters():
+            for name, parameter in module_of(made).named_parameters():
                 parameter.copy_(torch.as_tensor(np.asarray(weights[name])))
-        return module
+        return made
 
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
-        module = self._set(weights, {})
+        module = module_of(self._set(weights, {}))
         try:
             returned = module(self.framework.tensor(x))
         except Exception:  # a module without a forward, whose step computes all
@@ -307,14 +359,15 @@ def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
     found = {}
     held = dict(getattr(instance, "__dict__", {}))
     for name, value in list(held.items()):
-        if isinstance(value, dict):
-            held |= {f"{name}.{key}": item for key, item in value.items()}
+        items = enumerate(value) if isinstance(value, list) else getattr(value, "items", tuple)()
+        held |= {f"{name}.{key}": item for key, item in items}
     for path, value in held.items():
-        name = path.rpartition(".")[2]
-        shape = np.shape(value) if isinstance(value, np.ndarray) else ()
-        if weight_named(name) and len(shape) in (1, 2):
-            is_bias = str(weight_named(name)).startswith("b")
-            found[path] = (max(shape),) if is_bias else tuple(int(n) for n in shape)
+        root, _, name = path.rpartition(".")
+        is_array = hasattr(value, "dtype") and hasattr(value, "shape")
+        shape = tuple(int(n) for n in value.shape) if is_array else ()
+        kind = weight_named(root if name.isdigit() else name)
+        if kind and len(shape) in (1, 2):
+            found[path] = (max(shape),) if kind.startswith("b") else shape
     return found
 
 
@@ -365,38 +418,6 @@ def chains(shapes: Mapping[str, tuple[int, ...]], transposed: set[str]) -> Itera
                     yield layers
 
 
-def stand_in(returns: str) -> Any:
-    """Return a small torch autoencoder, for a loss that takes the model as an argument.
-
-    Args:
-        returns: What its forward returns: "output", "output, hidden" or "hidden, output".
-    """
-    import torch
-    from torch import nn
-
-    class StandIn(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = nn.Sequential(nn.Linear(SIZE["visible"], SIZE["hidden"]), nn.Sigmoid())
-            self.decoder = nn.Sequential(nn.Linear(SIZE["hidden"], SIZE["visible"]), nn.Sigmoid())
-
-        def encode(self, x: Any) -> Any:
-            return self.encoder(x)
-
-        def decode(self, h: Any) -> Any:
-            return self.decoder(h)
-
-        def forward(self, x: Any) -> Any:
-            hidden = self.encoder(x)
-            output = self.decoder(hidden)
-            if returns == "output":
-                return output
-            return (output, hidden) if returns == "output, hidden" else (hidden, output)
-
-    torch.manual_seed(0)
-    return StandIn()
-
-
 def scalar_attributes(module: Any) -> list[str]:
     """The attributes of a module that hold one number with a gradient, after a call."""
     held = {**getattr(module, "__dict__", {})}
@@ -422,22 +443,100 @@ def batches_for(name: str) -> list[Callable[[Any], Any]]:
     return [lambda x: x, lambda x: (x, x)]
 
 
-def costs_of_model_losses(code: Code, reading: Reading) -> Iterator[CostOfModule]:
-    """Yield a loss that takes a model and a batch as a cost, by each way a model may answer."""
-    model, data = reading.data["model"], reading.data["x"]
-    ways = itertools.product(batches_for(data), ("output, hidden", "output", "hidden, output"))
-    for batch, returns in ways:
+def costs_of_model_losses(code: Code, reading: Reading) -> Iterator[CostOfObject]:
+    """Yield a loss that takes a model and a batch as a cost, by each way a model may answer.
+
+    The model is that of the function's module, one of its own file, or a stand-in.
+    """
+    model, data, output = (reading.data.get(role) for role in ("model", "x", "y_pred"))
+    assert data is not None
+    of_keras = code.framework.name in ("keras", "tensorflow")
+    made = [lambda held=held: held for held in (models_in(code.thing) if model is None else [])]
+    if model is not None:
+        makers = stand_in_of_keras if of_keras else stand_in_model
+        made = [lambda held=held: held for held in own_models(code.thing)]
+        made += [lambda returns=returns: makers(returns) for returns in ANSWERS]
+    for batch, maker in itertools.product(batches_for(data), made):
 
         def call(
             module: Any, x: Any, hyper: Mapping[str, float], batch: Callable[[Any], Any] = batch
         ) -> Any:
-            arguments = {**bystanders(code.signature.required), model: module, data: batch(x)}
+            arguments = {**bystanders(code.signature.required), data: batch(x)}
+            arguments |= {n: len(x) for n in code.signature.required if plain(n) in BATCH_SIZES}
+            arguments |= {} if model is None else {model: module}
+            arguments |= {} if output is None else {output: module(x)}
             arguments |= {n: hyper[role] for role, n in reading.hyper.items() if role in hyper}
             positional = [arguments.pop(name) for name in code.signature.required]
             return code.make({})(*positional, **arguments)
 
-        def make(hyper: Mapping[str, float], returns: str = returns) -> Any:
-            return stand_in(returns)
+        def make(hyper: Mapping[str, float], maker: Callable[[], Any] = maker) -> Any:
+            return maker()
 
         changeable = frozenset(code.changeable(reading))
-        yield CostOfModule(code.name, make, call, changeable, dict(code.values))
+        kind = CostOfKeras if of_keras else CostOfModule
+        try:
+            yield kind(code.name, make, call, changeable, dict(code.values))
+        except CouldNotReviewError:
+            continue
+
+
+def identity_layer(owner: Any, made: Any, a: Any) -> tuple[Any, Any]:
+    """Return a torch layer as wide as activations, and the input for which it gives them.
+
+    Its kernel is the identity and its bias 0.
+    """
+    import copy
+
+    import torch
+
+    layer, width = copy.deepcopy(made), a.shape[1]
+    held = next(
+        m
+        for m in layer.modules()
+        if any(len(p.shape) == 2 for p in m._parameters.values() if p is not None)
+    )
+    with torch.no_grad():
+        for name, parameter in list(held._parameters.items()):
+            if parameter is not None:
+                value = torch.eye(width) if len(parameter.shape) == 2 else torch.zeros(width)
+                held._parameters[name] = torch.nn.Parameter(value)
+    inverses = (torch.logit, torch.atanh, lambda t: t)
+    plain_a = a.detach()
+    for inverse in inverses:
+        returned = layer(inverse(plain_a))
+        returned = returned[0] if isinstance(returned, tuple) else returned
+        if torch.allclose(returned, plain_a, atol=1e-5):
+            return layer, inverse(a)
+    raise CouldNotReviewError(
+        "its output is not that of sigmoid, tanh, relu or linear units: review the function that "
+        "computes its penalty (file.py:function or file.py:Class.method)"
+    )
+
+
+class CostOfKeras(CostOfObject):
+    """A Keras model as a cost: what a call returns, by its trainable weights."""
+
+    precision = _SINGLE
+    framework = FRAMEWORKS["keras"]
+    takes_columns = False
+
+    def _object(self, hyper: Mapping[str, float]) -> Any:
+        model = super()._object(hyper)
+        if not model.built or not model.trainable_variables:
+            width = getattr(model, "input_shape", (None, 6))[-1] if model.built else 6
+            model(tensor(np.full((2, width), 0.5)))
+        return model
+
+    def _shapes_of(self, instance: Any) -> dict[str, tuple[int, ...]]:
+        return {str(k): tuple(v.shape) for k, v in enumerate(instance.trainable_variables)}
+
+    def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
+        model = self._object({k: v for k, v in hyper.items() if k in self.changeable})
+        for name, value in weights.items():
+            model.trainable_variables[int(name)].assign(np.asarray(value, "float32"))
+        return model
+
+    def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
+        """The network's output, where it gives one."""
+        returned = self._set(weights, {})(tensor(x))
+        return output_among(returned, x.shape)

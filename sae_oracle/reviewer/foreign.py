@@ -25,6 +25,7 @@ from sae_oracle.reviewer.evaluation import quietly
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
 from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
+    BATCH_SIZES,
     DATA,
     HYPERPARAMETERS,
     LOADERS,
@@ -38,7 +39,16 @@ from sae_oracle.reviewer.reading import (
     plain,
     readings,
     signature_of,
-    size_named,
+    sizes_among,
+)
+from sae_oracle.reviewer.stand_ins import (
+    FILLED_IN,
+    SIZE,
+    ConfigurationOf,
+    is_configuration,
+    models_in,
+    module_of,
+    stand_in_for,
 )
 from sae_oracle.reviewer.target import (
     SYMBOLS,
@@ -62,8 +72,6 @@ KIND_WORDS = {
     "network": "autoencoder",
     "weights": "weight penalty",
 }
-FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
-SIZE = {"visible": 6, "hidden": 5}
 
 
 @dataclass
@@ -98,6 +106,12 @@ class Code:
     penalty: Callable[[Target, Code, Reading], CodePenalty] | None = None
     method: str | None = None
 
+    def sizes_of_batch(self, data: Mapping[str, Any]) -> dict[str, int]:
+        """Return the number of samples for each argument that is it, by its name."""
+        shaped = [tuple(np.shape(v)) for v in data.values() if not isinstance(v, (list, dict))]
+        rows = next((shape[0] for shape in shaped if len(shape) == 2), 5)
+        return {n: rows for n in self.signature.required if plain(n) in BATCH_SIZES}
+
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
         return {*self.made_with, *reading.hyper}
@@ -106,6 +120,7 @@ class Code:
         """Call it with data and hyperparameters, both by role."""
         made = self.make({k: v for k, v in hyper.items() if k in self.made_with})
         arguments = bystanders(self.signature.required)
+        arguments |= self.sizes_of_batch(data)
         arguments |= {reading.data[role]: value for role, value in data.items()}
         arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
         if all(name in arguments for name in self.signature.required):
@@ -237,8 +252,28 @@ def code_of(
     code = Code(name, thing, framework_of(owner), signature, lambda _: _with(thing, settings))
     code.signature = _without(signature, settings)
     code.readings = found
+    of_model = _of_a_model_of_the_module(code, given, known)
+    code.readings = [*of_model, *found]
     _values(code, signature.defaults, known, given)
     return code
+
+
+def _of_a_model_of_the_module(
+    code: Code, given: Mapping[str, Any], known: Iterable[str]
+) -> list[Reading]:
+    """How to read a function that computes with a model of its module: it takes a batch."""
+    if not any(r.kind in ("activations", "loss", "means") for r in code.readings):
+        return []
+    if not models_in(code.thing):
+        return []
+    hyper = hyperparameters(code.signature, given, known)
+    aside = {*hyper.values(), *bystanders(code.signature.required)}
+    data = [n for n in code.signature.required if n not in aside and plain(n) not in BATCH_SIZES]
+    if len(data) == 1:
+        return [Reading("model loss", {"x": data[0]}, hyper)]
+    if len(data) == 2 and code.readings[0].kind == "loss":
+        return [Reading("model loss", {"x": data[0], "y_pred": data[1]}, hyper)]
+    return []
 
 
 def code_of_product(code: Code) -> Code | None:
@@ -250,8 +285,8 @@ def code_of_product(code: Code) -> Code | None:
     }
     sizes = {
         name: SIZE[size]
-        for name in code.signature.required
-        if name not in named.values() and (size := size_named(name)) is not None
+        for name, size in sizes_among(code.signature.required).items()
+        if name not in named.values()
     }
     if not all(name in named.values() or name in sizes for name in code.signature.required):
         return code
@@ -322,6 +357,8 @@ def _kept_by_layer(instance: Any) -> str | None:
     """The attribute in which a torch layer keeps its penalty, where it returns its input."""
     from sae_oracle.reviewer import costs
 
+    if module_of(instance) is not None:
+        return next(iter(costs.scalar_attributes(instance)), None)
     x = FRAMEWORKS["torch"].tensor(probes("activations")[0]).requires_grad_()
     try:
         returned = instance(x)
@@ -336,10 +373,25 @@ def _has_kernels(instance: Any) -> bool:
     """Whether an object holds kernels: a torch module, or one of NumPy arrays."""
     from sae_oracle.reviewer import costs
 
-    parameters = getattr(instance, "named_parameters", None)
-    if callable(parameters):
-        return any(len(p.shape) == 2 for _, p in parameters())
+    module = module_of(instance)
+    if module is not None:
+        return sum(len(p.shape) == 2 for _, p in module.named_parameters()) > 1 or not _keeps(
+            instance
+        )
     return sum(len(shape) == 2 for shape in costs.weights_of(instance).values()) > 1
+
+
+def _keeps(instance: Any) -> bool:
+    """Whether a torch layer of one kernel keeps or returns a penalty: it is no autoencoder."""
+    from sae_oracle.reviewer import costs
+
+    (kernel, *_) = [p for _, p in instance.named_parameters() if len(p.shape) == 2]
+    try:
+        returned = instance(FRAMEWORKS["torch"].tensor(np.full((4, kernel.shape[1]), 0.5)))
+    except Exception:
+        return False
+    width = getattr(returned, "shape", (0,))[-1]
+    return bool(width == kernel.shape[0] and costs.scalar_attributes(instance))
 
 
 _LOGITS = {"logits", "logit", "preactivations", "preactivation", "preact", "preacts"}
@@ -399,9 +451,20 @@ def made_instance(
             )
         named = hyperparameters(_without(signature, settings), given)
         fixed = dict(settings)
+        sizes = sizes_among(signature.required)
+        configurations: dict[str, ConfigurationOf] = {}
         for argument in signature.required:
             role = next((r for r, n in named.items() if n == argument), None)
-            size = size_named(argument)
+            size = sizes.get(argument)
+            held = fixed.get(argument)
+            if (held is None or isinstance(held, dict)) and is_configuration(owner, argument):
+                configuration = ConfigurationOf(owner, argument, fixed.pop(argument, None))
+                configurations[argument] = configuration
+                named = {r: n for r, n in named.items() if n != argument}
+                for inner, name_there in configuration.named.items():
+                    values[inner] = configuration.values[inner]
+                    guesses.append(f"{SYMBOLS[inner]} is `{argument}.{name_there}`")
+                continue
             if argument in fixed:
                 continue
             if role is not None:
@@ -410,10 +473,12 @@ def made_instance(
             elif size is not None:
                 fixed[argument] = SIZE[size]
             else:
-                raise CouldNotReviewError(
-                    f"the argument `{argument}` of {name} has no default: "
-                    f"set it (--set {argument}=...)"
-                )
+                fixed[argument] = stand_in_for(owner, argument)
+                if fixed[argument] is None:
+                    raise CouldNotReviewError(
+                        f"what the argument `{argument}` of {name} is cannot be told from its "
+                        f'name: set it (--set {argument}=VALUE, such as 0.1 or "[6, 5, 6]")'
+                    )
         for role, argument in named.items():
             default = signature.defaults.get(argument)
             if is_number(default):
@@ -422,12 +487,18 @@ def made_instance(
                 values[role] = float(given[role])
             if given.get(role) is None:
                 guesses.append(f"{SYMBOLS[role]} is `{argument}` (guessed from its name)")
+        of_arguments = dict(named)
 
         def make(hyper: Mapping[str, float]) -> Any:
             chosen = {**values, **hyper}
             return owner(
                 **fixed,
-                **{argument: chosen[role] for role, argument in named.items() if role in chosen},
+                **{n: configuration.make(chosen) for n, configuration in configurations.items()},
+                **{
+                    argument: chosen[role]
+                    for role, argument in of_arguments.items()
+                    if role in chosen
+                },
             )
 
         try:
@@ -436,6 +507,7 @@ def made_instance(
             raise CouldNotReviewError(
                 f"making it raised {described(error)}; set its arguments (--set NAME=VALUE)"
             ) from error
+        named = named | {r: n for c in configurations.values() for r, n in c.named.items()}
     for role in SYMBOLS:
         if role not in values:
             attribute = attribute_named(instance, role, given.get(role))
@@ -518,11 +590,15 @@ def _code_of_object(
     make, instance, named, values, guesses = made_instance(owner, name, given, settings)
     subject = source.subject_of(owner)
     if _has_kernels(instance) and (method is None or is_of_data(getattr(instance, method))):
-        is_module = _is_module(subject)
+        is_module = module_of(instance) is not None
+        for role, (where, value) in constants(owner).items():
+            if role not in values and role not in named:
+                values[role] = value
+                guesses.append(f"{SYMBOLS[role]} = {value:g} (`{where}`)")
         return Code(
             name,
             owner,
-            FRAMEWORKS["torch" if is_module else "numpy"],
+            FRAMEWORKS["torch"] if is_module else framework_of(owner),
             Signature(),
             make,
             frozenset(named),
@@ -545,11 +621,16 @@ def _code_of_object(
     known = {**{role: ("", value) for role, value in values.items()}}
     for role, constant in constants(owner).items():
         known.setdefault(role, constant)
+    from sae_oracle.reviewer import costs
+
     is_forward = method in ("forward", "__call__")
     found = readings(
         f"{subject.__name__} {method}", signature, given, known, is_forward=is_forward, kind=kind
     )
 
+    hook = _as_a_hook(signature)
+    if hook is not None:
+        found = [Reading("activations", {"activations": hook}, {})]
     attribute = _kept_by_layer(instance) if method == "forward" else None
 
     def bind(hyper: Mapping[str, float]) -> Callable[..., Any]:
@@ -557,13 +638,27 @@ def _code_of_object(
         if attribute is not None:
 
             def kept(*data: Any, **more: Any) -> Any:
-                made(*data, **more)
-                return getattr(made, attribute)
+                if module_of(made) is None:
+                    made(*data, **more)
+                    return getattr(made, attribute)
+                layer, fed = costs.identity_layer(owner, made, *data)
+                layer(fed)
+                return getattr(layer, attribute)
 
             return kept
         bound: Callable[..., Any] = made if is_forward and callable(made) else getattr(made, method)
-        return bound
+        if hook is None:
+            return bound
 
+        def caught(output: Any) -> Any:
+            given = {n: output if n == hook else None for n in signature.required}
+            returned = bound(**given)
+            return _scalar_kept(made) if returned is None else returned
+
+        return caught
+
+    if hook is not None:
+        signature = Signature([hook])
     code = Code(name, owner, framework_of(owner), signature, bind, frozenset(named), dict(values))
     code.readings = found
     code.guesses = guesses
@@ -576,6 +671,28 @@ def _code_of_object(
     others += [name for name in held_numbers(instance) if not name.startswith("_")]
     _values(code, signature.defaults, {k: v for k, v in known.items() if v[0]}, given, others)
     return code
+
+
+def _as_a_hook(signature: Signature) -> str | None:
+    """The output among the arguments of a forward hook, `(module, inputs, output)`; else `None`."""
+    if len(signature.required) != 3:
+        return None
+    module, inputs, output = (plain(n) for n in signature.required)
+    is_hook = module in ("module", "layer", "m", "mod", "self", "model") and (
+        inputs.startswith("in") or inputs in ("i", "x")
+    )
+    return signature.required[2] if is_hook and output.startswith("o") else None
+
+
+def _scalar_kept(instance: Any) -> Any:
+    """What an object keeps as one number with a gradient; else the last list's last item."""
+    from sae_oracle.reviewer import costs
+
+    names = costs.scalar_attributes(instance)
+    if names:
+        return getattr(instance, names[0])
+    lists = [v for v in vars(instance).values() if isinstance(v, list) and v]
+    return lists[-1].pop() if lists else None
 
 
 # --- penalties

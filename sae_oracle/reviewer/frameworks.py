@@ -33,6 +33,10 @@ class Framework:
         """Return an array of the library, or a number, as a float64 array."""
         return np.asarray(value, dtype=np.float64)
 
+    def exponential(self, x: Any) -> Any:
+        """Return e to the power of an array."""
+        return np.exp(x)
+
     def gradients(self, function: Callable[..., Any], arrays: Sequence[Any]) -> list[Any] | None:
         """Return the derivatives of a scalar function; `None`: the library has none."""
         return None
@@ -71,6 +75,11 @@ class _Torch(Framework):
 
 class _JAX(Framework):
     name, dtype = "jax", "float32"
+
+    def exponential(self, x: Any) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.exp(x)
 
     def tensor(self, x: Any) -> Any:
         import jax.numpy as jnp

@@ -7,7 +7,9 @@ be of another Python. What the object needs is run; what fails there is said in 
 from __future__ import annotations
 import __future__
 
+import argparse
 import ast
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -179,6 +181,19 @@ class _File:
         kinds = (ast.FunctionDef, ast.ClassDef)
         return [n.name for n in self.tree.body if isinstance(n, kinds) and n.name[0] != "_"]
 
+    def classes(self) -> list[str]:
+        """The classes that the file defines."""
+        return [node.name for node in self.tree.body if isinstance(node, ast.ClassDef)]
+
+    def obtained(self, name: str) -> Any:
+        """Return what the file holds by another name; `None`: running it failed."""
+        if name not in self.module.__dict__:
+            needed, self.wanted = _needed(self.tree.body, name)
+            for node in needed:
+                if not _bound(node) <= self.module.__dict__.keys():
+                    self._execute(node)
+        return self.module.__dict__.get(name)
+
     def _parsed(self, text: str) -> ast.Module:
         try:
             return ast.parse(text, str(self.path))
@@ -200,6 +215,7 @@ class _File:
         self.module = importlib.util.module_from_spec(specification)
         sys.modules[name] = self.module
         self.module.__dict__["__imports__"] = _imports(self.tree)
+        self.module.__dict__["__reviewed_file__"] = self
         self.module.__dict__.update({"xrange": range, "unicode": str, "raw_input": input})
         needed, self.wanted = _needed(self.tree.body, root)
         if any(root in _bound(node) for node in needed):
@@ -226,7 +242,8 @@ class _File:
                 code: CodeType = compile(
                     ast.Module([piece], []), str(self.path), "exec", flags, dont_inherit=True
                 )
-                exec(code, self.module.__dict__)
+                with _without_command_line():
+                    exec(code, self.module.__dict__)
             except SystemExit as error:
                 self._failed(piece, error)
             except Exception as error:
@@ -271,6 +288,28 @@ class _File:
         self.module.__dict__[alias.asname or alias.name] = found
         self.replaced[alias.asname or alias.name] = f"{package}.{alias.name}"
         return True
+
+
+@contextlib.contextmanager
+def _without_command_line() -> Iterator[None]:
+    """Let `parse_args()` of the file give the defaults: the command line is not its own."""
+    given, parse = sys.argv, argparse.ArgumentParser.parse_args
+
+    def parsed(self: Any, args: Any = None, namespace: Any = None) -> Any:
+        for action in self._actions:
+            if action.required and action.option_strings:
+                action.required = False
+            elif not action.option_strings:
+                action.nargs = "*"
+        return parse(self, [] if args is None else args, namespace)
+
+    sys.argv = given[:1]
+    argparse.ArgumentParser.parse_args = parsed  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        sys.argv = given
+        argparse.ArgumentParser.parse_args = parse  # type: ignore[method-assign]
 
 
 def _is_lightning(package: str) -> bool:

@@ -76,7 +76,7 @@ _PARAMETERS = _words(
     "theta thetas params parameters param weights parametervector weightvector w0 "
     "thetavec vec flatparams flattheta wb θ"
 )
-_MODEL = _words("model net network ae autoencoder module sae self autoenc encoderdecoder nn")
+MODEL = _words("model net network ae autoencoder module sae self autoenc encoderdecoder nn")
 SIZES = {
     "visible": "visiblesize visible nvisible visibleunits inputdim inputsize inputunits ninputs "
     "ninput nin ninputs originaldim inputfeatures infeatures dinput nfeatures ninp inputlayersize "
@@ -89,6 +89,11 @@ SIZES = {
     "numlatents outsize",
 }
 _SIZES = {name: role for role, names in SIZES.items() for name in names.split()}
+_IS_A_SIZE = ("size", "dim", "units", "features", "num", "neurons", "nodes", "width", "shape")
+_SIDES = {
+    "hidden": ("hid", "latent", "code", "encod", "bottleneck", "embed", "inner", "dict"),
+    "visible": ("visible", "input", "in_", "_in", "data", "image", "img", "pixel", "origin"),
+}
 
 
 class _DoesNothing:
@@ -106,6 +111,8 @@ _BYSTANDERS: dict[str, Any] = {
     **dict.fromkeys(_words("batchidx batchindex batchid batchnb batchi globalstep epoch step"), 0),
     "device": "cpu",
 }
+BATCH_SIZES = _words("batchsize bs nsamples numsamples samples nbatch batchlength m")
+APPLIES = _words("applyfn apply modelapply netapply applyfun forwardfn networkapply modelfn")
 LOADERS = _words("loader dataloader trainloader traindataloader traindl dl trainiter dataiter")
 
 
@@ -134,6 +141,32 @@ def size_named(name: str) -> str | None:
     ('hidden', None)
     """
     return _SIZES.get(plain(name))
+
+
+def sizes_among(names: Iterable[str]) -> dict[str, str]:
+    """Return "visible" or "hidden" for each of the names that is one of a network's sizes.
+
+    An output is as wide as the input where something else is the hidden layer.
+
+    >>> sizes_among(["n_in", "encoded_size", "output_size"])
+    {'n_in': 'visible', 'encoded_size': 'hidden', 'output_size': 'visible'}
+    >>> sizes_among(["in_features", "out_features", "rho"])
+    {'in_features': 'visible', 'out_features': 'hidden'}
+    """
+    found: dict[str, str] = {}
+    outputs = []
+    for name in names:
+        size = size_named(name)
+        if size is None and any(word in plain(name) for word in _IS_A_SIZE):
+            low = name.lower()
+            size = next((s for s, words in _SIDES.items() if any(w in low for w in words)), None)
+        if plain(name).startswith(("out", "nout", "dimout", "dout")) or plain(name) == "numout":
+            outputs.append(name)
+            size = size or "hidden"
+        if size is not None:
+            found[name] = size
+    others = {size for name, size in found.items() if name not in outputs}
+    return found | (dict.fromkeys(outputs, "visible") if "hidden" in others else {})
 
 
 @dataclass(frozen=True)
@@ -281,7 +314,7 @@ def _sounds_like(name: str) -> str | None:
 
 
 def _has_parameters(names: Sequence[str]) -> bool:
-    return any(is_parameters(n) or plain(n) in _MODEL or weight_named(n) for n in names)
+    return any(is_parameters(n) or plain(n) in MODEL or weight_named(n) for n in names)
 
 
 def is_parameters(name: str) -> bool:
@@ -340,6 +373,9 @@ def readings(
     """
     hyper = hyperparameters(signature, given, known)
     aside = {*hyper.values(), *bystanders(signature.required)}
+    aside |= {
+        n for n in signature.required if plain(n) in BATCH_SIZES and n != signature.required[0]
+    }
     rest = [n for n in signature.required if n not in aside]
     found = list(_readings(plain(name), rest, hyper, given, set(known), is_forward))
     if kind is not None:
@@ -360,7 +396,7 @@ def _readings(
     plains = {n: plain(n) for n in rest}
     roles = {n: {role for role, names in DATA.items() if p in names} for n, p in plains.items()}
     are_weights = [
-        bool(weight_named(n)) or is_parameters(n) or p in ("kernel", *_MODEL)
+        bool(weight_named(n)) or is_parameters(n) or p in ("kernel", *MODEL)
         for n, p in plains.items()
     ]
     if all(are_weights) and "rho" not in hyper:
@@ -377,8 +413,8 @@ def _readings(
             without = {k: v for k, v in hyper.items() if k != "beta"}
             yield Reading("cost", {}, {**without, "weight_decay": hyper["beta"]}, 0.1)
         return
-    if any(p in _MODEL for p in plains.values()):
-        model = next(n for n, p in plains.items() if p in _MODEL)
+    if any(p in MODEL for p in plains.values()):
+        model = next(n for n, p in plains.items() if p in MODEL)
         inputs = [n for n in rest if n != model]
         if len(inputs) == 1:
             yield Reading("model loss", {"model": model, "x": inputs[0]}, hyper)
@@ -501,20 +537,24 @@ def numbers_of(thing: Any) -> dict[str, float]:
         for node in ast.walk(tree):
             if isinstance(node, (ast.Assign, ast.AnnAssign)):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                value = _literal(node.value)
                 for target in targets:
-                    if isinstance(target, ast.Name) and value is not None:
-                        found[target.id] = value
+                    pairs: Iterable[tuple[ast.AST, ast.AST | None]] = [(target, node.value)]
+                    if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                        pairs = zip(target.elts, node.value.elts, strict=False)
+                    for each, held in pairs:
+                        number = _literal(held)
+                        if isinstance(each, ast.Name) and number is not None:
+                            found[each.id] = number
             base = getattr(node, "value", None)
-            held = namespace.get(base.id) if isinstance(base, ast.Name) else None
-            if isinstance(node, ast.Attribute) and held is not None:  # config.rho
-                value = getattr(held, node.attr, None)
-                if is_number(value) and not inspect.ismodule(held):
+            owner = namespace.get(base.id) if isinstance(base, ast.Name) else None
+            if isinstance(node, ast.Attribute) and owner is not None:  # config.rho
+                value = getattr(owner, node.attr, None)
+                if is_number(value) and not inspect.ismodule(owner):
                     found[node.attr] = float(value)
-            if isinstance(node, ast.Subscript) and isinstance(held, Mapping):  # config["rho"]
+            if isinstance(node, ast.Subscript) and isinstance(owner, Mapping):  # config["rho"]
                 key = getattr(node.slice, "value", None)
-                if isinstance(key, str) and is_number(held.get(key)):
-                    found[key] = float(held[key])
+                if isinstance(key, str) and is_number(owner.get(key)):
+                    found[key] = float(owner[key])
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from sae_oracle.reviewer.evaluation import quietly
 from sae_oracle.reviewer.findings import Evidence, Finding, finding
 from sae_oracle.reviewer.foreign import (
     EACH_ACTIVATION,
-    FILLED_IN,
     KIND_WORDS,
     METHOD_WORDS,
     OF_TENSORS,
@@ -49,6 +49,7 @@ from sae_oracle.reviewer.reading import (
     literals,
     signature_of,
 )
+from sae_oracle.reviewer.stand_ins import FILLED_IN, module_of, stand_in_model
 from sae_oracle.reviewer.target import (
     CouldNotReviewError,
     Target,
@@ -190,14 +191,17 @@ def _trial_of_network(
 
     changeable, values = code.made_with, dict(code.values)
 
-    kind = costs.CostOfModule if code.framework.name == "torch" else costs.CostOfObject
+    of_module = code.framework.name == "torch"
+    kind = (
+        costs.CostOfModule if of_module else partial(costs.CostOfObject, framework=code.framework)
+    )
 
     def cost_by(call: Callable[[Any, Any, Mapping[str, float]], Any]) -> Cost:
         return kind(code.name, code.make, call, changeable, values)
 
     subject = source.subject_of(code.thing)
     ranked = [name for name in methods_of(subject) if name not in ("forward", "__call__")]
-    words = (*METHOD_WORDS, "training_step", "objective", "error")
+    words = (*METHOD_WORDS, "training_step", "objective", "error", "step", "train", "fit")
     wanted = [name for name in ranked if any(word in name.lower() for word in words)]
     whole = ("loss", "cost", "training_step", "objective")  # before a penalty alone
     wanted.sort(
@@ -223,7 +227,7 @@ def _trial_of_network(
             reasons.append(described(error))
             continue
         return _named(trial, inner, "")
-    if code.framework.name != "torch":
+    if code.framework.name != "torch" or not callable(code.make({})):
         raise CouldNotReviewError(
             "no method of it computes a cost of a batch: review the function or method that does "
             "(file.py:Class.method)" + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
@@ -290,7 +294,7 @@ def _costs_of_method(code: Code, method: str, kind: Any) -> list[Cost]:
 
 def _visible(code: Code) -> int:
     """The width of a module's input."""
-    module: Any = code.make({})
+    module: Any = module_of(code.make({}))
     kernel = next(p for _, p in module.named_parameters() if len(p.shape) == 2)
     return int(kernel.shape[1])
 
@@ -407,7 +411,6 @@ def _trial_of_weights(
     target: Target, code: Code, reading: Reading
 ) -> tuple[float, Callable[[Findings, str | None], Any]]:
     """A weight decay of kernels that are given: (λ/2)ΣW²."""
-    from sae_oracle.reviewer import costs
     from sae_oracle.reviewer.check_weights import explain_decay
 
     decay = code.values.get("weight_decay", 1.0)
@@ -424,7 +427,7 @@ def _trial_of_weights(
                 arrays = [generator.normal(size=shape) for _ in names]
                 arrays = [a.astype("float32").astype("float64") for a in arrays]
                 if form == "model":
-                    module = costs.stand_in("output")
+                    module = stand_in_model("output")
                     arguments: list[Any] = [module for _ in names]
                     arrays = [FRAMEWORKS["torch"].array(p) for p in module.parameters()]
                 else:
