@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -181,7 +182,17 @@ def review(
         elsewhere = _review_elsewhere(location, thing, options)
         if elsewhere is not None:
             return elsewhere
+        by_piece = _review_of_a_piece(thing, label, error, options)
+        if by_piece is not None:
+            return by_piece
         reason = str(error) if isinstance(error, CouldNotReviewError) else _unforeseen(error)
+        missing = re.findall(r"No module named '([\w.]+)'", " ".join([*notes, reason]))
+        if missing and ("NameError" in reason or "ModuleNotFoundError" in reason):
+            package = missing[0].split(".")[0]
+            reason = (
+                f"it needs `{package}`, which is not installed: install it (pip install "
+                f"{package}), or review a function of it that does without (file.py:function)"
+            )
         return Review(
             label,
             known,
@@ -245,6 +256,30 @@ def _review_elsewhere(
     found = Review.of(said)
     words = f"reviewed on {bound[0]}, whose functions it calls"
     return replace(found, guesses=(words, *found.guesses))
+
+
+def _review_of_a_piece(
+    thing: Any, label: str, error: BaseException, options: Mapping[str, Any]
+) -> Review | None:
+    """Review the divergence or penalty that a function calls, where it cannot be as a whole.
+
+    `None`: there is none, or nothing is wrong with it: that says nothing of the whole.
+    """
+    if not isinstance(error, CouldNotReviewError) or not inspect.isfunction(_owner(thing)):
+        return None
+    words = ("kl", "spars", "diverg", "penal")
+    for piece in [*source.functions(thing)][1:]:
+        name = getattr(piece, "__name__", "")
+        if not inspect.isfunction(piece) or not any(word in name.lower() for word in words):
+            continue
+        try:
+            found = review(piece, name=f"{label}: {name}")
+        except Exception:
+            continue
+        if found.findings:
+            words_of_it = f"it was not reviewed as a whole ({error}); `{name}`, which it calls, is"
+            return replace(found, target=label, guesses=(words_of_it, *found.guesses))
+    return None
 
 
 def _is_text(thing: Any) -> bool:

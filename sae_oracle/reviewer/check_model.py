@@ -189,7 +189,8 @@ def review_model(target: Target, findings: Findings) -> None:
         CouldNotReviewError: If it is no autoencoder of vectors made of dense layers.
     """
     hyper = {role: value for role, value in target.values.items() if role in target.parameter}
-    with quietly(), source.ported(target.thing) as removed:
+    held = [getattr(part, "activity_regularizer", None) for part in layers_of_model(target.thing)]
+    with quietly(), source.ported(target.thing, False, *filter(None, held)) as removed:
         if removed:
             add_removed(removed, findings)
         try:
@@ -212,17 +213,26 @@ def review_model(target: Target, findings: Findings) -> None:
         # The backends that cannot train have no train_step.
         steps = (getattr(owner, "train_step", None) for owner in (type(subject.model), keras.Model))
         own_step = next(steps) is not next(steps)
-        if own_step and not subject.model.losses:
+        if own_step and keras.config.backend() == "jax":
             raise CouldNotReviewError(
-                "its own train_step hides its loss: move the terms to compute_loss or add_loss"
+                "its own train_step is stateless on JAX: review it on torch or TensorFlow "
+                "(--backend), or move the terms to compute_loss"
             )
+        if own_step:
+            _review_as_a_cost(target, _total_of_step, findings)
+            return
         subject.keep_inside(network, 13, 0.1, 0.6)
         if not _review_reconstruction(target, subject, findings):
-            _review_total(target, subject, network, findings)
+            _review_as_a_cost(target, _total_of, findings)
             return
         _review_decay(target, subject, network, findings)
         _review_sparsity(target, subject, network, items, hyper, findings)
         _review_regularizers(target, subject, findings)
+
+
+def layers_of_model(thing: Any) -> list[Any]:
+    """The layers of a model that is made; none of a class or function."""
+    return list(layers_of(thing, include_self=False)) if isinstance(thing, keras.Model) else []
 
 
 def _batches(features: int) -> list[Any]:
@@ -328,70 +338,50 @@ def _explain_difference(
     ]
 
 
-def _review_total(target: Target, subject: Subject, network: Network, findings: Findings) -> None:
-    """Review a loss that the model computes itself: the three terms that add up to it."""
-    rho, beta = target.values.get("rho"), target.values.get("beta")
-    decay = target.values.get("weight_decay", 0.0)
-    if rho is None:
-        raise CouldNotReviewError(
-            "its loss has terms of its own and ρ is not known: say it (--rho NAME, or --rho 0.05)"
-        )
+def _review_as_a_cost(target: Target, call: Callable[..., Any], findings: Findings) -> None:
+    """Review a loss that the model computes itself, by its numbers alone."""
+    from sae_oracle.reviewer.check_cost import review_cost
+    from sae_oracle.reviewer.costs import CostOfKeras
+
+    changeable = frozenset({*target.values} & {*target.parameter})
+    values = dict(target.values)
+
+    def make(hyper: Any) -> Any:
+        return Subject(target, {k: v for k, v in hyper.items() if k in changeable}).model
+
     findings.checks.append("the sum of the three terms")
-    known_beta = 1.0 if beta is None else beta
-    kernels = sorted({k for k, _ in network.kernels})
-    seen = []
-    for seed, x in enumerate(_batches(subject.features) * 2):
-        low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
-        subject.keep_inside(network, 60 + seed, low, high)
-        weights = subject.weights()
-        layers = network.forward(weights, x)
-        squares = sum(float(np.sum(weights[k] ** 2)) for k in kernels)
-        of_biases = sum(float(np.sum(w**2)) for w in weights if w.ndim == 1)
-        seen.append((x, layers, squares, of_biases, subject.total(x)))
-    tied = len(network.kernels) > len(kernels)
-    decays: dict[tuple[str, ...], tuple[float, float]] = {(): (0.5 * decay, 0.0)}
-    if decay > 0.0:
-        decays |= {
-            ("SAE215" if tied else "SAE211",): (decay, 0.0),
-            ("SAE213",): (0.5 * decay, 0.5 * decay),
-            ("SAE214",): (0.0, 0.0),
-            ("SAE211", "SAE213"): (decay, decay),
-        }
-    context = Context(divided=False, beta_is_known=known_beta != 1.0)
-    explained: list[tuple[float, tuple[str, ...]]] = []
-    combinations = itertools.product(_RECONSTRUCTIONS.items(), decays.items())
-    for (first, form), (second, (c, c_of_biases)) in sorted(
-        combinations, key=lambda pair: len(pair[0][0]) + len(pair[1][0])
-    ):
-        if explained and explained[0][0] <= len(first) + len(second):
-            break
-        rest = [
-            Observation(
-                np.concatenate(layers[:-1], axis=1),
-                rho,
-                known_beta,
-                total - form(x, layers[-1]) - c * squares - c_of_biases * of_biases,
-                256.0 * _U * abs(total),
-            )
-            for x, layers, squares, of_biases, total in seen
-        ]
-        for best in candidates.explain(rest, context, most_mistakes=2, only_exact=True)[:1]:
-            explained.append((best.cost + len(first) + len(second), first + second + best.mistakes))
-            explained.sort()
-    x, layers, squares, _, total = seen[0]
-    a = np.concatenate(layers[:-1], axis=1)
-    right = check_loss.right_value(x, layers[-1]) + 0.5 * decay * squares
-    right += candidates.right_value(a, rho, known_beta)
-    proof = evidence(f"the loss of {len(x)} samples", right, total)
-    if not explained:
-        findings.add(finding("SAE209", proof, "(The model's own loss, penalties included.)"))
-        return
-    alternatives = tuple(" and ".join(m) for _, m in explained[1:] if _ <= explained[0][0] + 0.5)
-    for identifier in dict.fromkeys(explained[0][1]):
-        if source.documents(target.words, identifier):
-            findings.notes.append(f"{identifier} is documented as its scaling")
-        else:
-            findings.add(finding(identifier, proof, "", alternatives))
+    review_cost(target, CostOfKeras(target.name, make, call, changeable, values), findings)
+
+
+def _total_of(model: Any, batch: Any, _: Any) -> Any:
+    """The loss that training minimises."""
+    output = model(batch, training=True)
+    return model.compute_loss(x=batch, y=batch, y_pred=output, sample_weight=None)
+
+
+def _total_of_step(model: Any, batch: Any, _: Any) -> Any:
+    """The loss that a `train_step` of its own says, of one step that learns nothing."""
+    weights = [as_array(v.value) for v in model.trainable_variables]
+    first: Exception | None = None
+    for data in ((batch, batch), batch):
+        try:
+            for metric in model.metrics:
+                metric.reset_state()
+            said = model.train_step(data)
+        except Exception as error:
+            first = first or error
+            continue
+        finally:
+            for variable, value in zip(model.trainable_variables, weights, strict=True):
+                variable.assign(value)
+        if isinstance(said, dict) and said:
+            whole = [k for k in said if k in ("loss", "total_loss", "total")]
+            return said[(whole or [k for k in said if "loss" in k] or [*said])[0]]
+    raise CouldNotReviewError(
+        "its own train_step "
+        + (f"raised {described(first)}" if first else "returns no loss")
+        + ": move the terms to compute_loss or add_loss, or review the function that computes them"
+    )
 
 
 def _review_decay(target: Target, subject: Subject, network: Network, findings: Findings) -> None:

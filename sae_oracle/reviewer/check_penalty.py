@@ -90,6 +90,7 @@ class Penalty:
         self.returns_numbers: bool | None = None
         self.of_keras = True
         self.input_kind = ""
+        self.uncertainty = 0.0  # of its last value, beside its rounding
         self.has_gradients = has_gradients()
 
     def make(self, rho: float, beta: float, units: int | None = None) -> Any:
@@ -421,7 +422,9 @@ def _observe(
                 raise
             chosen_rho, chosen_beta = rho, beta  # its own range is narrower
             value, activations = penalty.in_loss(x, rho, beta)
-        observations.append(Observation(activations, chosen_rho, chosen_beta, value))
+        observations.append(
+            Observation(activations, chosen_rho, chosen_beta, value, penalty.uncertainty)
+        )
     x, other = probes("activations")[:2]
     if penalty.is_layer:
         return observations, ""

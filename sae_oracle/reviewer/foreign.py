@@ -691,8 +691,9 @@ def _scalar_kept(instance: Any) -> Any:
     names = costs.scalar_attributes(instance)
     if names:
         return getattr(instance, names[0])
+    numbers = [v for v in vars(instance).values() if hasattr(v, "shape") and not v.shape]
     lists = [v for v in vars(instance).values() if isinstance(v, list) and v]
-    return lists[-1].pop() if lists else None
+    return numbers[-1] if numbers else (lists[-1].pop() if lists else None)
 
 
 # --- penalties
@@ -720,6 +721,7 @@ class CodePenalty(Penalty):
         self.has_gradients = code.framework.name != "numpy"
         self.passes: str = ""
         self.returned = ""
+        self.uncertainty = 0.0
         self.columns = source.samples_are_columns(target.words)
         if plain(reading.data.get("activations", "")) in _LOGITS:
             self.input_kind = "logits"

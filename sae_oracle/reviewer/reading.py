@@ -270,7 +270,7 @@ def hyperparameters(
     others = [n for n in signature.required if plain(n) not in _WEAK]
     by_data = {name for names in DATA.values() for name in names}
     for role, names in HYPERPARAMETERS.items():
-        if role in found or given.get(role) is not None:
+        if role in found or isinstance(given.get(role), str):
             continue
         pool = [n for n in numeric if n not in found.values()]
         pool += [

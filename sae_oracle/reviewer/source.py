@@ -436,7 +436,7 @@ class _Ported:
 
 
 @contextmanager
-def ported(thing: Any, native: bool = False) -> Iterator[list[str]]:
+def ported(thing: Any, native: bool = False, *more: Any) -> Iterator[list[str]]:
     """Give the object's module today's functions for the calls that are gone; yields those.
 
     The review can then go on to what is wrong beside them. What has no replacement still raises.
@@ -444,10 +444,11 @@ def ported(thing: Any, native: bool = False) -> Iterator[list[str]]:
     Args:
         thing: What is reviewed.
         native: Whether it runs on its own library, and not on the backend of Keras.
+        *more: What it holds of other objects.
     """
-    removed = [call for call in calls(thing) if not call.exists]
+    removed = [call for held in (thing, *more) for call in calls(held) if not call.exists]
     before: list[tuple[dict[str, Any], str, Any]] = []
-    for subject in functions(thing):
+    for subject in (subject for held in (thing, *more) for subject in functions(held)):
         namespace = _namespace(subject)
         for call in removed:
             base = call.name.split(".")[0]
@@ -456,7 +457,7 @@ def ported(thing: Any, native: bool = False) -> Iterator[list[str]]:
                 before.append((namespace, base, module))
                 namespace[base] = _Ported(module, native)
     try:
-        yield [call.name for call in removed]
+        yield list(dict.fromkeys(call.name for call in removed))
     finally:
         for namespace, base, module in before:
             namespace[base] = module

@@ -203,16 +203,19 @@ def _trial_of_network(
     ranked = [name for name in methods_of(subject) if name not in ("forward", "__call__")]
     words = (*METHOD_WORDS, "training_step", "objective", "error", "step", "train", "fit")
     wanted = [name for name in ranked if any(word in name.lower() for word in words)]
-    whole = ("loss", "cost", "training_step", "objective")  # before a penalty alone
-    wanted.sort(
-        key=lambda name: (
-            not any(word in name.lower() for word in whole)
-            or any(word in name.lower() for word in ("kl", "spars", "penal"))
-        )
-    )
+
+    def is_whole(name: str) -> bool:  # before a penalty alone
+        whole = any(w in name.lower() for w in ("loss", "cost", "training_step", "objective"))
+        return whole and not any(w in name.lower() for w in ("kl", "spars", "penal"))
+
+    wanted.sort(key=lambda name: not is_whole(name))
     if code.method is not None:
         wanted = [code.method]
     reasons: list[str] = []
+    if of_module and code.method is None and not any(is_whole(name) for name in wanted):
+        by_forward = _trial_of_forward(target, code, cost_by)
+        if by_forward is not None:
+            return by_forward
     for method in wanted:
         try:
             if is_of_data(getattr(code.make({}), method)):
@@ -232,6 +235,22 @@ def _trial_of_network(
             "no method of it computes a cost of a batch: review the function or method that does "
             "(file.py:Class.method)" + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
         )
+    found = _trial_of_forward(target, code, cost_by)
+    if found is not None:
+        return found
+    raise CouldNotReviewError(
+        "the module computes no penalty or cost of its own: review the function or method that "
+        "computes its loss (file.py:function or file.py:Class.method)"
+        + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
+    )
+
+
+def _trial_of_forward(
+    target: Target, code: Code, cost_by: Callable[..., Cost]
+) -> tuple[float, Callable[[Findings, str | None], Any]] | None:
+    """Review the number that a forward returns or keeps; `None`: it does neither."""
+    from sae_oracle.reviewer import costs
+
     module: Any = code.make({})
     x = FRAMEWORKS["torch"].tensor(np.full((4, _visible(code)), 0.5))
     try:
@@ -259,11 +278,7 @@ def _trial_of_network(
         return _named(
             _trial_of_costs(target, [cost_by(kept)]), code, f"its `{attribute}` is reviewed"
         )
-    raise CouldNotReviewError(
-        "the module computes no penalty or cost of its own: review the function or method that "
-        "computes its loss (file.py:function or file.py:Class.method)"
-        + (f"; tried: {'; '.join(reasons[:2])}" if reasons else "")
-    )
+    return None
 
 
 def _costs_of_method(code: Code, method: str, kind: Any) -> list[Cost]:
@@ -536,6 +551,7 @@ class PartOfLoss(CodePenalty):
         super().__init__(target, code, reading)
         self.part = part
         self.vanishes: bool | None = None
+        self.uncertainty = 0.0
 
     @property
     def kind(self) -> str:
@@ -556,7 +572,10 @@ class PartOfLoss(CodePenalty):
             other = float(np.mean(framework.array(self._at(0.25, data, rows, hyper))))
             here = float(np.mean(framework.array(value)))
             self.vanishes = not abs(other - here) > 1e-4 * max(abs(here), 1e-3)
+        size = float(np.max(np.abs(framework.array(value))))
+        self.uncertainty = 0.0 if framework.name == "numpy" else 1e-6 * size
         if self.vanishes:
+            self.uncertainty = 0.0
             return value
         at_rho = framework.tensor(np.full(tuple(data.shape), rho))
         return value - framework.array(self._at(0.5, at_rho, rows, hyper)).item()
@@ -605,7 +624,8 @@ def _observed(
     for k, x in enumerate(probes("activations")):
         r = (rho, 0.2, 0.35)[k % 3] if "rho" in changeable else rho
         b = (beta, 0.7, 5.0, 1.5)[k % 4] if "beta" in changeable else beta
-        observed.append(Observation(x, r, b, penalty.in_loss(x, r, b)[0]))
+        value = penalty.in_loss(x, r, b)[0]
+        observed.append(Observation(x, r, b, value, penalty.uncertainty))
     return observed
 
 
