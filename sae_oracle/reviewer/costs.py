@@ -359,7 +359,9 @@ def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
     found = {}
     held = dict(getattr(instance, "__dict__", {}))
     for name, value in list(held.items()):
-        items = enumerate(value) if isinstance(value, list) else getattr(value, "items", tuple)()
+        items: Any = (
+            enumerate(value) if isinstance(value, list) else getattr(value, "items", tuple)()
+        )
         held |= {f"{name}.{key}": item for key, item in items}
     for path, value in held.items():
         root, _, name = path.rpartition(".")

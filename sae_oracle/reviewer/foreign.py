@@ -628,7 +628,7 @@ def _code_of_object(
         f"{subject.__name__} {method}", signature, given, known, is_forward=is_forward, kind=kind
     )
 
-    hook = _as_a_hook(signature)
+    hook, names_of_hook = _as_a_hook(signature), signature.required
     if hook is not None:
         found = [Reading("activations", {"activations": hook}, {})]
     attribute = _kept_by_layer(instance) if method == "forward" else None
@@ -651,7 +651,7 @@ def _code_of_object(
             return bound
 
         def caught(output: Any) -> Any:
-            given = {n: output if n == hook else None for n in signature.required}
+            given = {n: output if n == hook else None for n in names_of_hook}
             returned = bound(**given)
             return _scalar_kept(made) if returned is None else returned
 

@@ -304,7 +304,7 @@ def _without_command_line() -> Iterator[None]:
         return parse(self, [] if args is None else args, namespace)
 
     sys.argv = given[:1]
-    argparse.ArgumentParser.parse_args = parsed  # type: ignore[method-assign, assignment]
+    argparse.ArgumentParser.parse_args = parsed  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -24,30 +24,28 @@ from sae_oracle.reviewer.target import CouldNotReviewError
 SIZE = {"visible": 6, "hidden": 5}
 FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
 
-CONFIGURATIONS = set(
-    [
-        "config",
-        "cfg",
-        "conf",
-        "args",
-        "arg",
-        "opt",
-        "opts",
-        "option",
-        "options",
-        "hparams",
-        "hparam",
-        "hp",
-        "hps",
-        "hyperparams",
-        "hyperparameters",
-        "settings",
-        "params",
-        "flags",
-        "configuration",
-        "parameters",
-    ]
-)
+CONFIGURATIONS = {
+    "config",
+    "cfg",
+    "conf",
+    "args",
+    "arg",
+    "opt",
+    "opts",
+    "option",
+    "options",
+    "hparams",
+    "hparam",
+    "hp",
+    "hps",
+    "hyperparams",
+    "hyperparameters",
+    "settings",
+    "params",
+    "flags",
+    "configuration",
+    "parameters",
+}
 
 # Values of what a configuration may hold beside sizes, ρ, β and λ; no term depends on them.
 _OTHERS: dict[str, Any] = {
@@ -219,14 +217,15 @@ def own_models(thing: Any) -> list[Any]:
         held = file.obtained(name)
         if not inspect.isclass(held) or not is_model(held) or held is source.subject_of(thing):
             continue
+        make: Any = held
         signature = signature_of(held) or Signature()
         sizes = sizes_among(signature.required)
         try:
             if all(n in sizes for n in signature.required):
-                made.append(held(**{n: SIZE[sizes[n]] for n in signature.required}))
+                made.append(make(**{n: SIZE[sizes[n]] for n in signature.required}))
             elif len(signature.required) == 1 and is_configuration(held, signature.required[0]):
                 (argument,) = signature.required
-                made.append(held(ConfigurationOf(held, argument).make({})))
+                made.append(make(ConfigurationOf(held, argument).make({})))
         except Exception:
             continue
     return made
@@ -244,9 +243,10 @@ def module_of(instance: Any) -> Any:
     held = [instance, *getattr(instance, "__dict__", {}).values()]
     for module in held:
         parameters = getattr(module, "named_parameters", None)
-        if callable(parameters) and not inspect.isclass(module):
-            if any(len(p.shape) == 2 for _, p in parameters()):
-                return module
+        if not callable(parameters) or inspect.isclass(module):
+            continue
+        if any(len(p.shape) == 2 for _, p in parameters()):
+            return module
     return None
 
 
@@ -295,7 +295,7 @@ def stand_in_of_keras(returns: str) -> Any:
     """Return the same of Keras layers."""
     import keras
 
-    class StandIn(keras.Model):  # type: ignore[misc]
+    class StandIn(keras.Model):
         def __init__(self) -> None:
             super().__init__()
             self.encoder = keras.layers.Dense(SIZE["hidden"], activation="sigmoid")

@@ -252,6 +252,8 @@ def _trial_of_forward(
     from sae_oracle.reviewer import costs
 
     module: Any = code.make({})
+    if not callable(module):
+        return None
     x = FRAMEWORKS["torch"].tensor(np.full((4, _visible(code)), 0.5))
     try:
         returned = module(x)
