@@ -370,6 +370,8 @@ def _review_decay(target: Target, cost: Cost, fit: Fit, findings: Findings) -> N
         noise = max(noise, 2.0 * cost.precision * abs(total))
         added.append(total - cost.total(fit.layout, weights, x, off)[0])
         rows.append([float(np.sum(weights[name] ** 2)) for name in names])
+    if not np.all(np.isfinite(added)):
+        return  # what breaks there is named where the sparsity term is reviewed
     factors, *_ = np.linalg.lstsq(np.array(rows), np.array(added), rcond=None)
     misfit = float(np.max(np.abs(np.array(rows) @ factors - np.array(added))))
     largest = max(abs(value) for value in added)
@@ -570,6 +572,8 @@ def _review_gradient(cost: Cost, fit: Fit, findings: Findings) -> None:
                 moved[name][index] += sign * step
                 values.append(cost.total(fit.layout, moved, x, hyper)[0])
             expected[name][index] = (values[0] - values[1]) / (2.0 * step)
+    if not all(np.all(np.isfinite(g)) for g in expected.values()):
+        return
     scale = max(float(np.max(np.abs(g))) for g in expected.values())
 
     def agrees(actual: Weights, wanted: Weights, times: float = 1.0) -> list[str]:

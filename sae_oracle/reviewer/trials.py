@@ -124,7 +124,8 @@ def _refused(
     if (
         len(code.readings) == 1
         and reading.kind not in ("cost", "network", "model loss")  # its layout was guessed
-        and not isinstance(error, (NameError, ImportError, ShapeError))
+        and not isinstance(error, (NameError, ImportError, ShapeError, IndexError, KeyError))
+        and "indices" not in str(error)
     ):
         target.kind = words
         proof = Evidence(f"a call as a {words}", "a number", described(error))
