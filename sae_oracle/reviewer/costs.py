@@ -363,8 +363,11 @@ def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
             enumerate(value) if isinstance(value, list) else getattr(value, "items", tuple)()
         )
         held |= {f"{name}.{key}": item for key, item in items}
+    once = {id(value): path for path, value in reversed(held.items())}  # some libraries list them
     for path, value in held.items():
         root, _, name = path.rpartition(".")
+        if once[id(value)] != path:
+            continue
         is_array = hasattr(value, "dtype") and hasattr(value, "shape")
         shape = tuple(int(n) for n in value.shape) if is_array else ()
         kind = weight_named(root if name.isdigit() else name)

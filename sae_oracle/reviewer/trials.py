@@ -202,7 +202,16 @@ def _trial_of_network(
 
     subject = source.subject_of(code.thing)
     ranked = [name for name in methods_of(subject) if name not in ("forward", "__call__")]
-    words = (*METHOD_WORDS, "training_step", "objective", "error", "step", "train", "fit")
+    words = (
+        *METHOD_WORDS,
+        "training_step",
+        "objective",
+        "error",
+        "criterion",
+        "step",
+        "train",
+        "fit",
+    )
     wanted = [name for name in ranked if any(word in name.lower() for word in words)]
 
     def is_whole(name: str) -> bool:  # before a penalty alone
