@@ -68,8 +68,8 @@ _DATA = {
     "output outputs pred prediction predictions preds decoded dec xpred yhat xprime xtilde xr out "
     "reconstructedx decoderoutput xdecoded a3 xout xreconstructed hx ŷ xbar rec result logits",
     "y_true": "ytrue target targets label labels true truth x y original orig xtrue input inputs "
-    "data images image img v visible batch minibatch xb xbatch batchx samples originalx groundtruth gt inp t "
-    "xin actual xorig expected",
+    "data images image img batch minibatch xb xbatch batchx samples originalx groundtruth gt inp t "
+    "xin actual xorig expected v",
 }
 DATA = {role: set(names.split()) for role, names in _DATA.items()}
 _PARAMETERS = _words(
