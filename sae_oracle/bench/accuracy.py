@@ -76,7 +76,11 @@ def measure(x: np.ndarray) -> Iterator[dict[str, Any]]:
     model.build((None, x.shape[1]))
     set_parameters(model, reference.initialise((x.shape[1], UNITS, x.shape[1]), seed=1))
     expected = reference.cost_and_gradient_with_bounds(
-        to_parameters(model), x, **oracle_arguments(model), precision="float32"
+        to_parameters(model),
+        x,
+        **oracle_arguments(model),
+        summation="rows first",
+        precision="float32",
     )
     tensor = ops.convert_to_tensor(x)
     weights = [v.value for v in model.trainable_variables]

@@ -235,7 +235,12 @@ def hold_model(case: Case, x: np.ndarray, dtype: str) -> Iterator[Measurement]:
     arguments = oracle_arguments(model)
     from_logits = model.penalties[0].from_logits
     step = reference.cost_and_gradient_with_bounds(
-        parameters, x, **arguments, from_logits=from_logits, precision=dtype
+        parameters,
+        x,
+        **arguments,
+        from_logits=from_logits,
+        summation="rows first",
+        precision=dtype,
     )
 
     def compare(equation: str, quantity: str, actual: Any, expected: Any) -> Measurement:
@@ -367,7 +372,9 @@ def hold_regularizers(x: np.ndarray, dtype: str) -> Iterator[Measurement]:
         *where,
         dtype,
         loss(target, ops.convert_to_tensor(activations, dtype=dtype)),
-        reference.reconstruction_with_bounds(activations, x[:, :25].astype(dtype), precision=dtype),
+        reference.reconstruction_with_bounds(
+            activations, x[:, :25].astype(dtype), summation="rows first", precision=dtype
+        ),
     )
     for name, label, regularizer, factors in (
         ("L1", "EQ-L1", keras.regularizers.L1(0.01), (0.01, 0.0)),

@@ -139,6 +139,7 @@ def test_terms_and_gradients(
             y=y,
             precision=precision,
             from_logits=from_logits,
+            summation="rows first",
             **oracle_arguments(model),
         )
         dtype = "float64" if precision == "float64" else "float32"

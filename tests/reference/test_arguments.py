@@ -53,6 +53,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "l2_factor": lambda: 0.01,
     "epsilon": lambda: 1e-3,
     "precision": lambda: "float32",
+    "summation": lambda: "any order",
     "mode": lambda: "rows",
     "activation": lambda: "sigmoid",
     "output_activation": lambda: "sigmoid",

@@ -182,6 +182,10 @@ def test_parameters_say_what_is_wrong() -> None:
         (lambda: reference.orthogonal(np.ones((3, 3)), 0.1, "both"), "`mode`"),
         (lambda: reference.maximally_exciting_inputs(np.zeros((2, 1))), "`kernel`.*Unit 0"),
         (lambda: reference.reconstruction_cost(np.ones((1, 2)), np.ones((1, 3))), "`y`"),
+        (
+            lambda: reference.reconstruction_with_bounds([[1.0]], [[0.0]], summation="pairs"),
+            "`summation` must be one of.*'pairs'",
+        ),
         (lambda: precision_named("float8"), "`precision` must be one of.*'float8'"),
         (lambda: precision_named(["float32"]), "`precision` must be one of"),  # type: ignore[arg-type]
         (lambda: reference.Bounded(np.ones(2), [0.5, -1.0]), "`bound` must not be negative.*-1.0"),

@@ -23,6 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import reference
+from reference.bounds import scaled_sum_of_squares
 from reference.rounding import PRECISIONS, Arithmetic, Bounded, Precision, exact
 from tests.reference.test_rounding import DTYPES
 
@@ -252,6 +253,37 @@ def test_sums_of_squares_in_sequence(name: str) -> None:
     hold(actual, true, arithmetic.sum_of_squares(exact(roots.reshape(8, -1))), factor)
     ends = math.fsum((roots + 0.25) ** 2) * (1.0 + u) ** 2
     hold(ends, true, arithmetic.sum_of_squares(bounded(roots, 0.25)), factor)
+
+
+@pytest.mark.equation("EQ-BOUND-ROWS-FIRST")
+@pytest.mark.parametrize("term", [0.1, 0.3, 1.0 / 3.0, 0.7])
+def test_two_short_sums_are_held_to_their_lengths_and_a_long_one_is_outside(term: float) -> None:
+    """Equal terms, of which all roundings add up: 448 and 448 of them, or 200,704."""
+    arithmetic, c = Arithmetic("float32"), np.float32(1e-4)
+    values = np.full((448, 448), np.float32(term))
+    rows = np.add.accumulate(values * values, axis=1)[:, -1]
+    in_rows = np.add.accumulate(c * rows)[-1]
+    in_one = c * np.add.accumulate((values * values).ravel())[-1]
+    a, factor = exact(values.astype(np.float64)), exact(float(c))
+    expected = scaled_sum_of_squares(arithmetic, factor, a, "rows first")
+    in_any_order = scaled_sum_of_squares(arithmetic, factor, a)
+    assert reference.usage(in_rows, expected).worst <= 1.0
+    assert reference.usage(in_one, in_any_order).worst <= 1.0
+    assert reference.usage(in_one, expected).worst > 1.0
+    terms = 448 + 448 + 8
+    assert expected.bound <= terms * arithmetic.u * expected.value
+    assert in_any_order.bound >= 448 * 448 * arithmetic.u * expected.value
+
+
+@pytest.mark.equation("EQ-BOUND-ROWS-FIRST")
+def test_rows_that_may_be_flushed_are_not_lost() -> None:
+    """λ/2 times a row of squares may underflow where λ/2 times the sum of all does not."""
+    smallest = PRECISIONS["float32"].underflow
+    root = np.sqrt(smallest)
+    a, factor = exact(np.full((1000, 2), root)), exact(0.25)
+    expected = scaled_sum_of_squares(Arithmetic("float32"), factor, a, "rows first")
+    assert float(expected.value) > smallest
+    assert reference.usage(0.0, expected).worst <= 1.0
 
 
 @pytest.mark.equation("EQ-BOUND-MATMUL")
