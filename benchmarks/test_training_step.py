@@ -3,6 +3,7 @@
     pytest benchmarks                            # every installed backend, one after the other
     KERAS_BACKEND=torch pytest benchmarks        # one
 
+The table that this prints is not paired: quote `sae-oracle bench`, which is.
 pytest-benchmark prints the variants of a group side by side. It times one after the other, and on
 a machine that does anything else such a difference means little: the paired ratio to the group's
 baseline, measured interleaved as `sae-oracle bench` does, is in each benchmark's extra info (and

@@ -50,6 +50,9 @@ from sae_oracle.processes import (
     signal_name,
 )
 
+SCHEMA_VERSION = 1
+"""Of the JSON of `verify`: it changes when a name goes or means something else."""
+
 EXERCISE_TIME_LIMIT = 1800.0
 """Seconds that the notes' exercise may take: half a minute for the oracle on one idle core."""
 
@@ -143,6 +146,8 @@ def verify(arguments: argparse.Namespace) -> int:
         raise Interrupted
     results = report.collect(found, exercise)
     everything = {
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
         "passed": results.passed,
         "verdict": report.summary(results),
         "cells": results.counts,

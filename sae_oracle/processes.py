@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import secrets
 import selectors
 import signal
@@ -53,11 +54,20 @@ def installed(backend: str) -> bool:
     return backend in BACKENDS and importlib.util.find_spec(needed) is not None
 
 
+NARROWEST = 20
+"""Columns below which nothing can be read."""
+
+
 def console_for(*, stderr: bool = False) -> Console:
-    """Return where a command prints: as wide as the terminal, or as a log."""
-    console = Console(stderr=stderr)
+    """Return where a command prints: as wide as COLUMNS says, else the terminal, else a log."""
+    asked = os.environ.get("COLUMNS", "")
+    if re.fullmatch(r"[0-9]{1,4}", asked) and int(asked) > 0:
+        return Console(width=max(int(asked), NARROWEST), stderr=stderr)
+    # What else COLUMNS holds is nothing that Rich should read.
+    others = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    console = Console(stderr=stderr, _environ=others)
     # A log has no edge to wrap at.
-    return console if console.is_terminal else Console(width=120, stderr=stderr)
+    return console if console.is_terminal else Console(width=120, stderr=stderr, _environ=others)
 
 
 def progress_on(console: Console, *more: ProgressColumn) -> Progress:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -321,7 +322,7 @@ def print_results(results: Results, console: Console) -> None:
                 style = _TERMINAL_STYLES[cell.state] if cell else ""
                 texts.append(Text("—" if cell is None else str(cell), style))
             table.add_row(*row[:2], results.resolution(row), *texts)
-        console.print(table)
+        _print_table(table, console)
     for name, result in results.backends.items():
         if result["kind"] == "result":
             console.print(f"{name}: {shown(versions(result))}", highlight=False, soft_wrap=True)
@@ -336,9 +337,28 @@ def print_results(results: Results, console: Console) -> None:
         "—: the backend has no gradients. (x% ?): the share that no bound can decide."
     )
     if results.exercise:
-        console.print(exercise_table(results.exercise))
+        _print_table(exercise_table(results.exercise), console)
     style = "bold green" if results.passed else "bold red"
     console.print(summary(results), style=style, highlight=False, soft_wrap=True)
+
+
+def _print_table(table: Table, console: Console) -> None:
+    """Print a table whole: where it is too wide, a block of lines a row."""
+    if Measurement.get(console, console.options.update(width=10_000), table).minimum <= (
+        console.width
+    ):
+        console.print(table)
+        return
+    console.print(table.title, style="italic")
+    headings = [column.header for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        first, *others = (Text.from_markup(cell) if isinstance(cell, str) else cell for cell in row)
+        named = [
+            Text.assemble(f"{heading} ", cell)
+            for heading, cell in zip(headings[1:], others, strict=True)
+            if isinstance(cell, Text) and cell
+        ]
+        console.print(first, Text("  ") + Text("; ").join(named), sep="\n")
 
 
 def failures(results: Results) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sae_oracle import __version__
 from sae_oracle.bench import tables
 from sae_oracle.bench.sizes import NAMES
 from sae_oracle.files import is_stdout, shown, write_each, write_result
@@ -25,6 +26,9 @@ from sae_oracle.processes import (
     problem_with,
     progress_on,
 )
+
+SCHEMA_VERSION = 1
+"""Of the JSON that it writes: it changes when a name goes or means something else."""
 
 RunBackend = Callable[..., dict[str, Any]]
 
@@ -129,6 +133,8 @@ def bench(
             )
     results = {
         "kind": "sae-oracle bench",
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": arguments.device,
         "machine": machine(),
@@ -147,6 +153,8 @@ def bench(
         console.print(f"Written: {shown(path)}") if path not in problems else None
     if earlier is not None:
         tables.print_comparison(earlier, results, console)
+    for line in tables.answers(results):
+        console.print(shown(line), highlight=False, soft_wrap=True)
     for problem in problems.values():
         console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
     failed = [result for result in found.values() if result["kind"] == "error"]

@@ -89,7 +89,7 @@ def print_results(results: Results, console: Console) -> None:
         for (part, network), rows in parts(found).items():
             table = Table(title=shown(title(backend, found, part, network)), title_justify="left")
             for heading in HEADINGS:
-                table.add_column(heading, no_wrap=heading != "")
+                table.add_column(heading, overflow="fold")
             for row in rows:
                 table.add_row(*map(shown, cells(row)))
             console.print(table)
@@ -111,6 +111,44 @@ def print_results(results: Results, console: Console) -> None:
     )
     if was_busy(results):
         console.print("[bold red]The machine was busy: do not quote these numbers.[/]")
+
+
+def answers(results: Results) -> list[str]:
+    """Return a line for each step of our penalties: what it adds, beside Keras's L2 and the noise.
+
+    Args:
+        results: Of a run.
+
+    Returns:
+        Such as "KLSparsity on torch (784-196-784): +4 % [3, 5], Keras's L2 +7 %; control ±2 %",
+        where the control's number is the furthest end of its interval from no difference.
+    """
+    lines = []
+    for backend, found in measured(results):
+        ways: dict[tuple[str, str], dict[str, Mapping[str, float]]] = {}
+        for row in found["rows"]:
+            if row["part"] == "step":
+                ways.setdefault((row["network"], row["way"]), {})[row["variant"]] = row["ratio"]
+        for (network, way), ratios in ways.items():
+            control = next((r for name, r in ratios.items() if "control" in name), None)
+            l2 = ratios.get("Keras L2 activity regularizer")
+            for name, ratio in ratios.items():
+                if name.split(",")[0] not in ("KLSparsity", "KLSparsityRegularizer"):
+                    continue
+                low, high = (100.0 * ratio[end] - 100.0 for end in ("low", "high"))
+                line = f"{name} on {backend} ({way}; {network}): "
+                line += f"{_percent(ratio['median'])} [{low:.0f}, {high:.0f}]"
+                if l2 is not None:
+                    line += f", Keras's L2 {_percent(l2['median'])}"
+                if control is not None:
+                    noise = max(abs(100.0 * control[end] - 100.0) for end in ("low", "high"))
+                    line += f"; control ±{noise:.0f} %"
+                lines.append(line)
+    return lines
+
+
+def _percent(ratio: float) -> str:
+    return f"{100.0 * ratio - 100.0:+.0f} %"
 
 
 def was_busy(results: Results) -> bool:
@@ -137,7 +175,7 @@ def print_comparison(earlier: Results, later: Results, console: Console) -> None
     before, after = by_key(earlier), by_key(later)
     table = Table(title=f"{shown(earlier['date'])} → {shown(later['date'])}", title_justify="left")
     for heading in ("backend", "network", "way", "variant", "was", "is", ""):
-        table.add_column(heading, no_wrap=heading not in ("network", ""))
+        table.add_column(heading, overflow="fold")
     for key in after:
         if key not in before:
             continue

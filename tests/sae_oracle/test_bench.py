@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import sae_oracle
 from sae_oracle.bench import plots, statistics, tables
 from sae_oracle.bench.sizes import NAMES, sizes_for
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
@@ -144,6 +145,44 @@ def test_the_table_says_noise_and_what_was_not_measured() -> None:
     assert "boom" in text
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_heading_is_cut_off(width: int) -> None:
+    """A letter that is not in its line is in the next: the columns, read downwards, have all."""
+    console = Console(file=io.StringIO(), width=width)
+    for print_table, tables_of in (
+        (tables.print_results, (results(row()),)),
+        (tables.print_comparison, (results(row()), results(row()))),
+    ):
+        print_table(*tables_of, console)  # type: ignore[operator]
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert "…" not in console.file.getvalue()
+    assert max(len(line) for line in lines if line.startswith(("┏", "│", "┃"))) <= width
+    for start in (i for i, line in enumerate(lines) if line.startswith("┏")):
+        end = next(i for i in range(start, len(lines)) if lines[i].startswith("┡"))
+        columns = zip(*(line.strip("┃").split("┃") for line in lines[start + 1 : end]), strict=True)
+        headings = {"".join(part.strip() for part in column) for column in columns}
+        wanted = {"way", "variant", "was"} if "was" in headings else {"way", "variant", "step,ms"}
+        assert wanted <= {heading.replace(" ", "") for heading in headings}
+
+
+def test_an_answer_is_one_line() -> None:
+    """The example of the specification; without the control or Keras's L2, what there is."""
+    ours = row(variant="KLSparsity", ratio={"median": 1.04, "low": 1.03, "high": 1.05})
+    control = row(
+        variant="no penalty, again (control)", ratio={"median": 1.0, "low": 0.98, "high": 1.01}
+    )
+    l2 = row(
+        variant="Keras L2 activity regularizer", ratio={"median": 1.07, "low": 1.0, "high": 1.1}
+    )
+    start = "KLSparsity on torch (Keras, activations; 784-196-784, 256 rows): +4 % [3, 5]"
+    assert tables.answers(results(control, l2, ours)) == [f"{start}, Keras's L2 +7 %; control ±2 %"]
+    assert tables.answers(results(ours)) == [start]
+    assert tables.answers(results(control, l2, {**ours, "part": "epoch"})) == []
+    apart = {**control, "network": "64-25-64, 1,000 rows"}
+    assert tables.answers(results(apart, ours)) == [start]
+
+
 def test_a_busy_machine_is_said() -> None:
     busy = results(row())
     assert "busy" not in printed(tables.print_results, busy)
@@ -226,6 +265,9 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())
     assert picture.exists()
+    assert found["schema_version"] == 1
+    assert found["version"] == sae_oracle.__version__
+    assert "KLSparsity on jax (Keras, activations; " in done.stdout.splitlines()[-4]
     rows = found["backends"]["jax"]["rows"]
     assert all(0.2 < r["ratio"]["median"] < 5.0 and r["pairs"] >= 5 for r in rows)
     variants = {(r["part"], r["way"], r["variant"]) for r in rows}

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -304,7 +305,44 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
     labels = {m["equation"] for m in found["backends"]["numpy"]["measurements"]}
     assert labels <= set(reference.equations())
     assert "sae-oracle verify" in (folder / "index.html").read_text()
+    assert json.loads(file.read_text())["schema_version"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "found.json", "report"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_nothing_of_the_table_is_cut_off(width: int) -> None:
+    """On five backends it is wider than 80: a block of lines a row then."""
+    names = ("jax", "tensorflow", "torch", "numpy", "openvino")
+    quantity = "KLSparsityRegularizer gradient by the kernel of the first layer"
+    results = report.collect(
+        {name: several({"quantity": quantity, "undecidable": 0.5}) for name in names},
+        {"oracle": exercise_run(), **{name: exercise_run(0.5) for name in names[:3]}},
+    )
+    file = io.StringIO()
+    report.print_results(results, Console(file=file, width=width))
+    assert "…" not in file.getvalue()
+    letters = re.sub(r"[\s│]", "", file.getvalue())
+    assert letters.count("0.25(50.0%?)") == 5
+    assert "OUTSIDE0.50000" in letters
+    for word in (*names, "EQ-KL", "evaluations", "rho_hat"):
+        assert word in letters
+    if width <= 80:  # a block
+        assert f"quantity{quantity.replace(' ', '')};finds" in letters
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"),
+    [("40", 40), ("80", 80), ("200", 200), ("1", 20), ("", 120), ("0", 120), ("-5", 120)]
+    + [(text, 120) for text in ("wide", "²", "8 0", "9" * 5000)],
+    ids=lambda value: str(value)[:9],
+)
+def test_columns_are_obeyed_where_they_are_a_number(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    console = processes.console_for()
+    assert not console.is_terminal
+    assert console.width == width
 
 
 def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
