@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
+import shlex
 import sys
 import tempfile
 import traceback
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
@@ -52,6 +55,9 @@ from sae_oracle.processes import (
 
 SCHEMA_VERSION = 1
 """Of the JSON of `verify`: it changes when a name goes or means something else."""
+
+PREVIOUS = "previous.html"
+"""Where the page goes that a report replaces."""
 
 EXERCISE_TIME_LIMIT = 1800.0
 """Seconds that the notes' exercise may take: half a minute for the oracle on one idle core."""
@@ -100,6 +106,18 @@ def verify(arguments: argparse.Namespace) -> int:
         problem = _problem_with_folder("--report", arguments.report)
     if problem is not None:
         console.print(problem, soft_wrap=True)
+        return 2
+    previous: report.Earlier | None = None
+    kept = None
+    if arguments.report is not None:
+        try:
+            previous, kept = _previous(arguments)
+        except (OSError, ValueError) as error:
+            words = f"--previous {arguments.previous}: {first_line(error)}"
+            console.print(f"[bold red]Error:[/] {shown(words)}", soft_wrap=True)
+            return 2
+    elif arguments.previous is not None:
+        console.print("[bold red]Error:[/] --previous needs --report", soft_wrap=True)
         return 2
     earlier = []
     for path in arguments.beside:
@@ -166,7 +184,10 @@ def verify(arguments: argparse.Namespace) -> int:
     page = None
     if arguments.report is not None:
         page = arguments.report / "index.html"
-        files[page] = lambda path: write_result(path, report.html_page(results))
+        run = _about(arguments.words)
+        if kept is not None:
+            files[arguments.report / PREVIOUS] = partial(write_result, content=kept)
+        files[page] = lambda path: write_result(path, report.html_page(results, run, previous))
         if exercise:
             features = report.exercise_features(exercise)
             files[arguments.report / "features.png"] = lambda path: write_png(features, path)
@@ -206,6 +227,34 @@ def _ended(futures: Mapping[str, Future[dict[str, Any]]]) -> dict[str, dict[str,
             future.result()  # raises: it is a mistake of ours
         found[name] = {"kind": "error", "error": "interrupted", "status": 2}
     return found
+
+
+def _previous(arguments: argparse.Namespace) -> tuple[report.Earlier | None, str | None]:
+    """Return the page of the run before, and its text if it is kept as `PREVIOUS`.
+
+    Raises:
+        OSError, ValueError: If `--previous` cannot be read, or is another file.
+    """
+    if arguments.previous is not None:
+        text = arguments.previous.read_text(encoding="utf-8")
+        link = os.path.relpath(arguments.previous.resolve(), arguments.report.resolve())
+        return report.earlier_page(text, urllib.parse.quote(link)), None
+    with contextlib.suppress(OSError, ValueError):  # another's page is replaced
+        text = (arguments.report / "index.html").read_text(encoding="utf-8")
+        return report.earlier_page(text, PREVIOUS), text
+    return None, None
+
+
+def _about(words: Sequence[str]) -> dict[str, str]:
+    """Return what a report says of its run first."""
+    machine = benchmark.machine()
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "date": now.isoformat(timespec="seconds"),
+        "version": f"sae-oracle {__version__}",
+        "command": shlex.join(["sae-oracle", *words]),
+        "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
+    }
 
 
 def _problem_with_folder(option: str, folder: Path) -> str | None:
@@ -300,6 +349,13 @@ def parser() -> argparse.ArgumentParser:
         help="do the notes' exercise too; write DIR/index.html",
     )
     verify_parser.add_argument(
+        "--previous",
+        type=file_name,
+        metavar="FILE",
+        help="the page of an earlier --report, to link and to compare with (default: the one in "
+        f"DIR, which is kept as DIR/{PREVIOUS})",
+    )
+    verify_parser.add_argument(
         "--status", type=file_name, metavar="FILE", help="write the status matrix"
     )
     verify_parser.add_argument(
@@ -356,7 +412,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with sound_output():
         try:
             with INTERRUPTION.heeded():
-                chosen = parser().parse_args(arguments)
+                words = list(sys.argv[1:] if arguments is None else arguments)
+                chosen = parser().parse_args(words)
+                chosen.words = words
                 Child.may_start()
                 return int(chosen.run(chosen))
         except KeyboardInterrupt:

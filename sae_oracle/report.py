@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import io
+import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -297,7 +300,7 @@ def summary(results: Results) -> str:
 
 
 _TERMINAL_STYLES = dict(zip(STATES, ("", "bold red", "yellow", "bold red"), strict=True))
-_PAGE_CLASSES = dict(zip(STATES, ("", "outside", "keras-fails", "outside"), strict=True))
+_PAGE_CLASSES = dict(zip(STATES, ("", "outside", "keras-fails", "not-compared"), strict=True))
 
 
 def print_results(results: Results, console: Console) -> None:
@@ -438,50 +441,150 @@ def heat_map(results: Results) -> str:
     """Return the table as a picture: a data URI of a PNG."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     rows, columns = list(results.cells), results.held
     values = np.full((len(rows), len(columns)), np.nan)
-    keras_fails = np.full(values.shape, np.nan)
+    failed = np.full((*values.shape, 4), 0.0)
     for i, row in enumerate(rows):
         for j, name in enumerate(columns):
             cell = results.cells[row].get(name)
             if cell is None:
                 continue
-            if cell.state == "Keras fails":
-                keras_fails[i, j] = 1.0
+            if cell.state in _FAILED_COLOURS:
+                failed[i, j] = matplotlib.colors.to_rgba(_FAILED_COLOURS[cell.state])
             else:
                 worst = np.inf if cell.worst is None else cell.worst
                 values[i, j] = np.log10(np.clip(worst, 1e-4, 10.0))
-    figure = Figure(figsize=(4.5 + 1.1 * len(columns), 1.0 + 0.24 * len(rows)), dpi=110)
+    figure = Figure(
+        figsize=(3.6 + 0.5 * len(columns), 1.2 + 0.13 * len(rows)), dpi=160, layout="constrained"
+    )
     axes = figure.add_subplot()
     # One scale up to the bound, and red beyond it: nothing right looks alarming.
     colours = matplotlib.colormaps["viridis_r"].with_extremes(over="red")
     image = axes.imshow(values, aspect="auto", cmap=colours, vmin=-4.0, vmax=0.0)
-    axes.imshow(keras_fails, aspect="auto", cmap="Greys", vmin=0.0, vmax=2.0)
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-    axes.set_yticks(
-        range(len(rows)), [f"{row[1]} ({row[2]}, {row[3]})" for row in rows], fontsize=7
+    axes.imshow(failed, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=6)
+    names = [plain(row[1]) for row in rows]
+    names = [name if len(name) <= 60 else name[:60] + "…" for name in names]
+    labels = [
+        f"{name} ({plain(row[2])}, {plain(row[3])})" for name, row in zip(names, rows, strict=True)
+    ]
+    axes.set_yticks(range(len(rows)), labels, fontsize=5, parse_math=False)
+    colorbar = figure.colorbar(
+        image, ax=axes, ticks=[-4, -3, -2, -1, 0], extend="max", location="top", shrink=0.9
     )
-    colorbar = figure.colorbar(image, ax=axes, ticks=[-4, -3, -2, -1, 0], extend="max")
-    colorbar.ax.set_yticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1"])
-    colorbar.set_label("error in units of its bound; red: outside; grey: Keras fails")
-    figure.tight_layout()
-    return data_uri(figure)
+    colorbar.ax.set_xticklabels(["≤0.0001", "0.001", "0.01", "0.1", "1"], fontsize=5)
+    colorbar.set_label("error in units of its bound; red: outside", fontsize=6)
+    figure.legend(
+        handles=[Patch(color=colour, label=state) for state, colour in _FAILED_COLOURS.items()],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=6,
+        frameon=False,
+    )
+    # In few colours, red and the colour of what was not compared become the same.
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return _data_uri(buffer.getvalue())
+
+
+_FAILED_COLOURS = {"Keras fails": "#9e9e9e", "not compared": "#d500f9"}
 
 
 def data_uri(figure: Any) -> str:
     """Return a figure as a PNG in a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
+    return _data_uri(png(figure))
+
+
+def _data_uri(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
 
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fff }
-table { border-collapse: collapse } th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd;
-  text-align: right } th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left }
-.outside { background: #c62828; color: #fff } .keras-fails { background: #e0e0e0; color: #222 }
+:root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ccc; --link: #0645ad;
+  --bad: #b71c1c; --on-bad: #fff; --missing: #6a1b9a; --on-missing: #fff; --keras: #e0e0e0;
+  --on-keras: #222 }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --page: #16181c; --line: #4a4f57;
+  --link: #8ab4f8; --bad: #ff8a80; --on-bad: #1a0000; --missing: #e1bee7; --on-missing: #1a001f;
+  --keras: #424242; --on-keras: #f2f2f2 } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 1.5rem auto;
+  padding: 0 1rem; color: var(--text); background: var(--page); overflow-wrap: anywhere }
+a { color: var(--link) }
+dl.run { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }
+dl.run dd { margin: 0 }
+.wide { overflow-x: auto; position: relative }
+table { border-collapse: collapse; overflow-wrap: normal }
+caption { text-align: left; font-weight: 600; padding: .3rem 0 }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
+  font-variant-numeric: tabular-nums }
+td { white-space: nowrap }
+tr > :first-child { text-align: left; position: sticky; left: 0; background: var(--page);
+  min-width: 9rem; max-width: 45vw; overflow-wrap: anywhere; font-weight: normal }
+thead tr > :first-child, thead tr > * { font-weight: 600 }
+th small { display: block }
+tr:target > * { outline: 2px solid var(--link); outline-offset: -2px }
+.outside { background: var(--bad); color: var(--on-bad) }
+.not-compared { background: var(--missing); color: var(--on-missing) }
+.keras-fails { background: var(--keras); color: var(--on-keras) }
+td.reason { white-space: normal; text-align: left; min-width: 20rem }
 .verdict { font-weight: 600; font-size: 1.1rem }
-img { max-width: 100% } code { white-space: nowrap }
+button.sort { font: inherit; font-weight: 600; color: inherit; background: none; border: 0;
+  padding: 0; text-align: inherit; cursor: pointer; text-decoration: underline dotted }
+.filter { display: flex; flex-wrap: wrap; gap: .5rem 1rem }
+img { max-width: 100%; background: #fff }
+img.heat { width: 36rem }
+.formula { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", serif;
+  font-size: 1.1em }
+@media print { .filter { display: none } .wide { overflow: visible }
+  body { max-width: none; font-size: 9pt } td { white-space: normal }
+  tr > :first-child { position: static; max-width: 12rem }
+  thead { display: table-header-group } tr, img { break-inside: avoid }
+  .outside, .not-compared, .keras-fails { print-color-adjust: exact } }
+"""
+
+_SCRIPT = """
+const table = document.getElementById("cells"), body = table.tBodies[0];
+const words = document.getElementById("words"), state = document.getElementById("state");
+const shown = document.getElementById("shown"), rows = [...body.rows];
+function filter() {
+  let count = 0;
+  for (const row of rows) {
+    const text = row.textContent.toLowerCase();
+    const has = words.value.toLowerCase().split(" ").every(word => text.includes(word));
+    row.hidden = !has || (state.value && !row.querySelector("." + state.value));
+    count += !row.hidden;
+  }
+  shown.textContent = count + " of " + rows.length + " rows";
+}
+function key(row, column) {
+  const cell = row.cells[column], text = cell.textContent.trim();
+  const found = /^(OUTSIDE )?<?(inf|[0-9.]+(e[-+]?[0-9]+)?)/.exec(text);
+  if (column < 2) return text;
+  if (!found) return text === "—" ? -1 : Infinity;
+  return found[2] === "inf" ? 1e300 : Number(found[2]) - (text.includes("<") ? 1e-9 : 0);
+}
+[...table.tHead.rows[0].cells].forEach((heading, column) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "sort";
+  button.append(...heading.childNodes);
+  heading.append(button);
+  button.addEventListener("click", () => {
+    const order = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", order > 0 ? "ascending" : "descending");
+    rows.sort((a, b) => {
+      const x = key(a, column), y = key(b, column);
+      return order * (x < y ? -1 : x > y ? 1 : 0);
+    });
+    body.append(...rows);
+  });
+});
+words.addEventListener("input", filter);
+state.addEventListener("change", filter);
+document.querySelector(".filter").hidden = false;
+filter();
 """
 
 
@@ -495,16 +598,23 @@ def _exercise_section(exercise: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "of L-BFGS on the exact cost, from the same weights: the oracle in float64 under SciPy, "
         "and <code>fit_lbfgs</code> in float32. Costs by the oracle. L-BFGS amplifies rounding: "
         f"final costs may differ by {EXERCISE_MARGIN}.</p>",
-        "<table><thead><tr><th></th><th></th><th></th><th>final cost</th><th>reconstruction</th>"
-        "<th>weight decay</th><th>sparsity</th><th>ρ̂</th><th>evaluations</th><th>seconds</th></tr>"
-        "</thead><tbody>",
-    ]
+        "<div class='wide' tabindex='0' role='region' aria-label='The exercise'><table>"
+        "<caption>Final costs of the exercise</caption><thead><tr>",
+        *(
+            f"<th scope='col'>{heading}</th>"
+            for heading in (
+                "run", "final cost", "reconstruction", "weight decay", "sparsity", "ρ̂",
+                "evaluations", "seconds",
+            )
+        ),
+        "</tr></thead><tbody>",
+    ]  # fmt: skip
     for name, run in exercise.items():
         problem = exercise_problem(exercise, name)
         kind = " class='outside'" if problem else ""
-        lines.append(f"<tr><td>{escape(name)}</td><td></td><td></td>")
+        lines.append(f"<tr><th scope='row'>{escape(name)}</th>")
         if run["kind"] != "result":
-            lines.append(f"<td{kind}>{escape(problem)}</td></tr>")
+            lines.append(f"<td{kind} colspan='7'>{escape(problem)}</td></tr>")
             continue
         low, high = run["rho_hat"]
         lines.append(
@@ -513,11 +623,18 @@ def _exercise_section(exercise: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"<td>{low:.4f} to {high:.4f}</td><td>{run['evaluations']}</td>"
             f"<td>{run['seconds']:.1f}</td></tr>"
         )
-    lines.append("</tbody></table>")
-    if any(run["kind"] == "result" for run in exercise.values()):
+    lines.append("</tbody></table></div>")
+    ended = [name for name, run in exercise.items() if run["kind"] == "result"]
+    if ended:
+        figure = exercise_features(exercise)
+        figure.set_dpi(200)
+        alt = (
+            f"Learned features, one picture each for {', '.join(ended)}: a tile a hidden unit, "
+            "its input of norm 1 in grey; right ones look like edges at many angles"
+        )
         lines.append(
             "<p>The inputs of norm 1 that excite each hidden unit most (EQ-FEATURE):</p>"
-            f"<img alt='Learned features' src='{data_uri(exercise_features(exercise))}'>"
+            f"<img alt='{escape(alt)}' src='{data_uri(figure)}'>"
         )
     return lines
 
@@ -531,59 +648,192 @@ def escaped(text: object) -> str:
     return html.escape(plain(text))
 
 
-def html_page(results: Results) -> str:
-    """Return one self-contained page: verdict, table, heat map, versions, equations."""
-    known = reference.equations()
-    escape = escaped
-    lines = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<title>sae-oracle verify</title>",
-        f"<style>{_STYLE}</style></head><body>",
-        "<h1>sae-oracle verify</h1>",
-        f"<p class='verdict'>{escape(summary(results))}</p>",
-        "<p>Each cell is the largest error over all cases, in units of its derived bound: at most "
-        "1 is right. In brackets, with a question mark: the share of numbers that no "
-        "bound can decide. Finds: the relative error, by norm, that is certain to be found, in the "
-        "worst case.</p>",
-        "<table><thead><tr><th>equation</th><th>quantity</th><th>dtype, size</th><th>finds</th>",
-        *(f"<th>{escape(name)}</th>" for name in results.held),
-        "</tr></thead><tbody>",
-    ]
+@dataclass(frozen=True)
+class Earlier:
+    """The page of an earlier run.
+
+    Args:
+        link: Where it is, from the page that refers to it.
+        date: When it ran, as it says.
+        cells: What each cell said, by row and backend.
+    """
+
+    link: str
+    date: str
+    cells: Mapping[str, str]
+
+
+_CELLS = re.compile(r"<script type='application/json' id='run'>(.*?)</script>", re.DOTALL)
+
+
+def earlier_page(text: str, link: str) -> Earlier:
+    """Return what a page that was written earlier says.
+
+    Args:
+        text: The page.
+        link: Where it is, from the page that refers to it.
+
+    Raises:
+        ValueError: If `sae-oracle verify --report` did not write it.
+    """
+    found = _CELLS.search(text)
+    try:
+        content = json.loads(found[1]) if found else {}
+        date, cells = content["date"], content["cells"]
+        if not all(isinstance(word, str) for word in (date, *cells, *cells.values())):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("not written by this `sae-oracle verify --report`") from None
+    return Earlier(link, date, cells)
+
+
+def _cells_by_name(results: Results) -> dict[str, str]:
+    return {
+        ", ".join((*row, name)): str(cell)
+        for row, cells in results.cells.items()
+        for name, cell in cells.items()
+    }
+
+
+def changes(earlier: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return a line for each cell that says something else than before, is new, or is gone.
+
+    >>> changes({"EQ-L1, on jax": "0.50", "b": "0.10"}, {"EQ-L1, on jax": "OUTSIDE 2.00"})
+    ['EQ-L1, on jax: 0.50 → OUTSIDE 2.00', 'b: 0.10 → gone']
+    """
+    names = [*now, *(name for name in earlier if name not in now)]
+    pairs = [(name, earlier.get(name, "new"), now.get(name, "gone")) for name in names]
+    return [f"{name}: {before} → {after}" for name, before, after in pairs if before != after]
+
+
+def _backend_rows(results: Results) -> list[str]:
+    lines = []
+    for name, result in results.backends.items():
+        lines.append(f"<tr><th scope='row'>{escaped(name)}</th>")
+        if result["kind"] != "result":
+            absent = result["kind"] == "absent"
+            text = "not installed, not verified" if absent else f"failed: {result['error']}"
+            kind = "reason" if absent else "reason outside"
+            lines.append(f"<td class='{kind}' colspan='7'>{escaped(text)}</td></tr>")
+            continue
+        cells = [columns[name] for columns in results.cells.values() if name in columns]
+        for state in STATES:
+            count = sum(cell.state == state for cell in cells)
+            lines.append(f"<td>{count}</td>")
+        worst = max((cell.worst for cell in cells if cell.worst is not None), default=None)
+        lines.append(f"<td>{sum(cell.elements for cell in cells):,}</td>")
+        lines.append(f"<td>{'—' if worst is None else f'{worst:.2f}'}</td>")
+        lines.append(f"<td class='reason'>{escaped(versions(result))}</td></tr>")
+    return lines
+
+
+def _table_rows(results: Results) -> list[str]:
+    lines = []
+    anchors: Counter[str] = Counter()
     for row, cells in results.cells.items():
-        label, quantity, dtype, size = map(escape, row)
+        label, quantity, dtype, size = map(escaped, row)
+        anchor = re.sub(r"[^a-z0-9]+", "-", " ".join(("row", *row)).lower()).strip("-")
+        anchors[anchor] += 1
+        anchor += f"--{anchors[anchor]}" if anchors[anchor] > 1 else ""
         lines.append(
-            f"<tr><td><a href='#{label}'>{label}</a></td><td>{quantity}</td>"
-            f"<td>{dtype}, {size}</td><td>{escape(results.resolution(row))}</td>"
+            f"<tr id='{anchor}'><th scope='row'><a href='#{anchor}'>{quantity}</a>"
+            f"<small><a href='#{label}'>{label}</a></small></th>"
+            f"<td>{dtype}, {size}</td><td>{escaped(results.resolution(row))}</td>"
         )
         for name in results.held:
             cell = cells.get(name)
             state = "inside" if cell is None else cell.state
             kind = f" class='{_PAGE_CLASSES[state]}'" if _PAGE_CLASSES[state] else ""
-            title = f" title='{escape(cell.case)}'" if cell is not None and cell.case else ""
-            lines.append(f"<td{kind}{title}>{'—' if cell is None else escape(cell)}</td>")
+            title = f" title='{escaped(cell.case)}'" if cell is not None and cell.case else ""
+            lines.append(f"<td{kind}{title}>{'—' if cell is None else escaped(cell)}</td>")
         lines.append("</tr>")
-    lines.append(
-        "</tbody></table><p>—: the backend has no gradients, or Keras computes in float32 alone on "
-        "it.</p>"
-    )
+    return lines
+
+
+def html_page(
+    results: Results, run: Mapping[str, str] | None = None, earlier: Earlier | None = None
+) -> str:
+    """Return one self-contained page, which loads nothing.
+
+    Args:
+        results: Of this run.
+        run: What is said of it first, by name: "date", "version", "command", "machine".
+        earlier: The run before: it is linked, with what changed.
+    """
+    known = reference.equations()
+    escape = escaped
+    run = run or {}
+    lines = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        "<link rel='icon' href='data:,'><title>sae-oracle verify</title>",
+        f"<style>{_STYLE}</style></head><body><main>",
+        "<h1>sae-oracle verify</h1>",
+    ]
+    if run:
+        said = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in run.items())
+        lines += ["<dl class='run'>", *said, "</dl>"]
+    lines.append(f"<p class='verdict'>{escape(summary(results))}</p>")
+    by_name = _cells_by_name(results)
+    if earlier is not None:
+        changed = changes(earlier.cells, by_name)
+        lines.append(
+            f"<p>The run before: <a href='{escape(earlier.link)}'>{escape(earlier.date)}</a>. "
+            f"{len(changed)} of {len(by_name.keys() | earlier.cells.keys())} cells say something "
+            "else.</p>"
+        )
+        if changed:
+            lines.append("<details><summary>What changed</summary><ul>")
+            lines += [f"<li>{escape(line)}</li>" for line in changed]
+            lines.append("</ul></details>")
+    headings = (*STATES, "numbers", "worst", "versions, device, seconds")
+    lines += [
+        "<h2>Backends</h2><div class='wide' tabindex='0' role='region' aria-label='Backends'>",
+        "<table><caption>How many cells are in which state</caption>",
+        "<thead><tr><th scope='col'>backend</th>",
+        *(f"<th scope='col'>{heading}</th>" for heading in headings),
+        "</tr></thead><tbody>",
+        *_backend_rows(results),
+        "</tbody></table></div>",
+        "<h2>Quantities</h2>",
+        "<p>Each cell is the largest error over all cases, in units of its derived bound: at most "
+        "1 is right. In brackets, with a question mark: the share of numbers that no "
+        "bound can decide. Finds: the relative error, by norm, that is certain to be found, in the "
+        "worst case. —: the backend has no gradients, or Keras computes in float32 alone on "
+        "it.</p>",
+        "<div class='filter' hidden><label>Filter <input id='words' type='search'></label>",
+        "<label>State <select id='state'><option value=''>any</option>",
+        *(f"<option value='{_PAGE_CLASSES[state]}'>{state}</option>" for state in STATES[1:]),
+        "</select></label><span id='shown' role='status'></span></div>",
+        "<div class='wide' tabindex='0' role='region' aria-label='Quantities'>",
+        "<table id='cells'><caption>Error in units of its bound</caption><thead><tr>",
+        *(
+            f"<th scope='col'>{escape(name)}</th>"
+            for name in ("quantity, equation", "dtype, size", "finds", *results.held)
+        ),
+        "</tr></thead><tbody>",
+        *_table_rows(results),
+        "</tbody></table></div>",
+    ]
     lines += [f"<p>{escape(line)}</p>" for line in failures(results)]
-    lines.append(f"<h2>Heat map</h2><img alt='The table as a heat map' src='{heat_map(results)}'>")
+    counts = ", ".join(f"{number} {state}" for state, number in results.counts.items())
+    alt = f"Heat map, a row a quantity and a column a backend, the cells of the table: {counts}"
+    lines.append(
+        f"<h2>Heat map</h2><img class='heat' alt='{escape(alt)}' src='{heat_map(results)}'>"
+    )
     lines += _exercise_section(results.exercise)
-    lines.append("<h2>Versions</h2><ul>")
-    for name, result in results.backends.items():
-        if result["kind"] == "result":
-            text = versions(result)
-        elif result["kind"] == "absent":
-            text = "not installed, not verified"
-        else:
-            text = f"failed: {result['error']}"
-        lines.append(f"<li>{escape(name)}: {escape(text)}</li>")
-    lines.append("</ul><h2>Equations</h2><dl>")
+    lines.append("<h2>Equations</h2><dl>")
     for label in sorted({row[0] for row in results.cells}):
         equation = known[label]
         lines.append(
             f"<dt id='{label}'><b>{label}</b> <code>{equation.function}</code></dt>"
-            f"<dd>{escape(equation.formula)}<br>Source: {escape(equation.source)}</dd>"
+            f"<dd><span class='formula'>{escape(equation.formula)}</span><br>"
+            f"Source: {escape(equation.source)}</dd>"
         )
-    lines.append("</dl></body></html>")
-    return "\n".join(lines)
+    content = json.dumps({"date": run.get("date", "no date"), "cells": by_name})
+    content = content.replace("<", "\\u003c")  # nothing ends the script but its end
+    lines.append(
+        f"</dl></main><script type='application/json' id='run'>{content}</script>"
+        f"<script>{_SCRIPT}</script></body></html>"
+    )
+    return "\n".join(lines) + "\n"

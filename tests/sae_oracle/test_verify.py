@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import functools
+import html
 import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rich.console import Console
 
 import reference
@@ -168,7 +174,7 @@ def test_no_order_of_cases_backends_and_rows_changes_the_verdict(data: st.DataOb
 
 def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     page = report.html_page(report.collect({"torch": result()}))
-    assert "<img alt=" in page
+    assert "<img class='heat' alt='Heat map, a row a quantity" in page
     assert "src='data:image/png;base64," in page
     assert "http" not in page
     assert "CS294A lecture notes" in page
@@ -216,6 +222,158 @@ def test_a_row_shows_the_smallest_error_that_every_case_and_backend_would_find()
     assert "<td>4.0e-03</td>" in report.html_page(results)
     nothing = report.collect({"torch": result(None, quantity="Keras L2", failure="no")})
     assert nothing.resolution(*nothing.cells) == "—"
+
+
+HOSTILE = "</script><script>document.title='obeyed'</script>'\"<b>&"
+
+
+@functools.cache
+def a_page() -> str:
+    """With each state, foreign text wherever it may be, the exercise, and a run before."""
+    backends = {
+        "torch": several({}, {"worst": 1.5, "case": HOSTILE}, {"quantity": HOSTILE * 4}),
+        "jax": several({}, {}, {"quantity": "K" * 200, "worst": None, "failure": HOSTILE}),
+        "numpy": several(KERAS_FAILS),
+        "openvino": {"kind": "error", "error": HOSTILE * 9},
+    }
+    results = report.collect(backends, {"oracle": exercise_run(), "torch": exercise_run(0.5)})
+    run = {"date": HOSTILE, "command": "sae-oracle " + "x" * 300}
+    return report.html_page(results, run, report.Earlier(HOSTILE, HOSTILE, {HOSTILE: "0.25"}))
+
+
+def test_the_page_obeys_nobody_and_is_read_aloud() -> None:
+    """Text of others is text; every table has a caption and headings, every picture words."""
+    page = a_page()
+    assert "<b>&" not in page
+    assert "</script><script>document" not in page
+    assert page.count("<table") == page.count("<caption>") == 3
+    assert "<th>" not in page
+    pictures = re.findall(r"<img [^>]*alt='([^']*)'", page)
+    assert len(pictures) == page.count("<img ") == 2
+    assert "1 outside, 1 Keras fails, 1 not compared" in pictures[0]
+    assert "oracle, torch" in pictures[1]
+    anchors = re.findall(r" id='([^']*)'", page)
+    assert len(anchors) == len(set(anchors))
+    assert set(re.findall(r"href='#([^']*)'", page)) <= set(anchors)
+    assert len([name for name in anchors if name.startswith("row-")]) == page.count("<tr id=")
+
+
+def test_the_page_says_what_changed_since_the_run_before() -> None:
+    run = {"date": "2026-11-26"}
+    text = report.html_page(report.collect({"torch": several({}, {})}), run)
+    before = report.earlier_page(text, "previous.html")
+    later = report.collect({"torch": several({}, {"worst": 1.5})})
+    page = report.html_page(later, {}, before)
+    assert "<a href='previous.html'>2026-11-26</a>. 1 of 2 cells" in page
+    assert "quantity 1, float32, 256 × 64, torch: 0.25 → OUTSIDE 1.50</li>" in page
+    same = report.html_page(report.collect({"torch": several({}, {})}), {}, before)
+    assert "0 of 2 cells" in same
+    assert "What changed" not in same
+    for wrong in (
+        "",
+        "<html>",
+        text.replace('"date"', '"day"'),
+        text.replace('{"date"', '["date"'),
+    ):
+        with pytest.raises(ValueError, match="not written by"):
+            report.earlier_page(wrong, "")
+
+
+def test_the_command_keeps_and_links_the_run_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "verify_backend", lambda *_, **__: result())
+    monkeypatch.setattr(cli, "_submit_exercises", lambda *_: {})
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "index.html").write_text("another's")
+    call = ["verify", "--backend", "torch", "--report", str(folder)]
+    assert cli.main(call) == 0
+    first = (folder / "index.html").read_text(encoding="utf-8")
+    assert "The run before" not in first
+    assert f"<dd>sae-oracle verify --backend torch --report &#x27;{folder}&#x27;</dd>" in first
+    assert not (folder / cli.PREVIOUS).exists()
+    assert cli.main(call) == 0
+    assert "<a href='previous.html'>" in (folder / "index.html").read_text(encoding="utf-8")
+    assert (folder / cli.PREVIOUS).read_text(encoding="utf-8") == first
+    elsewhere = [*call[:-1], str(tmp_path / "b"), "--previous", str(folder / cli.PREVIOUS)]
+    assert cli.main(elsewhere) == 0
+    page = (tmp_path / "b" / "index.html").read_text(encoding="utf-8")
+    assert "<a href='../a%20folder/previous.html'>" in page
+    capsys.readouterr()
+    for wrong in ([*call, "--previous", str(tmp_path / "no")], [*call, "--previous", __file__]):
+        assert cli.main(wrong) == 2
+        assert "--previous" in capsys.readouterr().out
+    assert cli.main([*call[:3], "--previous", str(folder / cli.PREVIOUS)]) == 2
+    assert "--previous needs --report" in capsys.readouterr().out
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of WCAG 2.2."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255.0 for i in (0, 2, 4)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_of_the_page_can_be_read(scheme: str) -> None:
+    """A contrast of 4.5 and more, WCAG 2.2, 1.4.3."""
+    first, second = re.findall(r":root \{(.*?)\}", report._STYLE, re.DOTALL)
+    text = {"light": first, "dark": second}[scheme]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", text))
+    pairs = [("text", "page"), ("link", "page")]
+    pairs += [(f"on-{name}", name) for name in ("bad", "missing", "keras")]
+    for letters, page in pairs:
+        light, dark = sorted((luminance(colours[letters]), luminance(colours[page])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (letters, page)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+# In a frame as wide as a telephone: does it scroll sideways, filter, and sort?
+FRAME = """<!doctype html><iframe width=390 height=800 srcdoc="PAGE"></iframe><script>
+onload = () => {
+  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
+  const first = () => [...page.querySelectorAll("#cells tbody tr:not([hidden])")].map(r => r.id);
+  const words = page.getElementById("words"), all = first();
+  const found = {wide: root.scrollWidth, title: page.title, rows: all.length};
+  words.value = "quantity 1"; words.dispatchEvent(new Event("input"));
+  found.filtered = first().length;
+  words.value = ""; words.dispatchEvent(new Event("input"));
+  const button = page.querySelectorAll("#cells thead button")[COLUMN];
+  button.click(); found.up = first()[0];
+  button.click(); found.down = first()[0];
+  found.order = button.parentElement.getAttribute("aria-sort");
+  document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
+};</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    frame = FRAME.replace("COLUMN", "3").replace("PAGE", html.escape(a_page()))
+    (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
+            (tmp_path / "frame.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    (text,) = re.findall(r"<body>FOUND(.*)END", html.unescape(done.stdout))
+    found = json.loads(text)
+    assert found["wide"] <= 390
+    assert found["title"] == "sae-oracle verify"
+    assert 0 < found["filtered"] < found["rows"]
+    assert found["up"] != found["down"]
+    assert found["down"].startswith("row-eq-kl-quantity-1-")
+    assert found["order"] == "descending"
 
 
 def test_sizes_are_rows_of_their_own() -> None:
@@ -649,6 +807,13 @@ def test_the_exercise_of_every_pair_counts() -> None:
             assert page.count("class='outside'") == len(wrong)
 
 
+def pixels(picture: str, colour: str) -> int:
+    """How many of the pixels of a data URI are of one colour."""
+    with Image.open(io.BytesIO(base64.b64decode(picture.split(",")[1]))) as image:
+        array = np.asarray(image.convert("RGB"))
+    return int(np.all(array == list(bytes.fromhex(colour[1:])), axis=-1).sum())
+
+
 def test_what_is_not_right_is_red_wherever_it_is_shown() -> None:
     """In the terminal, on the page and in its picture; what Keras fails at is neither."""
     pictures: dict[str, str] = {}
@@ -673,9 +838,14 @@ def test_what_is_not_right_is_red_wherever_it_is_shown() -> None:
         assert (red in verdict, green in verdict) == (wrong, not wrong), state
         pictures[state] = report.heat_map(results)
         page = report.html_page(results)
-        assert page.count("class='outside'") == wrong
+        assert page.count("class='outside'") == (state == "outside")
+        assert page.count("class='not-compared'") == (state == "not compared")
         assert page.count("class='keras-fails'") == (state == "Keras fails")
-    assert pictures["outside"] == pictures["not compared"] != pictures["inside"]
+    colours = {"outside": "#ff0000", "not compared": "#d500f9", "Keras fails": "#9e9e9e"}
+    for state, colour in colours.items():
+        counts = {name: pixels(picture, colour) for name, picture in pictures.items()}
+        assert max(counts, key=lambda name: counts[name]) == state, counts
+        assert counts[state] > 4 * counts["inside"], counts  # which has it in the legend
 
 
 def test_an_exercise_that_ends_elsewhere_is_red() -> None:
