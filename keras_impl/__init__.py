@@ -20,7 +20,7 @@ from keras_impl.tied import DenseTied
 from keras_impl.units import KerasUnits, NgUnits, from_keras_units, to_keras_units
 
 if TYPE_CHECKING:
-    from sae_oracle import Review, assert_conforms, review
+    from sae_oracle import Review, assert_conforms, review, set_parameters, to_parameters
 
     __version__: str
 
@@ -46,13 +46,15 @@ __all__ = [
     "keras_divides_activity_by_batch",
     "review",
     "set_hyperparameters",
+    "set_parameters",
     "to_keras_units",
+    "to_parameters",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Return the version, or what `sae_oracle` has of the reviewer, which is not loaded before."""
-    if name in ("Review", "assert_conforms", "review"):
+    """Return the version, or what `sae_oracle` has, which is not loaded before."""
+    if name in ("Review", "assert_conforms", "review", "set_parameters", "to_parameters"):
         import sae_oracle
 
         return getattr(sae_oracle, name)
