@@ -8,7 +8,7 @@ Keras, so that saved models load.
 from typing import TYPE_CHECKING, Any
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
-from keras_impl.callbacks import Anneal
+from keras_impl.callbacks import Anneal, Watch
 from keras_impl.coefficients import set_hyperparameters
 from keras_impl.exact.lbfgs import FullCost, fit_lbfgs, full_cost, full_cost_and_gradient
 from keras_impl.initializers import NgUniform
@@ -37,6 +37,7 @@ __all__ = [
     "NgUnits",
     "Review",
     "SparseAutoencoder",
+    "Watch",
     "WeightDecay",
     "assert_conforms",
     "fit_lbfgs",

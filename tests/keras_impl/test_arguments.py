@@ -46,7 +46,7 @@ VALID: dict[str, Callable[[], Any]] = {
 OBJECTS = (
     "ActivityPenalty", "Anneal", "DenseTied", "HalfSquaredError", "KLSparsity",
     "KLSparsityRegularizer", "NgUniform", "SparseAutoencoder", "WeightDecay", "from_keras_units",
-    "to_keras_units",
+    "Watch", "to_keras_units",
 )  # fmt: skip
 
 FUNCTIONS = (
