@@ -39,6 +39,7 @@ PENALTIES = "tests/keras_impl/test_penalty_layers.py"
 TIED = "tests/keras_impl/test_tied.py"
 FUSED = "tests/keras_impl/test_custom_gradients.py"
 REPLICAS = "tests/keras_impl/test_replicas.py"
+WATCHED = "tests/keras_impl/test_watch.py"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ P, ADDED = "keras_impl/backends/replicas.py", ("tensorflow", "torch")
 M, H, C = "keras_impl/models.py", "keras_impl/losses.py", "keras_impl/units.py"
 W, K = "keras_impl/exact/objective.py", "keras_impl/exact/chunks.py"
 S, Q = "keras_impl/exact/sums.py", "keras_impl/exact/steps.py"
+WATCH = "keras_impl/callbacks.py"
 E, TERM = "keras_impl/means.py", "keras_impl/term.py"
 KI = "keras_impl/backends/keras_internals.py"
 T, F = "keras_impl/tied.py", "keras_impl/backends/custom_gradients.py"
@@ -550,8 +552,8 @@ MUTANTS = (
     Mutant(
         "decay without its half",
         R,
-        "beside(factor, squares) / 2.0",
-        "beside(factor, squares)",
+        "beside(factor, rows) / 2.0 * rows",
+        "beside(factor, rows) * rows",
         (MODEL,),
     ),
     Mutant(
@@ -720,6 +722,34 @@ MUTANTS = (
         "self._compute(self.biases[layer]))",
         "0.0 * self._compute(self.biases[layer]))",
         (MODEL,),
+    ),
+    Mutant(
+        "dead, whatever ρ",
+        WATCH,
+        "rho_hat <= 0.01 * rho",
+        "rho_hat <= 0.0025",
+        (WATCHED,),
+    ),
+    Mutant(
+        "saturated, whatever ρ",
+        WATCH,
+        "1.0 - rho_hat <= 0.01 * (1.0 - rho)",
+        "1.0 - rho_hat <= 0.01",
+        (WATCHED,),
+    ),
+    Mutant(
+        "R² of what is not centred",
+        WATCH,
+        "np.square(y - total / samples)",
+        "np.square(y)",
+        (WATCHED,),
+    ),
+    Mutant(
+        "the first β watched for ever",
+        WATCH,
+        "self._objective is None or self._made_for != coefficients",
+        "self._objective is None",
+        (WATCHED,),
     ),
     Mutant("output penalised too", M, "if penalised and not last:", "if penalised:", (MODEL,)),
     Mutant(
