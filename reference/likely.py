@@ -15,8 +15,8 @@ sample that is not assumed: their likely parts add up. λ is such that all numbe
 inside together, but for the stated probability.
 
 The assumption is false where terms are equal, or exact: so a result outside is suspicious and not
-wrong. λ counts 10 numbers for each activation and parameter. Of short sums, n < λ², the bound of
-`reference.rounding` is the smaller one and says more.
+wrong. λ counts 10 numbers for each activation and parameter. Of short sums, n < λ², and in
+16 bits the bound of `reference.rounding` is the smaller one: `smaller` takes that.
 
 Sources: I. C. F. Ipsen and H. Zhou, "Probabilistic error analysis for inner products", SIAM J.
 Matrix Anal. Appl. 41 (2020), §4 (roundings as a martingale); N. J. Higham and T. Mary, "A new
@@ -79,6 +79,7 @@ class LikelyArithmetic(Arithmetic):
     def __init__(self, precision: str | Precision, factor: float) -> None:
         super().__init__(precision)
         self.factor = factor
+        self._shortened = 2.0 * self.precision.factor_roundoff
 
     def store(self, value: Any, bound: Any, likely: Any = 0.0) -> Likely:
         """EQ-BOUND-LIKELY-STORE: L → L + λu(|v| + C + L); C as in EQ-BOUND-STORE without its u.
@@ -155,11 +156,10 @@ class LikelyArithmetic(Arithmetic):
         (c, r), (d, s) = _parts(a), _parts(b)
         size_a, size_b = np.abs(a.value), np.abs(b.value)
         with np.errstate(over="ignore", invalid="ignore"):
-            certain = size_a @ d + c @ (size_b + d)
+            sizes = a.magnitude @ b.magnitude
+            certain = size_a @ d + c @ (size_b + d) + self._shortened * sizes
             likely = a.magnitude @ s + r @ (size_b + d)
-            return self._summed(
-                a.value @ b.value, certain, likely, a.magnitude @ b.magnitude, a.value.shape[1]
-            )
+            return self._summed(a.value @ b.value, certain, likely, sizes, a.value.shape[1])
 
     def matmul_over_samples(self, a: Bounded, b: Bounded) -> Likely:
         """EQ-BOUND-LIKELY-SAMPLES: Aᵀ B, a sum over samples: √Σᵢ ((|aᵢ|+E)L_bᵢ + L_aᵢ(|bᵢ|+C))².
@@ -173,22 +173,16 @@ class LikelyArithmetic(Arithmetic):
         size_a, size_b = np.abs(a.value), np.abs(b.value)
         larger_a, larger_b = a.magnitude, size_b + d
         with np.errstate(over="ignore", invalid="ignore"):
-            certain = size_a.T @ d + c.T @ larger_b
+            sizes = a.magnitude.T @ b.magnitude
+            certain = size_a.T @ d + c.T @ larger_b + self._shortened * sizes
             squares = (
                 (larger_a**2).T @ s**2
                 + 2.0 * (larger_a * r).T @ (s * larger_b)
                 + (r**2).T @ larger_b**2
             )
-            return self._summed(
-                a.value.T @ b.value,
-                certain,
-                np.sqrt(squares),
-                a.magnitude.T @ b.magnitude,
-                len(a.value),
-            )
+            return self._summed(a.value.T @ b.value, certain, np.sqrt(squares), sizes, len(a.value))
 
     def _summed(self, value: Any, certain: Any, likely: Any, sizes: Any, terms: int) -> Likely:
-        certain = certain + 2.0 * self.precision.factor_roundoff * sizes
         likely = likely + self.additions(terms) * self.u_accumulator * sizes
         fits = sizes * (1.0 + terms * self.u_accumulator) <= self.accumulator.largest
         certain = np.where(fits, certain + terms * self.accumulator.underflow, np.inf)

@@ -172,6 +172,15 @@ def exact(value: Any) -> Bounded:
     return Bounded(value, np.zeros_like(value))
 
 
+def smaller(a: Bounded, b: Bounded) -> Bounded:
+    """Return the smaller of two bounds of one value, number by number.
+
+    >>> smaller(Bounded([1.0, 2.0], [0.5, 0.25]), Bounded([1.0, 2.0], [1.0, 0.0])).bound.tolist()
+    [0.5, 0.0]
+    """
+    return Bounded(a.value, np.minimum(a.bound, b.bound))
+
+
 @dataclass(frozen=True)
 class Usage:
     """How much of its bound an actual result uses.

@@ -109,6 +109,8 @@ def test_what_is_certain_is_not_averaged() -> None:
     assert not isinstance(A.number(0.1), Likely)
     tf32 = LikelyArithmetic("tf32", 1.0).matmul(exact(np.ones((1, 4))), exact(np.ones((4, 1))))
     assert float((tf32.bound - tf32.likely).item()) == pytest.approx(2.0**-10 * 4.0)
+    certain = LikelyArithmetic("tf32", 1.0).total(exact(np.ones(4)))
+    assert float(certain.bound) < 1e-6
     assert np.isinf(A.multiply(exact([1e30]), exact([1e30])).bound)
     assert float(A.multiply(exact([1e-30]), exact([1e-30])).bound.item()) >= 1e-60
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import reference
 from reference.rounding import PRECISIONS, Arithmetic, Bounded, exact
+from tests.reference import planted
 
 DTYPES = {
     "float16": np.float16,
@@ -434,7 +435,7 @@ def report() -> str:
             lines.append(
                 f"| {name} | {quantity} | {median:.3f} | {largest:.2f} | {undecidable:.1%} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *planted.report()])
 
 
 if __name__ == "__main__":
