@@ -32,7 +32,7 @@ def face(content: dict[str, Any]) -> Figure:
     """
     results = collect(content["backends"])
     exercise = {n: run for n, run in content["exercise"].items() if run["kind"] == "result"}
-    names = list(exercise)[-1:0:-1]  # without the oracle: one backend's features
+    trained = list(exercise)[1]  # after the oracle
     figure = Figure(figsize=(9.6, 3.4), dpi=200, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2.1, 1.0))
     left.axvspan(1.0, 1e3, color="#c62828", alpha=0.12, linewidth=0)
@@ -46,14 +46,17 @@ def face(content: dict[str, Any]) -> Figure:
         left.plot(drawn, heights, "o", markersize=3.5, alpha=0.55, color="#1565c0", mew=0)
     left.set_xscale("log")
     left.set_xlim(SMALLEST / 2, 30.0)
+    ticks = {SMALLEST: "≤10⁻⁶", 1e-4: "10⁻⁴", 1e-2: "0.01", 1e-1: "0.1", 1.0: "1", 10.0: "10"}
+    left.set_xticks(list(ticks), list(ticks.values()))
     left.set_yticks(range(len(results.held)), results.held, fontsize=11)
     left.set_ylim(len(results.held) - 0.4, -0.6)
     left.set_xlabel("error in units of its derived bound; a dot is one quantity, its worst case")
     left.text(1.25, len(results.held) - 0.5, "wrong", color="#c62828", fontsize=10)
     left.spines[["top", "right"]].set_visible(False)
-    right.imshow(tiles(exercise[names[-1]]["kernel"]), cmap="gray", interpolation="nearest")
+    right.imshow(tiles(exercise[trained]["kernel"]), cmap="gray", interpolation="nearest")
     right.axis("off")
-    right.set_title("what 25 hidden units learned from natural images", fontsize=9)
+    below = {"transform": right.transAxes, "ha": "center", "va": "top"}
+    right.text(0.5, -0.03, f"features learned on {trained}", fontsize=10, **below)
     return figure
 
 
