@@ -172,7 +172,8 @@ def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(
     other = next((name for name in reversed(TRAINING_BACKENDS) if installed(name)), None)
     if other is None:
         pytest.skip("no backend beside numpy is installed")
-    monkeypatch.setenv("PYTHONPATH", environment(hidden=())["PYTHONPATH"])
+    hidden = {"tensorflow", "sklearn", "matplotlib"} - {other}
+    monkeypatch.setenv("PYTHONPATH", environment(hidden=tuple(hidden))["PYTHONPATH"])
     request = {"target": f"{targets}:OnNumPyOnly"}
     results = [review.review_on(name, request, 120.0) for name in ("numpy", other)]
     merged = {found["identifier"]: found for found in review.merge(results)}
