@@ -664,7 +664,7 @@ class Arithmetic:
             bound = (
                 log_mean_exp(logs + log_errors)
                 - log_rho_hat
-                - np.log(max(0.0, 1.0 - m * self.u_accumulator))
+                - np.log(max(0.0, 1.0 - self.additions(m) * self.u_accumulator))
                 + 32.0 * u
                 + 8.0 * u * (np.abs(log_rho_hat) + np.abs(largest) + np.log(m))
                 + self.precision.underflow * np.exp(largest - log_rho_hat)
