@@ -51,6 +51,11 @@ class Likely(Bounded):
         """The transpose of all three."""
         return Likely(self.value.T, self.bound.T, self.likely.T)
 
+    @property
+    def negative(self) -> Likely:
+        """−v, as uncertain."""
+        return Likely(-self.value, self.bound, self.likely)
+
 
 def likely_factor(numbers: int, false_alarm: float) -> float:
     """EQ-BOUND-LIKELY-FACTOR: λ = √(2 log(2N/p)).
@@ -240,10 +245,24 @@ class LikelyArithmetic(Arithmetic):
         )
         return a, slope
 
-    def kl_divergence_from_logits(self, rho: float, z: Bounded) -> tuple[Bounded, Bounded]:
-        """As `Arithmetic.kl_divergence_from_logits`, for the whole bound of the logits."""
-        value, gradient = super().kl_divergence_from_logits(rho, self.shared(z))
-        return self.shared(value), self.shared(gradient)
+    def log_mean_sigmoid(self, z: Bounded) -> tuple[Bounded, Bounded]:
+        """EQ-BOUND-LIKELY-LOG-MEAN: EQ-BOUND-LOG-MEAN for C_z, + √Σᵢ(pᵢ xᵢ)² with x what L_z makes.
+
+        x is the likely part of log σ(z). The shares have that root, times p, as a certain part more
+        (all samples have ρ̂ in common), and p(eˣ − 1) as their likely part.
+
+        Source: EQ-BOUND-LIKELY-SAMPLES; ∂ log ρ̂/∂ log σᵢ = pᵢ.
+        """
+        certain = Bounded(z.value, _parts(z)[0])
+        log_rho_hat, shares = super().log_mean_sigmoid(certain)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = _beyond(self._moved_log_sigmoid(z), self._moved_log_sigmoid(certain))
+            own = np.expm1(moved) * shares.value
+            of_mean = np.sqrt(np.sum(own**2, axis=0))
+            of_shares = shares.bound + shares.value * np.expm1(of_mean) + own
+            return Bounded(log_rho_hat.value, log_rho_hat.bound + of_mean), Likely(
+                shares.value, of_shares, np.where(np.isfinite(of_shares), own, 0.0)
+            )
 
 
 def _parts(a: Bounded) -> tuple[Array, Array]:

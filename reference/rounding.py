@@ -165,6 +165,11 @@ class Bounded:
         """The transpose of both."""
         return Bounded(self.value.T, self.bound.T)
 
+    @property
+    def negative(self) -> Bounded:
+        """−v, as uncertain."""
+        return Bounded(-self.value, self.bound)
+
 
 def exact(value: Any) -> Bounded:
     """Return a value that both sides hold exactly, such as an input."""
@@ -658,7 +663,7 @@ class Arithmetic:
         logs = log_sigmoid(z.value)
         largest = np.max(logs, axis=0)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            log_errors = self._flushed(logs, _moved(log_sigmoid, z, SIGMOID_ROUNDOFFS * u))
+            log_errors = self._flushed(logs, self._moved_log_sigmoid(z))
             log_rho_hat = log_mean_exp(logs)
             shares = np.exp(logs - log_rho_hat) / m
             bound = (
@@ -677,6 +682,9 @@ class Arithmetic:
             share_errors = self._flushed(shares, np.minimum(shares * relative, 1.0))
         return Bounded(log_rho_hat, bound), Bounded(shares, share_errors)
 
+    def _moved_log_sigmoid(self, z: Bounded) -> Array:
+        return _moved(log_sigmoid, z, SIGMOID_ROUNDOFFS * self.u)
+
     def kl_divergence_from_logits(self, rho: float, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-KL-LOGITS: KL(ρ‖ρ̂) from logits and its gradient by each logit.
 
@@ -687,7 +695,7 @@ class Arithmetic:
         Source: EQ-BOUND-LOG-MEAN and the standard model.
         """
         ones, share_of_ones = self.log_mean_sigmoid(z)
-        zeros, share_of_zeros = self.log_mean_sigmoid(Bounded(-z.value, z.bound))
+        zeros, share_of_zeros = self.log_mean_sigmoid(z.negative)
         target, rest = self.target(rho)
         value = rho * (np.log(rho) - ones.value) + rest.value * (np.log1p(-rho) - zeros.value)
         rounded = self._rounded_divergence(
@@ -696,7 +704,7 @@ class Arithmetic:
             np.stack([zeros.value - zeros.bound, zeros.value + zeros.bound]),
         )
         bound = rho * ones.bound + rest.value * zeros.bound + rounded
-        complement, _ = self.activation("sigmoid", Bounded(-z.value, z.bound))
+        complement, _ = self.activation("sigmoid", z.negative)
         activation, _ = self.activation("sigmoid", z)
         gradient = self.subtract(
             self.multiply(rest, self.multiply(share_of_zeros, activation)),

@@ -85,6 +85,24 @@ def test_sums_within_a_sample_and_over_samples() -> None:
     assert mean.bound == pytest.approx(1e-4 / np.sqrt(2.0), rel=0.01)
 
 
+@pytest.mark.equation("EQ-BOUND-LIKELY-LOG-MEAN")
+def test_the_mean_of_logits() -> None:
+    of_row = 1e-3 * signs(2, 1)
+    fine = LikelyArithmetic("float64", 1.0)
+    for z, sign in ((likely(X, 1e-3), 1.0), (likely(X, 1e-3).negative, -1.0)):
+        moved = 1.0 / (1.0 + np.exp(-sign * (X + of_row)))
+        log_rho_hat, shares = fine.log_mean_sigmoid(z)
+        assert not isinstance(log_rho_hat, Likely)
+        mean = Likely(log_rho_hat.value, log_rho_hat.bound, log_rho_hat.bound)
+        hold(np.log(np.mean(moved, axis=1)), mean)
+        # Of a share the likely part is that of its own sample, the certain one that of ρ̂.
+        own = np.exp(np.log(moved) - log_rho_hat.value) / 2.0
+        assert isinstance(shares, Likely)
+        hold(own, shares)
+        expected = shares.value * log_rho_hat.bound
+        np.testing.assert_allclose(shares.bound - shares.likely, expected, rtol=0.01)
+
+
 @pytest.mark.equation("EQ-BOUND-LIKELY-SUM", "EQ-BOUND-LIKELY-MATMUL", "EQ-BOUND-LIKELY-SAMPLES")
 def test_roundings_of_a_sum() -> None:
     """A large term first, so that each partial sum is as large as the sum of all."""
