@@ -149,14 +149,14 @@ class LikelyArithmetic(Arithmetic):
         """As `Arithmetic.divide_by_count`: all samples have 1/m in common."""
         return self.multiply(a, self.shared(self.store(1.0 / count, 0.0)))
 
-    def matmul(self, a: Bounded, b: Bounded) -> Likely:
-        """EQ-BOUND-LIKELY-MATMUL: (|A|+E_A)L_B + L_A(|B|+C_B) + λ√K u_acc(|A|+E_A)(|B|+E_B) is L.
+    def matmul(self, a: Bounded, b: Bounded, start: Bounded | None = None) -> Likely:
+        """EQ-BOUND-LIKELY-MATMUL: (|A|+E_A)L_B + L_A(|B|+C_B) + λu_acc √(M² + (K − 1)P²) is L.
 
-        Stored. C = |A|C_B + C_A(|B| + C_B) + 2u_in(|A|+E_A)(|B|+E_B) + K η_acc: what hardware
-        shortens it shortens alike.
+        Stored. C = |A|C_B + C_A(|B| + C_B) + 2u_in M + K η_acc: what hardware shortens it shortens
+        alike. M, P and `start` are those of EQ-BOUND-MATMUL.
 
-        Source: EQ-BOUND-MATMUL; Ipsen and Zhou (2020), §4: no partial sum exceeds the sum of all
-        magnitudes, so the order does not matter.
+        Source: EQ-BOUND-MATMUL; Ipsen and Zhou (2020), §4: whatever the order, no rounding is more
+        than u_acc P.
         """
         (c, r), (d, s) = _parts(a), _parts(b)
         size_a, size_b = np.abs(a.value), np.abs(b.value)
@@ -164,7 +164,7 @@ class LikelyArithmetic(Arithmetic):
             sizes = a.magnitude @ b.magnitude
             certain = size_a @ d + c @ (size_b + d) + self._shortened * sizes
             likely = a.magnitude @ s + r @ (size_b + d)
-            return self._summed(a.value @ b.value, certain, likely, sizes, a.value.shape[1])
+            return self._of_products(a.value @ b.value, certain, likely, sizes, len(b.value), start)
 
     def matmul_over_samples(self, a: Bounded, b: Bounded) -> Likely:
         """EQ-BOUND-LIKELY-SAMPLES: Aᵀ B, a sum over samples: √Σᵢ ((|aᵢ|+E)L_bᵢ + L_aᵢ(|bᵢ|+C))².
@@ -185,10 +185,27 @@ class LikelyArithmetic(Arithmetic):
                 + 2.0 * (larger_a * r).T @ (s * larger_b)
                 + (r**2).T @ larger_b**2
             )
-            return self._summed(a.value.T @ b.value, certain, np.sqrt(squares), sizes, len(a.value))
+            return self._of_products(
+                a.value.T @ b.value, certain, np.sqrt(squares), sizes, len(a.value)
+            )
 
-    def _summed(self, value: Any, certain: Any, likely: Any, sizes: Any, terms: int) -> Likely:
-        likely = likely + self.additions(terms) * self.u_accumulator * sizes
+    def _of_products(
+        self,
+        value: Any,
+        certain: Any,
+        likely: Any,
+        sizes: Any,
+        terms: int,
+        start: Bounded | None = None,
+    ) -> Likely:
+        partial, additions = self.partial_sums(value, sizes, certain + likely, terms, start)
+        roundings = np.sqrt(sizes**2 + additions * partial**2)
+        return self._summed(value, certain, likely, sizes, terms, self.factor * roundings)
+
+    def _summed(
+        self, value: Any, certain: Any, likely: Any, sizes: Any, terms: int, roundings: Any
+    ) -> Likely:
+        likely = likely + self.u_accumulator * roundings
         fits = sizes * (1.0 + terms * self.u_accumulator) <= self.accumulator.largest
         certain = np.where(fits, certain + terms * self.accumulator.underflow, np.inf)
         return self.store(value, certain, likely)
@@ -208,12 +225,14 @@ class LikelyArithmetic(Arithmetic):
                 of_sum = np.sqrt(np.sum(likely**2, axis=0))
             elif axis is None and a.value.ndim:
                 of_sum = np.linalg.norm(np.sum(likely.reshape(len(likely), -1), axis=1))
+            sizes = np.sum(a.magnitude, axis=axis)
             return self._summed(
                 np.sum(a.value, axis=axis),
                 np.sum(certain, axis=axis),
                 of_sum,
-                np.sum(a.magnitude, axis=axis),
+                sizes,
                 terms,
+                self.additions(terms) * sizes,
             )
 
     def additions(self, terms: int) -> float:

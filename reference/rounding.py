@@ -396,25 +396,60 @@ class Arithmetic:
         """
         return self.multiply(a, self.store(np.array(1.0 / count), np.array(0.0)))
 
-    def matmul(self, a: Bounded, b: Bounded) -> Bounded:
-        """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + (K u_acc + 2u_in)(|A|+E_A)(|B|+E_B), stored.
+    def matmul(self, a: Bounded, b: Bounded, start: Bounded | None = None) -> Bounded:
+        """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + 2u_in M + u_acc(M + (K − 1)P), stored.
 
-        K terms a sum, u_in the shortening of the factors (TF32). The K products may each
-        underflow: K η_acc more. The oracle's own |A||B| and (|A|+E_A)(|B|+E_B) are off by K
-        roundoffs: 2⁻⁵²K(|A|+E_A)(|B|+E_B) more. Infinite where (|A|+E_A)(|B|+E_B) exceeds the
-        accumulator.
+        M = (|A|+E_A)(|B|+E_B), K terms a sum, u_in the shortening of the factors (TF32). P is the
+        most that a partial sum may be, whatever the order: none is beyond the sum of the positive
+        terms or that of the negative ones, of which (M + |AB| + what AB moves by)/2 is the larger,
+        and rounding adds 2K u_acc M; nor beyond M. The K products may each underflow: K η_acc more.
+        The oracle's own |A||B| and M are off by K roundoffs: 2⁻⁵²K M more. Infinite where M exceeds
+        the accumulator.
 
-        Source: Higham, "Accuracy and Stability", §3.1, eq (3.4); Jeannerod and Rump (2013) for
-        K u.
+        Source: Higham, "Accuracy and Stability", §3.1 and §4.2: each addition is off by u times its
+        own result; Jeannerod and Rump (2013) for K u in place of K u/(1 − K u).
+
+        Args:
+            a: A, (m, K).
+            b: B, (K, n).
+            start: What may be in the sum before its first term, as in `affine`, which adds it: one
+                term more of P where it is not 0, and one addition.
         """
         terms = a.value.shape[1]
-        relative = terms * self.u_accumulator + 2.0 * self.precision.factor_roundoff
-        # (|A|+E_A)(|B|+E_B) − |A||B| is the first three terms in one product less.
+        # M − |A||B| is the first three terms in one product less.
         with np.errstate(invalid="ignore", over="ignore"):
-            magnitudes = np.abs(a.value) @ np.abs(b.value)
-            enlarged = a.magnitude @ b.magnitude
-            bound = (enlarged - magnitudes) + 2.0**-52 * terms * enlarged + relative * enlarged
-            return self._accumulated(a.value @ b.value, bound, enlarged, terms)
+            value, sizes = a.value @ b.value, a.magnitude @ b.magnitude
+            moved = (sizes - np.abs(a.value) @ np.abs(b.value)) + 2.0**-52 * terms * sizes
+            moved = moved + 2.0 * self.precision.factor_roundoff * sizes
+            partial, additions = self.partial_sums(value, sizes, moved, terms, start)
+            u = self.u_accumulator
+            bound = moved + u * sizes + (additions * u) * partial
+            return self._accumulated(value, bound, sizes, terms)
+
+    def affine(self, a: Bounded, kernel: Bounded, bias: Bounded) -> Bounded:
+        """A W + b: EQ-BOUND-MATMUL and EQ-BOUND-ADD, the bias the first of the sum or the last."""
+        return self.add(self.matmul(a, kernel, bias), bias)
+
+    def partial_sums(
+        self, value: Any, sizes: Any, moved: Any, terms: int, start: Bounded | None = None
+    ) -> tuple[Any, Any]:
+        """Return the most that a partial sum may be in any order, and how many additions there are.
+
+        Args:
+            value: The sum.
+            sizes: That of the magnitudes.
+            moved: How far the sum is from that of what is added.
+            terms: How many.
+            start: As `matmul`.
+        """
+        additions: Any = max(terms - 1, 0)
+        if start is not None:
+            sizes, value = sizes + start.magnitude, value + start.value
+            moved = moved + start.bound
+            additions = additions + (start.magnitude > 0.0)
+        of_one_sign = (sizes + np.abs(value) + moved) / 2.0
+        rounded = 2.0 * (terms + 1) * self.u_accumulator * sizes
+        return np.minimum(of_one_sign + rounded, sizes), additions
 
     def matmul_over_samples(self, a: Bounded, b: Bounded) -> Bounded:
         """Aᵀ B, a sum over samples: EQ-BOUND-MATMUL, whatever the terms are of."""
