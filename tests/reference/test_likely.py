@@ -154,8 +154,48 @@ def worst(step: reference.BoundedStep, actual: dict[str, Any]) -> float:
     return max(reference.usage(np.asarray(a, np.float64), e).worst for a, e in pairs)
 
 
+def largest_share(cases: int, *, equal_rows: bool) -> float:
+    """Of a likely bound, in right float32 computations of random networks in both orders."""
+    generator, largest = np.random.default_rng(0), 0.0
+    for seed in range(cases):
+        parameters, x, arguments = a_case(
+            seed,
+            np.float32,
+            m=int(generator.integers(1, 400)),
+            n=int(generator.integers(1, 60)),
+            s=int(generator.integers(1, 30)),
+            scale=float(generator.choice([0.3, 1.0, 3.0])),
+            rho=float(generator.choice([0.01, 0.05, 0.3])),
+        )
+        if equal_rows:
+            x = np.repeat(x[:1], len(x), axis=0)
+        step = reference.cost_and_gradient_with_bounds(
+            parameters, x.astype(np.float64), false_alarm=1e-9, **arguments
+        )
+        for order in ("numpy", "sequential"):
+            actual = low_precision_step(parameters, x, np.float32, order, arguments)
+            largest = max(largest, worst(step, actual))
+    return largest
+
+
+def test_right_computations_are_far_inside() -> None:
+    """Also where rows are equal and the assumption is false; docs/bounds.md has more cases."""
+    assert 0.01 < largest_share(40, equal_rows=False) < 0.25
+    assert largest_share(20, equal_rows=True) <= 1.0
+
+
+def test_equal_terms_may_be_suspicious_and_are_right() -> None:
+    """Their roundings have the same sign for long: inside the bound, outside the likely one."""
+    terms = np.full(200704, np.float32(0.1))
+    actual = np.add.accumulate(terms)[-1]
+    a = exact(terms.astype(np.float64))
+    assert reference.usage(actual, Arithmetic("float32").total(a)).worst <= 1.0
+    arithmetic = LikelyArithmetic("float32", likely_factor(1, 1e-9))
+    assert reference.usage(actual, arithmetic.total(a)).worst > 1.0
+
+
 @pytest.mark.parametrize("order", ["numpy", "sequential"])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_right_computation_is_inside_and_close(order: str, seed: int) -> None:
     parameters, x, arguments = a_case(seed, np.float32, m=300, n=40, s=20, scale=1.0, rho=0.05)
     exact_x = x.astype(np.float64)
