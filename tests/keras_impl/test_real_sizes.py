@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 from keras import ops
 
 import reference
+from keras_impl import models
 from keras_impl.backends.autodiff import value_and_gradients
 from keras_impl.losses import HalfSquaredError
 from keras_impl.models import SparseAutoencoder
@@ -17,7 +19,7 @@ from keras_impl.regularizers import WeightDecay
 from reference.bounds import scaled_sum_of_squares
 from reference.rounding import Arithmetic, exact
 from sae_oracle.workers.oracle_bridge import set_parameters
-from sae_oracle.workers.verify import cost_of
+from sae_oracle.workers.verify import REAL_SIZE, cost_of, hold_model
 from tests.reference import planted
 
 DECAY = 1e-4
@@ -171,3 +173,22 @@ def test_mistakes_at_a_real_size_are_found(right: tuple[planted.Quantities, Tier
         wrong = {name: actual[name] + change[name] for name in change}
         assert planted.furthest(wrong, likely)[0] > 1.0, mistake
         assert (planted.furthest(wrong, certain)[0] > 1.0) == (mistake in VERDICTS), mistake
+
+
+def shortened(a: Any) -> Any:
+    """11 bits of each number (Veltkamp's splitting); its gradient is that of the number."""
+    scaled = a * 8193.0
+    return a + ops.stop_gradient(scaled - (scaled - a) - a)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_verify_says_so_where_tf32_is_left_on(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a real size by what is suspicious, although the forward products alone are shortened."""
+    if tf32:
+        monkeypatch.setattr(
+            models, "affine", lambda x, kernel, bias: shortened(x) @ shortened(kernel) + bias
+        )
+    case = dataclasses.replace(REAL_SIZE, samples=200, steps=0)
+    found = [*hold_model(case, case.inputs().astype("float32"), "float32")]
+    assert all(m.worst is not None and m.worst <= 1.0 for m in found)
+    assert (max(m.suspicion or 0.0 for m in found) > 1.0) == tf32, found
