@@ -236,6 +236,26 @@ def test_every_network_has_likely_bounds_below_its_bounds(
         assert 0.0 < reference.resolution(smaller) < 1.2 * reference.resolution(larger)
 
 
+def test_what_all_samples_have_in_common_is_off_alike_in_their_sum() -> None:
+    """The slope of the sparsity is one bfloat16 number: off once, and not in 400 samples apart."""
+    parameters = reference.Parameters(
+        [np.zeros((2, 1)), np.zeros((1, 2))], [np.full(1, 0.5), np.zeros(2)]
+    )
+    step = reference.cost_and_gradient_with_bounds(
+        parameters,
+        np.full((400, 2), 0.25),
+        rho=0.05,
+        beta=3.0,
+        weight_decay=0.0,
+        activation="relu",
+        precision="bfloat16",
+        false_alarm=1e-9,
+    )
+    once = likely_factor(10 * (400 * 6 + 4), 1e-9) * PRECISIONS["bfloat16"].unit_roundoff
+    # The slope is stored once, and so is the sum of all; that of zero logits is far less.
+    assert 2.0 * once < reference.resolution(step.gradient.biases[0]) < 2.4 * once
+
+
 def test_a_probability_is_one() -> None:
     parameters, x, arguments = a_case(0, np.float32, m=2, n=2, s=2, scale=1.0, rho=0.05)
     for wrong in (-1e-9, 1.0, np.nan):

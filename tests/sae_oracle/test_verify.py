@@ -329,6 +329,7 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
     found = json.loads(file.read_text())
     assert found["passed"] is True
     assert found["cells"]["Keras fails"] == 1
+    assert found["suspicious"] == 0
     assert found["cells"]["inside"] > 10
     assert "1 could not be compared: Keras itself fails there." in found["verdict"]
     assert found["verdict"] in done.stdout
