@@ -71,6 +71,22 @@ def numbers(name: str, start: int, count: int) -> np.ndarray:
     return (bits << 16 if name == "bfloat16" else bits).view(np.float32)
 
 
+def span(function: Function, name: str) -> tuple[int, int]:
+    """The first of a function's numbers, by its bits, and how many there are.
+
+    >>> span(FUNCTIONS[0], "float16"), span(FUNCTIONS[-1], "float16")
+    ((0, 65536), (32768, 15361))
+    """
+    width, of_one = {
+        "float16": (16, 0x3C00),
+        "bfloat16": (16, 0x3F80),
+        "float32": (32, 0x3F800000),
+    }[name]
+    if function.high == np.inf:
+        return 0, 2**width
+    return (0 if function.low == 0.0 else 2 ** (width - 1)), of_one + 1
+
+
 def furthest(function: Function, name: str, x: np.ndarray) -> tuple[float, float]:
     """The largest error in roundoffs of the format, relative to the value, and its argument."""
     precision = PRECISIONS[name]
@@ -97,14 +113,14 @@ def search(
     """Go on with what has been found of this backend, for so long."""
     end = time.monotonic() + seconds
     for name in formats:
-        count = 2 ** (32 if name == "float32" else 16)
         for function in FUNCTIONS:
             if function.name not in names:
                 continue
+            first, count = span(function, name)
             state = mine.setdefault(f"{function.name} {name}", {"done": 0, "worst": 0.0, "at": 0.0})
             while state["done"] < count and time.monotonic() < end:
                 size = min(CHUNK, count - state["done"])
-                worst, at = furthest(function, name, numbers(name, state["done"], size))
+                worst, at = furthest(function, name, numbers(name, first + state["done"], size))
                 if worst > state["worst"]:
                     state["worst"], state["at"] = worst, at
                 state["done"] += size
@@ -129,7 +145,7 @@ def page(found: dict[str, Any]) -> str:
     ]
     for function in FUNCTIONS:
         for name in ("float16", "bfloat16", "float32"):
-            count = 2 ** (32 if name == "float32" else 16)
+            _, count = span(function, name)
             cells = []
             for by_function in found.values():
                 state = by_function.get(f"{function.name} {name}", {"done": 0})
@@ -138,7 +154,7 @@ def page(found: dict[str, Any]) -> str:
                     continue
                 text = f"{state['worst']:.2f} at {state['at']:.6g}"
                 share = state["done"] / count
-                cells.append(text if share == 1.0 else f"{text} ({share:.0%})")
+                cells.append(text if share >= 1.0 else f"{text} ({share:.0%})")
             lines.append(
                 f"| {function.name} | {name} | {function.allowed:.0f} | {' | '.join(cells)} |"
             )
