@@ -402,6 +402,23 @@ class Arithmetic:
             bound = (enlarged - magnitudes) + 2.0**-52 * terms * enlarged + relative * enlarged
             return self._accumulated(a.value @ b.value, bound, enlarged, terms)
 
+    def matmul_over_samples(self, a: Bounded, b: Bounded) -> Bounded:
+        """Aᵀ B, a sum over samples: EQ-BOUND-MATMUL, whatever the terms are of."""
+        return self.matmul(a.transposed, b)
+
+    def shared(self, a: Bounded) -> Bounded:
+        """What all samples have in common; only `reference.likely` makes a difference of it."""
+        return a
+
+    def additions(self, terms: int) -> float:
+        """How many roundoffs of the sum of magnitudes a sum of n terms may be off: n."""
+        return terms
+
+    def mean_error(self, a: Bounded) -> Array:
+        """What the errors of the terms make of their mean over the samples: Σ E/m."""
+        error: Array = np.sum(a.bound, axis=0) / len(a.value)
+        return error
+
     def _accumulated(self, value: Any, bound: Any, magnitudes: Any, terms: int) -> Bounded:
         # No partial sum is larger than the sum of all magnitudes; each term may be flushed.
         fits = magnitudes * (1.0 + terms * self.u_accumulator) <= self.accumulator.largest
@@ -469,16 +486,17 @@ class Arithmetic:
         Source: EQ-BOUND-SUM; a rounding of the sum, of 1/m, of their product, and of the shift.
         """
         m = len(a.value)
-        mean, error = np.sum(a.value, axis=0) / m, np.sum(a.bound, axis=0) / m
+        mean, error = np.sum(a.value, axis=0) / m, self.mean_error(a)
+        accumulated = self.additions(m) * self.u_accumulator
         summed, divided = np.sum(a.magnitude, axis=0) / m, np.abs(mean) + error
         if not symmetric:
-            bound = error + m * self.u_accumulator * summed + 2.0 * self.u * divided
+            bound = error + accumulated * summed + 2.0 * self.u * divided
             return self.store(mean, bound)
         rho_hat = (1.0 + mean) / 2.0
         shifted = rho_hat + error / 2.0
         bound = (
             error / 2.0
-            + m * self.u_accumulator * np.maximum(summed / 2.0, shifted)
+            + accumulated * np.maximum(summed / 2.0, shifted)
             + 3.0 * self.u * np.maximum(divided / 2.0, shifted)
         )
         return self.store(rho_hat, bound)

@@ -39,6 +39,8 @@ PENALTIES = "tests/keras_impl/test_penalty_layers.py"
 TIED = "tests/keras_impl/test_tied.py"
 FUSED = "tests/keras_impl/test_custom_gradients.py"
 REPLICAS = "tests/keras_impl/test_replicas.py"
+SIZES = "tests/keras_impl/test_real_sizes.py"
+RULES = "tests/reference/test_rules.py"
 
 
 @dataclass(frozen=True)
@@ -550,9 +552,23 @@ MUTANTS = (
     Mutant(
         "decay without its half",
         R,
-        "beside(factor, squares) / 2.0",
-        "beside(factor, squares)",
+        "beside(factor, rows) / 2.0",
+        "beside(factor, rows)",
         (MODEL,),
+    ),
+    Mutant(
+        "decay in one sum",
+        R,
+        "ops.sum(squares, axis=-1) if len(squares.shape) else squares",
+        "ops.sum(squares)",
+        (SIZES,),
+    ),
+    Mutant(
+        "bound of rows for any order",
+        "reference/bounds.py",
+        'if _summation(summation) == "any order":',
+        'if _summation(summation) != "any order":',
+        (RULES,),
     ),
     Mutant(
         "decay of absolute values",
