@@ -401,7 +401,7 @@ def test_the_recipes_of_the_documentation_run(targets: Path) -> None:
     """The hook and the workflow call the command with options that it has."""
     hooks = (ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
     assert re.findall(r"^  entry: (.*)$", hooks, re.MULTILINE) == ["sae-oracle review"]
-    page = (ROOT / "docs" / "review.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
     workflow = page.split("```yaml\n")[1].split("```")[0]
     (line,) = re.findall(r"^ *- run: sae-oracle review (.*)$", workflow, re.MULTILINE)
     words = [
