@@ -243,8 +243,9 @@ for line in sys.stdin:
     print(json.dumps({"value": sum(map(sum, json.loads(line)["activations"]))}), flush=True)
 """
 
-# The part of the schema of SARIF 2.1.0 (OASIS, sarif-schema-2.1.0.json) that is written here: of
-# each object the properties that must be there, and those that may. It was copied by hand.
+# A part of SARIF 2.1.0, not its schema: of each object written here the properties that must be
+# there, and those that may. None allows more than the schema; it was compared with the schema
+# that OASIS publishes (sarif-schema-2.1.0.json of oasis-tcs/sarif-spec, e058381).
 SARIF = {
     "log": ({"version", "runs"}, {"$schema"}),
     "run": ({"tool"}, {"invocations", "columnKind", "results"}),
