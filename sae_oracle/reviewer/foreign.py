@@ -8,6 +8,7 @@ the batch, a configuration, a dtype policy) is asked of it.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,16 +116,29 @@ class Code:
         rows = next((shape[0] for shape in shaped if len(shape) == 2), 5)
         return {n: rows for n in self.signature.required if plain(n) in BATCH_SIZES}
 
+    def takes_layers(self, name: str) -> bool:
+        """Return whether an argument is annotated as a list: of the activations of each layer."""
+        function = source.subject_of(self.thing)
+        annotated = str(getattr(function, "__annotations__", {}).get(name, "")).lower()
+        return bool(re.match(r"(typing\.)?(list|sequence|iterable)\b|<class 'list'>", annotated))
+
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
         return {*self.made_with, *reading.hyper}
 
     def call(self, reading: Reading, data: Mapping[str, Any], hyper: Mapping[str, Any]) -> Any:
         """Call it with data and hyperparameters, both by role."""
-        made = self.make({k: v for k, v in hyper.items() if k in self.made_with})
+        made_with: dict[str, Any] = {k: v for k, v in hyper.items() if k in self.made_with}
+        width = np.shape(next(iter(data.values()), 0))[-1:]
+        if reading.kind in ("activations", "means") and width:
+            made_with["hidden"] = width[0]
+        made = self.make(made_with)
         arguments = bystanders(self.signature.required)
         arguments |= self.sizes_of_batch(data)
-        arguments |= {reading.data[role]: value for role, value in data.items()}
+        arguments |= {
+            reading.data[role]: [value] if self.takes_layers(reading.data[role]) else value
+            for role, value in data.items()
+        }
         arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
         if all(name in arguments for name in self.signature.required):
             positional = [arguments.pop(name) for name in self.signature.required]
@@ -503,11 +517,13 @@ def made_instance(
             if given.get(role) is None:
                 guesses.append(f"{SYMBOLS[role]} is `{argument}` (guessed from its name)")
         of_arguments = dict(named)
+        of_units = [n for n, size in sizes.items() if size == "hidden" and n not in settings]
 
         def make(hyper: Mapping[str, float]) -> Any:
             chosen = {**values, **hyper}
+            units = [n for n in of_units if n in fixed and "hidden" in hyper]
             return owner(
-                **fixed,
+                **{**fixed, **dict.fromkeys(units, hyper.get("hidden"))},
                 **{n: configuration.make(chosen) for n, configuration in configurations.items()},
                 **{
                     argument: chosen[role]

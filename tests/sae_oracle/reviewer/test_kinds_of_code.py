@@ -72,7 +72,27 @@ _STEP_OF_FLAX = (
     + "  value, slopes = jax.value_and_grad(inner)(state.params)\n"
     "  return state.apply_gradients(grads=slopes), value\n"
 )
+_LAYERS = f"""
+def penalty(layers: list[torch.Tensor], rho: float = 0.05, beta: float = 2.0):
+    total = 0.0
+    for a in layers:
+        p, q = rho, a.mean(AXIS)
+        total = total + ({_KL}).sum()
+    return beta * total
+"""
+_SIZED = f"""
+class Verlust(nn.Module):
+    def __init__(self, n_hidden, ziel=0.05, gewicht=2.0):
+        super().__init__()
+        self.ziel, self.gewicht = ziel, gewicht
+        self.register_buffer("einsen", torch.ones(n_hidden))
+    def forward(self, h):
+        p, q = self.ziel, (h * self.einsen).mean(AXIS)
+        return self.gewicht * ({_KL}).sum()
+"""
 SOURCES = {
+    "a list of layers": ("penalty", _LAYERS),
+    "a module of as many units": ("Verlust", _SIZED),
     "a loss with a state of Flax": ("loss", _FLAX),
     "a step with a state of Flax": ("step", _STEP_OF_FLAX),
     "a namespace": ("Net", _configured("config", "config.{}")),
@@ -139,3 +159,12 @@ def test_what_is_keras_s_own_is_not_blamed(tmp_path) -> None:
     found = review(f"{file}:model")
     assert [(f.identifier, f.file) for f in found.findings] == [("SAE205", "")], str(found)
     assert "its input has shape (None, 4, 3)" in review(f"{file}:sequences").reason
+
+
+def test_what_is_no_divergence_is_not_blamed_for_it(tmp_path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import torch\ndef d_loss(real, fake):\n"
+        "    return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()\n"
+    )
+    assert "it is likely no sparsity penalty" in review(f"{file}:d_loss").reason
