@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 
 from reference import certified
 from sae_oracle.conformance import generation
+from sae_oracle.conformance.check import check_program
 from sae_oracle.conformance.oracle import answers
 from sae_oracle.conformance.vectors import (
     FLAGS,
     FOLDER,
     FORMATS,
     VERSION,
+    Judgement,
     Vector,
     VectorError,
     as_text,
@@ -219,3 +222,121 @@ def test_the_command_writes_them_or_says_why_not(
     (tmp_path / "file").write_text("")
     assert main(["vectors", "--write", str(tmp_path / "file")]) == 2
     assert "cannot be written: " in capsys.readouterr().out
+
+
+# --- a program
+
+
+PROGRAM = """
+import json, sys, time
+from math import log
+sys.stderr.write("noise {}\\n")
+count = 0
+for line in sys.stdin:
+    given = json.loads(line)
+    a, rho, beta = given["activations"], given["rho"], given["beta"]
+    means = [sum(unit) / len(a) for unit in zip(*a)]
+    kl = [rho * log(rho / m) + (1 - rho) * log((1 - rho) / (1 - m)) for m in means]
+    slope = [beta / len(a) * ((1 - rho) / (1 - m) - rho / m) for m in means]
+    value, gradient = beta * sum(kl), [slope] * len(a)
+    answer = {"value": value, "gradient": gradient}
+    text = json.dumps(answer)
+    count += 1
+    CHANGE
+    print(text, flush=True)
+"""
+
+ASKED = [
+    v
+    for v in VECTORS
+    if v.label == "EQ-SPARSITY"
+    and set(v.inputs) == {"activations", "rho", "beta"}
+    and v.outputs[0].digits != ("inf",)
+    and not {"beta-zero", "denormal"} & set(v.flags)
+]
+
+
+def checked(change: str, vectors: list[Vector], **options: Any) -> list[Judgement]:
+    command = [sys.executable, "-S", "-c", PROGRAM.replace("CHANGE", change)]
+    return [found for _, found in check_program(command, vectors, **options)]
+
+
+def test_a_right_program_passes_whatever_it_prints_to_stderr() -> None:
+    found = checked("pass", ASKED)
+    assert {f.status for f in found} == {"passed"}, found
+    assert all(f.usage is not None and f.usage <= 1.0 for f in found)
+    found = checked("text = json.dumps({'value': value})", ASKED[:2])
+    assert [f.status for f in found] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("text = ''", "no JSON"),
+        ("text = 'value: 1'", "no JSON"),
+        ("text = '[' * 100000", "no JSON"),
+        ("text = '[1.5]'", "must answer"),
+        ("text = '{}'", "must answer"),
+        ("text = json.dumps({'value': [value]})", "must be one number"),
+        ("text = json.dumps({'value': str(value)})", "is no number"),
+        ("text = json.dumps({'value': True})", "is no number"),
+        ("text = json.dumps({'value': None})", "NaN"),
+        ("text = json.dumps({'value': float('nan')})", "NaN"),
+        ("text = '{\"value\": 1e999}'", "is inf"),
+        ("text = '{\"value\": 1' + '0' * 400 + '}'", "no format holds"),
+        ("text = json.dumps({'value': value * (1 + 1e-9)})", "must be"),
+        ("text = json.dumps(answer | {'gradient': gradient[:1]})", "must have shape"),
+        ("text = json.dumps(answer | {'gradient': [[1.0], [1.0, 2.0]]})", "different lengths"),
+        ("text = json.dumps(answer | {'gradient': [[0.0] * len(g) for g in gradient]})", "must be"),
+        ("if count == 1: text = json.dumps({'value': value})", "has no gradient"),
+        ("break", "ended without an answer, with status 0"),
+        ("sys.exit(3)", "with status 3"),
+        ("time.sleep(60)", "no answer came in 1.5 seconds"),
+    ],
+)
+def test_what_is_no_right_answer_of_a_program_fails(change: str, words: str) -> None:
+    found = checked(change, ASKED[:2], time_limit=1.5 if "sleep" in change else 30.0)
+    assert found[0].status == "failed"
+    assert ASKED[0].identifier in found[0].words
+    assert words in found[0].words
+
+
+def test_answers_in_another_order_one_too_many_or_one_too_few_fail() -> None:
+    swapped = "text, last = globals().get('last', '{\"value\": 1.0}'), text"
+    assert {f.status for f in checked(swapped, ASKED[:3])} == {"failed"}
+    only_first = "if count == 2: break"
+    assert [f.status for f in checked(only_first, ASKED[:3])] == ["passed", "failed", "failed"]
+    twice = checked("text += chr(10) + text", ASKED[:3])
+    assert [f.status for f in twice[1:]] == ["failed", "failed"]
+    one_more = checked("if count == 2: text += chr(10) + text", ASKED[:2])
+    assert [f.status for f in one_more] == ["passed", "failed"]
+    assert "after its last answer" in one_more[1].words
+
+
+def test_the_command_checks_a_program_and_writes_its_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sae_oracle.cli import main
+
+    monkeypatch.setattr("sae_oracle.conformance.vectors.read_vectors", lambda: VECTORS[:3] + ASKED)
+    right, wrong, page = (tmp_path / name for name in ("right.py", "wrong.py", "page.md"))
+    right.write_text(PROGRAM.replace("CHANGE", "pass"))
+    wrong.write_text(PROGRAM.replace("CHANGE", "text = json.dumps({'value': 2 * value})"))
+    file = tmp_path / "found.json"
+    start = ["vectors", "--check", "--certificate"]
+    assert main([*start, str(file), "--", sys.executable, str(right)]) == 0
+    assert f"{ASKED[0].identifier}  0" in capsys.readouterr().out
+    found = json.loads(file.read_bytes())
+    counts = {"passed": len(ASKED), "failed": 0, "not run": 3}
+    assert {name: found[name] for name in counts} == counts
+    assert found["vectors"] == {"version": VERSION, "sha256": digest()}
+    assert 0 <= found["worst_usage"] <= 1
+    assert 0 < found["resolution"] < 1e-12
+    assert main([*start, str(page), "--", sys.executable, str(wrong)]) == 1
+    assert f"| failed | {len(ASKED)} |" in page.read_text()
+    assert main(["vectors", "--check", "--", str(tmp_path / "nothing")]) == 2
+    assert "cannot be started" in capsys.readouterr().out
+    assert main(["vectors", "--check"]) == 2
+    assert main([*start, str(tmp_path), "--", sys.executable, str(right)]) == 2
+    monkeypatch.setattr("sae_oracle.conformance.vectors.read_vectors", lambda: VECTORS[:3])
+    assert main(["vectors", "--check", "--", sys.executable, str(right)]) == 2
