@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import runpy
 import sys
 import tomllib
 from pathlib import Path
@@ -340,3 +342,70 @@ def test_the_command_checks_a_program_and_writes_its_certificate(
     assert main([*start, str(tmp_path), "--", sys.executable, str(right)]) == 2
     monkeypatch.setattr("sae_oracle.conformance.vectors.read_vectors", lambda: VECTORS[:3])
     assert main(["vectors", "--check", "--", sys.executable, str(right)]) == 2
+
+
+# --- the runners
+
+
+NOTES = """
+import numpy as np
+
+def cost(theta, visible, hidden, weight_decay, rho, beta, data):
+    n, m = visible * hidden, data.shape[1]
+    W1 = theta[:n].reshape(hidden, visible, order="F")
+    W2 = theta[n:2 * n].reshape(visible, hidden, order="F")
+    b1, b2 = np.split(theta[2 * n:, None], [hidden])
+    h = 1 / (1 + np.exp(-(W1 @ data + b1)))
+    o = 1 / (1 + np.exp(-(W2 @ h + b2)))
+    r = h.mean(axis=1, keepdims=True)
+    kl = rho * np.log(rho / r) + (1 - rho) * np.log((1 - rho) / (1 - r))
+    value = ((o - data) ** 2).sum() / (2 * m) + beta * kl.sum()
+    value += weight_decay / 2 * ((W1 ** 2).sum() + (W2 ** 2).sum())
+    d3 = (o - data) * o * (1 - o)
+    d2 = (W2.T @ d3 + beta * ((1 - rho) / (1 - r) - rho / r)) * h * (1 - h)
+    slopes = d2 @ data.T / m + weight_decay * W1, d3 @ h.T / m + weight_decay * W2
+    slopes += d2.mean(axis=1), d3.mean(axis=1)
+    gradient = np.concatenate([slope.ravel(order="F") for slope in slopes])
+    CHANGE
+    return value, gradient
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ("", 0),
+        ("value = 2 * value", 1),
+        ("gradient = gradient[:-1]", 1),
+        ("gradient = gradient * (1 + 1e-9)", 1),
+        ("gradient[-1] = np.nan", 1),
+        ("value = np.nan", 1),
+        ("raise OSError", 1),
+    ],
+)
+def test_the_runner_of_numpy(
+    change: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "notes_cost.py").write_text(NOTES.replace("CHANGE", change))
+    runner = FOLDER / "runners" / "run_numpy.py"
+    assert len(runner.read_text(encoding="utf-8").splitlines()) <= 40
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", [str(runner), "notes_cost:cost"])
+    monkeypatch.delitem(sys.modules, "notes_cost", raising=False)
+    importlib.invalidate_caches()
+    with np.errstate(all="ignore"), pytest.raises(SystemExit) as end:
+        runpy.run_path(str(runner), run_name="__main__")
+    sys.modules.pop("notes_cost", None)
+    printed = capsys.readouterr().out
+    assert end.value.code == status, printed
+    lines = printed.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        v.identifier for v in VECTORS if v.label == "EQ-COST"
+    ]
+    assert ("failed" in printed) == (status == 1)
+    assert sum(line.endswith("passed") for line in lines) >= 20 * (status == 0)
