@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EARLIER := $(VENV)/keras-3.13.2
 
 .DEFAULT_GOAL := help
-.PHONY: help verify test lint docs faults coverage mutants bench clean
+.PHONY: help verify test lint docs faults coverage mutants exhaustive bench clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,11 @@ mutants: $(STAMP) ## plant mistakes and see the tests fail; write docs/mutants.m
 	$(BIN)/python -m pip install --quiet mutmut==3.8.0
 	HYPOTHESIS_PROFILE=mutants PYTHONPATH=$(VENV)/pytest-8 $(BIN)/python -m mutmut run || true
 	$(BIN)/python -m tests.mutants --mutmut . --backends jax,tensorflow,torch --write
+
+# Goes on where it was stopped: float32 has 2^32 numbers, some hours a backend.
+exhaustive: $(STAMP) ## all numbers through elementary functions; write docs/roundoffs.md (hours)
+	for backend in jax tensorflow torch; do \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m benchmarks.exhaustive || exit 1; done
 
 # For an idle machine: the page says how busy it was.
 bench: $(STAMP) ## time training steps on an idle machine; write docs/benchmarks.md

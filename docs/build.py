@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import inspect
+import io
+import json
 import os
 import re
 import shutil
@@ -330,6 +333,45 @@ def write_commands(source: Path) -> None:
     (source / "command-line.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_notebook(source: Path) -> None:
+    """Run the cells of start/notebook.py; write them with what came out, and as a notebook."""
+    from matplotlib.figure import Figure
+
+    from sae_oracle.pictures import write_png
+
+    program = (DOCS / "start" / "notebook.py").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    page: list[str] = []
+    cells: list[dict[str, Any]] = []
+    for kind, text in re.findall(r"^# %%( \[markdown\])?\n(.*?)(?=^# %%|\Z)", program, re.M | re.S):
+        text = text.strip()
+        if kind:
+            text = re.sub(r"^# ?", "", text, flags=re.M)
+            page += [text, ""]
+            cells.append({"cell_type": "markdown", "metadata": {}, "source": text})
+            continue
+        cells.append({"cell_type": "code", "metadata": {}, "source": text})
+        cells[-1] |= {"execution_count": None, "outputs": []}
+        page += ["```python", text, "```", ""]
+        tree = ast.parse(text)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(tree, "notebook.py", "exec"), names)
+            value = eval(ast.unparse(last), names) if last is not None else None
+        if isinstance(value, Figure):
+            write_png(value, source / "start" / "notebook.png")
+            page += ["![what the hidden units learned](notebook.png)", ""]
+            value = None
+        output = printed.getvalue() + (f"{value}\n" if value is not None else "")
+        page += ["```text", output.rstrip(), "```", ""] if output.strip() else []
+    page.append("Run it yourself: {download}`the notebook <notebook.ipynb>`.")
+    (source / "start" / "notebook.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+    content = json.dumps(notebook, indent=1, ensure_ascii=False)
+    (source / "start" / "notebook.ipynb").write_text(content, encoding="utf-8")
+
+
 def build(folder: Path) -> int:
     """Write the sources and build the site; return Sphinx's exit status."""
     sys.path.insert(0, str(ROOT))
@@ -349,6 +391,7 @@ def build(folder: Path) -> int:
     write_equations(source)
     write_findings(source)
     write_commands(source)
+    write_notebook(source)
     from sphinx.cmd.build import main as sphinx
 
     options = ["-c", str(DOCS), "-b", "html", "-d", str(folder / "doctrees"), "-n", "-W", "-q"]

@@ -176,7 +176,7 @@ def cost_and_gradient_with_bounds(  # noqa: D417
     activations = [compute.cast(exact(x))]
     slopes: list[Bounded] = []
     for kernel, bias, name in zip(kernels, parameters.biases, names, strict=True):
-        z = compute.add(compute.matmul(activations[-1], kernel), compute.shared(compute.cast(bias)))
+        z = compute.affine(activations[-1], kernel, compute.shared(compute.cast(bias)))
         a, slope = compute.activation(name, z)
         logits.append(z)
         activations.append(a)

@@ -15,8 +15,8 @@ sample that is not assumed: their likely parts add up. λ is such that all numbe
 inside together, but for the stated probability.
 
 The assumption is false where terms are equal, or exact: so a result outside is suspicious and not
-wrong. λ counts 10 numbers for each activation and parameter. Of short sums, n < λ², the bound of
-`reference.rounding` is the smaller one and says more.
+wrong. λ counts 10 numbers for each activation and parameter. Of short sums, n < λ², and in
+16 bits the bound of `reference.rounding` is the smaller one: `smaller` takes that.
 
 Sources: I. C. F. Ipsen and H. Zhou, "Probabilistic error analysis for inner products", SIAM J.
 Matrix Anal. Appl. 41 (2020), §4 (roundings as a martingale); N. J. Higham and T. Mary, "A new
@@ -51,6 +51,11 @@ class Likely(Bounded):
         """The transpose of all three."""
         return Likely(self.value.T, self.bound.T, self.likely.T)
 
+    @property
+    def negative(self) -> Likely:
+        """−v, as uncertain."""
+        return Likely(-self.value, self.bound, self.likely)
+
 
 def likely_factor(numbers: int, false_alarm: float) -> float:
     """EQ-BOUND-LIKELY-FACTOR: λ = √(2 log(2N/p)).
@@ -79,6 +84,7 @@ class LikelyArithmetic(Arithmetic):
     def __init__(self, precision: str | Precision, factor: float) -> None:
         super().__init__(precision)
         self.factor = factor
+        self._shortened = 2.0 * self.precision.factor_roundoff
 
     def store(self, value: Any, bound: Any, likely: Any = 0.0) -> Likely:
         """EQ-BOUND-LIKELY-STORE: L → L + λu(|v| + C + L); C as in EQ-BOUND-STORE without its u.
@@ -143,23 +149,22 @@ class LikelyArithmetic(Arithmetic):
         """As `Arithmetic.divide_by_count`: all samples have 1/m in common."""
         return self.multiply(a, self.shared(self.store(1.0 / count, 0.0)))
 
-    def matmul(self, a: Bounded, b: Bounded) -> Likely:
-        """EQ-BOUND-LIKELY-MATMUL: (|A|+E_A)L_B + L_A(|B|+C_B) + λ√K u_acc(|A|+E_A)(|B|+E_B) is L.
+    def matmul(self, a: Bounded, b: Bounded, start: Bounded | None = None) -> Likely:
+        """EQ-BOUND-LIKELY-MATMUL: (|A|+E_A)L_B + L_A(|B|+C_B) + λu_acc √(M² + (K − 1)P²) is L.
 
-        Stored. C = |A|C_B + C_A(|B| + C_B) + 2u_in(|A|+E_A)(|B|+E_B) + K η_acc: what hardware
-        shortens it shortens alike.
+        Stored. C = |A|C_B + C_A(|B| + C_B) + 2u_in M + K η_acc: what hardware shortens it shortens
+        alike. M, P and `start` are those of EQ-BOUND-MATMUL.
 
-        Source: EQ-BOUND-MATMUL; Ipsen and Zhou (2020), §4: no partial sum exceeds the sum of all
-        magnitudes, so the order does not matter.
+        Source: EQ-BOUND-MATMUL; Ipsen and Zhou (2020), §4: whatever the order, no rounding is more
+        than u_acc P.
         """
         (c, r), (d, s) = _parts(a), _parts(b)
         size_a, size_b = np.abs(a.value), np.abs(b.value)
         with np.errstate(over="ignore", invalid="ignore"):
-            certain = size_a @ d + c @ (size_b + d)
+            sizes = a.magnitude @ b.magnitude
+            certain = size_a @ d + c @ (size_b + d) + self._shortened * sizes
             likely = a.magnitude @ s + r @ (size_b + d)
-            return self._summed(
-                a.value @ b.value, certain, likely, a.magnitude @ b.magnitude, a.value.shape[1]
-            )
+            return self._of_products(a.value @ b.value, certain, likely, sizes, len(b.value), start)
 
     def matmul_over_samples(self, a: Bounded, b: Bounded) -> Likely:
         """EQ-BOUND-LIKELY-SAMPLES: Aᵀ B, a sum over samples: √Σᵢ ((|aᵢ|+E)L_bᵢ + L_aᵢ(|bᵢ|+C))².
@@ -173,23 +178,34 @@ class LikelyArithmetic(Arithmetic):
         size_a, size_b = np.abs(a.value), np.abs(b.value)
         larger_a, larger_b = a.magnitude, size_b + d
         with np.errstate(over="ignore", invalid="ignore"):
-            certain = size_a.T @ d + c.T @ larger_b
+            sizes = a.magnitude.T @ b.magnitude
+            certain = size_a.T @ d + c.T @ larger_b + self._shortened * sizes
             squares = (
                 (larger_a**2).T @ s**2
                 + 2.0 * (larger_a * r).T @ (s * larger_b)
                 + (r**2).T @ larger_b**2
             )
-            return self._summed(
-                a.value.T @ b.value,
-                certain,
-                np.sqrt(squares),
-                a.magnitude.T @ b.magnitude,
-                len(a.value),
+            return self._of_products(
+                a.value.T @ b.value, certain, np.sqrt(squares), sizes, len(a.value)
             )
 
-    def _summed(self, value: Any, certain: Any, likely: Any, sizes: Any, terms: int) -> Likely:
-        certain = certain + 2.0 * self.precision.factor_roundoff * sizes
-        likely = likely + self.additions(terms) * self.u_accumulator * sizes
+    def _of_products(
+        self,
+        value: Any,
+        certain: Any,
+        likely: Any,
+        sizes: Any,
+        terms: int,
+        start: Bounded | None = None,
+    ) -> Likely:
+        partial, additions = self.partial_sums(value, sizes, certain + likely, terms, start)
+        roundings = np.sqrt(sizes**2 + additions * partial**2)
+        return self._summed(value, certain, likely, sizes, terms, self.factor * roundings)
+
+    def _summed(
+        self, value: Any, certain: Any, likely: Any, sizes: Any, terms: int, roundings: Any
+    ) -> Likely:
+        likely = likely + self.u_accumulator * roundings
         fits = sizes * (1.0 + terms * self.u_accumulator) <= self.accumulator.largest
         certain = np.where(fits, certain + terms * self.accumulator.underflow, np.inf)
         return self.store(value, certain, likely)
@@ -209,12 +225,14 @@ class LikelyArithmetic(Arithmetic):
                 of_sum = np.sqrt(np.sum(likely**2, axis=0))
             elif axis is None and a.value.ndim:
                 of_sum = np.linalg.norm(np.sum(likely.reshape(len(likely), -1), axis=1))
+            sizes = np.sum(a.magnitude, axis=axis)
             return self._summed(
                 np.sum(a.value, axis=axis),
                 np.sum(certain, axis=axis),
                 of_sum,
-                np.sum(a.magnitude, axis=axis),
+                sizes,
                 terms,
+                self.additions(terms) * sizes,
             )
 
     def additions(self, terms: int) -> float:
@@ -246,10 +264,24 @@ class LikelyArithmetic(Arithmetic):
         )
         return a, slope
 
-    def kl_divergence_from_logits(self, rho: float, z: Bounded) -> tuple[Bounded, Bounded]:
-        """As `Arithmetic.kl_divergence_from_logits`, for the whole bound of the logits."""
-        value, gradient = super().kl_divergence_from_logits(rho, self.shared(z))
-        return self.shared(value), self.shared(gradient)
+    def log_mean_sigmoid(self, z: Bounded) -> tuple[Bounded, Bounded]:
+        """EQ-BOUND-LIKELY-LOG-MEAN: EQ-BOUND-LOG-MEAN for C_z, + √Σᵢ(pᵢ xᵢ)² with x what L_z makes.
+
+        x is the likely part of log σ(z). The shares have that root, times p, as a certain part more
+        (all samples have ρ̂ in common), and p(eˣ − 1) as their likely part.
+
+        Source: EQ-BOUND-LIKELY-SAMPLES; ∂ log ρ̂/∂ log σᵢ = pᵢ.
+        """
+        certain = Bounded(z.value, _parts(z)[0])
+        log_rho_hat, shares = super().log_mean_sigmoid(certain)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = _beyond(self._moved_log_sigmoid(z), self._moved_log_sigmoid(certain))
+            own = np.expm1(moved) * shares.value
+            of_mean = np.sqrt(np.sum(own**2, axis=0))
+            of_shares = shares.bound + shares.value * np.expm1(of_mean) + own
+            return Bounded(log_rho_hat.value, log_rho_hat.bound + of_mean), Likely(
+                shares.value, of_shares, np.where(np.isfinite(of_shares), own, 0.0)
+            )
 
 
 def _parts(a: Bounded) -> tuple[Array, Array]:

@@ -41,6 +41,7 @@ FUSED = "tests/keras_impl/test_custom_gradients.py"
 REPLICAS = "tests/keras_impl/test_replicas.py"
 SIZES = "tests/keras_impl/test_real_sizes.py"
 RULES = "tests/reference/test_rules.py"
+LIKELY = "tests/reference/test_likely.py"
 
 
 @dataclass(frozen=True)
@@ -569,6 +570,34 @@ MUTANTS = (
         'if _summation(summation) == "any order":',
         'if _summation(summation) != "any order":',
         (RULES,),
+    ),
+    Mutant(
+        "a bias never the first of a sum",
+        "reference/rounding.py",
+        "sizes, value = sizes + start.magnitude, value + start.value",
+        "additions = additions + 0",
+        (RULES,),
+    ),
+    Mutant(
+        "partial sums of half the magnitudes",
+        "reference/rounding.py",
+        "of_one_sign = (sizes + np.abs(value) + moved) / 2.0",
+        "of_one_sign = (sizes + moved) / 2.0",
+        (RULES,),
+    ),
+    Mutant(
+        "likely errors of a sample apart",
+        "reference/likely.py",
+        "np.linalg.norm(np.sum(likely.reshape(len(likely), -1), axis=1))",
+        "np.linalg.norm(likely)",
+        (LIKELY,),
+    ),
+    Mutant(
+        "a slope that each sample rounds anew",
+        "reference/bounds.py",
+        "compute.shared(compute.cast(_switched(beta, slope)))",
+        "compute.cast(_switched(beta, slope))",
+        (LIKELY,),
     ),
     Mutant(
         "decay of absolute values",

@@ -25,10 +25,12 @@ from sae_oracle.reviewer.evaluation import quietly
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
 from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
+    APPLIES,
     BATCH_SIZES,
     DATA,
     HYPERPARAMETERS,
     LOADERS,
+    MODEL,
     Reading,
     Signature,
     bystanders,
@@ -48,6 +50,7 @@ from sae_oracle.reviewer.stand_ins import (
     is_configuration,
     models_in,
     module_of,
+    names_used_of,
     stand_in_for,
 )
 from sae_oracle.reviewer.target import (
@@ -251,11 +254,23 @@ def code_of(
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
     code = Code(name, thing, framework_of(owner), signature, lambda _: _with(thing, settings))
     code.signature = _without(signature, settings)
+    if states_of(code):
+        found = [Reading("cost", {}, hyperparameters(code.signature, given, known))]
     code.readings = found
     of_model = _of_a_model_of_the_module(code, given, known)
     code.readings = [*of_model, *found]
     _values(code, signature.defaults, known, given)
     return code
+
+
+def states_of(code: Code) -> list[str]:
+    """The arguments whose `apply_fn` the source calls: training states of Flax."""
+    return [
+        name
+        for name in code.signature.required
+        if any(plain(read) in APPLIES for read in names_used_of(code.thing, name))
+        and plain(name) not in MODEL
+    ]
 
 
 def _of_a_model_of_the_module(

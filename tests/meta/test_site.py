@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import os
 import posixpath
+import re
 import resource
 import subprocess
 import sys
@@ -124,3 +126,12 @@ def test_formulas_are_typeset_without_a_script(site: Path) -> None:
     text = (site / "training.html").read_text(encoding="utf-8")
     assert "<math" in text
     assert "mathjax" not in text.lower().replace("mathjax_ignore", "")
+
+
+def test_the_notebook_ran_when_the_site_was_built(site: Path) -> None:
+    text = (site / "start" / "notebook.html").read_text(encoding="utf-8")
+    assert "notebook.png" in text
+    (used,) = re.findall(r"([\d.e-]+) of its bound", re.sub("<[^>]*>", "", text))
+    assert float(used) <= 1.0
+    (notebook,) = site.rglob("notebook.ipynb")
+    assert len(json.loads(notebook.read_text(encoding="utf-8"))["cells"]) > 8
