@@ -20,6 +20,7 @@ from keras_impl.tied import DenseTied
 from keras_impl.units import KerasUnits, NgUnits, from_keras_units, to_keras_units
 
 if TYPE_CHECKING:
+    from keras_impl.transformer import SparseAutoencoderTransformer
     from sae_oracle import Review, assert_conforms, review, set_parameters, to_parameters
 
     __version__: str
@@ -37,6 +38,7 @@ __all__ = [
     "NgUnits",
     "Review",
     "SparseAutoencoder",
+    "SparseAutoencoderTransformer",
     "Watch",
     "WeightDecay",
     "assert_conforms",
@@ -54,11 +56,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return the version, or what `sae_oracle` has, which is not loaded before."""
+    """Return what is not loaded before: the version, tools, what needs scikit-learn."""
     if name in ("Review", "assert_conforms", "review", "set_parameters", "to_parameters"):
         import sae_oracle
 
         return getattr(sae_oracle, name)
+    if name == "SparseAutoencoderTransformer":
+        from keras_impl.transformer import SparseAutoencoderTransformer
+
+        return SparseAutoencoderTransformer
     if name == "__version__":
         from importlib.metadata import version
 

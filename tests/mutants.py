@@ -40,6 +40,9 @@ TIED = "tests/keras_impl/test_tied.py"
 FUSED = "tests/keras_impl/test_custom_gradients.py"
 REPLICAS = "tests/keras_impl/test_replicas.py"
 WATCHED = "tests/keras_impl/test_watch.py"
+SIZES = "tests/keras_impl/test_real_sizes.py"
+RULES = "tests/reference/test_rules.py"
+LIKELY = "tests/reference/test_likely.py"
 
 
 @dataclass(frozen=True)
@@ -552,9 +555,51 @@ MUTANTS = (
     Mutant(
         "decay without its half",
         R,
-        "beside(factor, rows) / 2.0 * rows",
-        "beside(factor, rows) * rows",
+        "beside(factor, rows) / 2.0",
+        "beside(factor, rows)",
         (MODEL,),
+    ),
+    Mutant(
+        "decay in one sum",
+        R,
+        "ops.sum(squares, axis=-1) if len(squares.shape) else squares",
+        "ops.sum(squares)",
+        (SIZES,),
+    ),
+    Mutant(
+        "bound of rows for any order",
+        "reference/bounds.py",
+        'if _summation(summation) == "any order":',
+        'if _summation(summation) != "any order":',
+        (RULES,),
+    ),
+    Mutant(
+        "a bias never the first of a sum",
+        "reference/rounding.py",
+        "sizes, value = sizes + start.magnitude, value + start.value",
+        "additions = additions + 0",
+        (RULES,),
+    ),
+    Mutant(
+        "partial sums of half the magnitudes",
+        "reference/rounding.py",
+        "of_one_sign = (sizes + np.abs(value) + moved) / 2.0",
+        "of_one_sign = (sizes + moved) / 2.0",
+        (RULES,),
+    ),
+    Mutant(
+        "likely errors of a sample apart",
+        "reference/likely.py",
+        "np.linalg.norm(np.sum(likely.reshape(len(likely), -1), axis=1))",
+        "np.linalg.norm(likely)",
+        (LIKELY,),
+    ),
+    Mutant(
+        "a slope that each sample rounds anew",
+        "reference/bounds.py",
+        "compute.shared(compute.cast(_switched(beta, slope)))",
+        "compute.cast(_switched(beta, slope))",
+        (LIKELY,),
     ),
     Mutant(
         "decay of absolute values",
