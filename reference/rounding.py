@@ -471,7 +471,7 @@ class Arithmetic:
 
     def _accumulated(self, value: Any, bound: Any, magnitudes: Any, terms: int) -> Bounded:
         # No partial sum is larger than the sum of all magnitudes; each term may be flushed.
-        fits = magnitudes * (1.0 + terms * self.u_accumulator) <= self.accumulator.largest
+        fits = magnitudes <= self.accumulator.largest / (1.0 + terms * self.u_accumulator)
         bound = np.where(fits, bound + terms * self.accumulator.underflow, np.inf)
         return self.store(value, bound)
 

@@ -584,7 +584,11 @@ def held_numbers(instance: Any) -> dict[str, float]:
         if name.lower().strip("_") in ("cfg", "config", "conf", "hparams", "hp", "args", "opt"):
             inner = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
             held |= {f"{name}.{key}": item for key, item in inner.items()}
-    return {name: float(value) for name, value in held.items() if is_number(value)}
+    numbers = {name: value for name, value in held.items() if is_number(value)}
+    return {
+        name: float(value.detach() if hasattr(value, "detach") else value)
+        for name, value in numbers.items()
+    }
 
 
 def _method_of(instance: Any, names: Sequence[str], known: Mapping[str, float]) -> str | None:

@@ -404,7 +404,11 @@ def test_the_arguments_are_fixed() -> None:
         if name in ("name", "trainable", "dtype"):
             continue
         assert getattr(model, name) == (tuple(value) if isinstance(value, list) else value)
-        with pytest.raises(AttributeError, match=f"`{name}` of SparseAutoencoder cannot be"):
+        if name in ("rho", "beta", "weight_decay"):  # test_coefficients.py: a number changes them
+            error, words = TypeError, f"`{name}` must be a number"
+        else:
+            error, words = AttributeError, f"`{name}` of SparseAutoencoder cannot be"
+        with pytest.raises(error, match=words):
             setattr(model, name, "another")
 
 
