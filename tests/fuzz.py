@@ -129,6 +129,8 @@ SENSIBLE: dict[str, set[str]] = {
     "anything": set(VALUES),
 }
 
+SENSIBLE |= {f"{kind} or None": {*SENSIBLE[kind], "None"} for kind in ("rho", "factor")}
+
 
 def wrong(
     function: Callable[..., Any],

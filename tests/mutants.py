@@ -39,6 +39,10 @@ PENALTIES = "tests/keras_impl/test_penalty_layers.py"
 TIED = "tests/keras_impl/test_tied.py"
 FUSED = "tests/keras_impl/test_custom_gradients.py"
 REPLICAS = "tests/keras_impl/test_replicas.py"
+WATCHED = "tests/keras_impl/test_watch.py"
+SIZES = "tests/keras_impl/test_real_sizes.py"
+RULES = "tests/reference/test_rules.py"
+LIKELY = "tests/reference/test_likely.py"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ P, ADDED = "keras_impl/backends/replicas.py", ("tensorflow", "torch")
 M, H, C = "keras_impl/models.py", "keras_impl/losses.py", "keras_impl/units.py"
 W, K = "keras_impl/exact/objective.py", "keras_impl/exact/chunks.py"
 S, Q = "keras_impl/exact/sums.py", "keras_impl/exact/steps.py"
+WATCH = "keras_impl/callbacks.py"
 E, TERM = "keras_impl/means.py", "keras_impl/term.py"
 KI = "keras_impl/backends/keras_internals.py"
 T, F = "keras_impl/tied.py", "keras_impl/backends/custom_gradients.py"
@@ -550,9 +555,51 @@ MUTANTS = (
     Mutant(
         "decay without its half",
         R,
-        "beside(factor, squares) / 2.0",
-        "beside(factor, squares)",
+        "beside(factor, rows) / 2.0",
+        "beside(factor, rows)",
         (MODEL,),
+    ),
+    Mutant(
+        "decay in one sum",
+        R,
+        "ops.sum(squares, axis=-1) if len(squares.shape) else squares",
+        "ops.sum(squares)",
+        (SIZES,),
+    ),
+    Mutant(
+        "bound of rows for any order",
+        "reference/bounds.py",
+        'if _summation(summation) == "any order":',
+        'if _summation(summation) != "any order":',
+        (RULES,),
+    ),
+    Mutant(
+        "a bias never the first of a sum",
+        "reference/rounding.py",
+        "sizes, value = sizes + start.magnitude, value + start.value",
+        "additions = additions + 0",
+        (RULES,),
+    ),
+    Mutant(
+        "partial sums of half the magnitudes",
+        "reference/rounding.py",
+        "of_one_sign = (sizes + np.abs(value) + moved) / 2.0",
+        "of_one_sign = (sizes + moved) / 2.0",
+        (RULES,),
+    ),
+    Mutant(
+        "likely errors of a sample apart",
+        "reference/likely.py",
+        "np.linalg.norm(np.sum(likely.reshape(len(likely), -1), axis=1))",
+        "np.linalg.norm(likely)",
+        (LIKELY,),
+    ),
+    Mutant(
+        "a slope that each sample rounds anew",
+        "reference/bounds.py",
+        "compute.shared(compute.cast(_switched(beta, slope)))",
+        "compute.cast(_switched(beta, slope))",
+        (LIKELY,),
     ),
     Mutant(
         "decay of absolute values",
@@ -720,6 +767,34 @@ MUTANTS = (
         "self._compute(self.biases[layer]))",
         "0.0 * self._compute(self.biases[layer]))",
         (MODEL,),
+    ),
+    Mutant(
+        "dead, whatever ρ",
+        WATCH,
+        "rho_hat <= 0.01 * rho",
+        "rho_hat <= 0.0025",
+        (WATCHED,),
+    ),
+    Mutant(
+        "saturated, whatever ρ",
+        WATCH,
+        "1.0 - rho_hat <= 0.01 * (1.0 - rho)",
+        "1.0 - rho_hat <= 0.01",
+        (WATCHED,),
+    ),
+    Mutant(
+        "R² of what is not centred",
+        WATCH,
+        "np.square(y - total / samples)",
+        "np.square(y)",
+        (WATCHED,),
+    ),
+    Mutant(
+        "the first β watched for ever",
+        WATCH,
+        "self._objective is None or self._made_for != coefficients",
+        "self._objective is None",
+        (WATCHED,),
     ),
     Mutant("output penalised too", M, "if penalised and not last:", "if penalised:", (MODEL,)),
     Mutant(

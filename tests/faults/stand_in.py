@@ -90,6 +90,8 @@ def measurements(worst: float | None = 0.5, **changed: Any) -> dict[str, Any]:
         "undecidable": 0.0,
         "elements": 4,
         "failure": "",
+        "suspicion": None,
+        "likely": None,
         **changed,
     }
     return {

@@ -84,7 +84,7 @@ def reconstruct(model: Any, x: Any) -> Any:
     )
     a = exact(x)
     for weights, bias in zip((kernel, kernel.transposed), biases, strict=True):
-        a, _ = float32.activation("sigmoid", float32.add(float32.matmul(a, weights), bias))
+        a, _ = float32.activation("sigmoid", float32.affine(a, weights, bias))
     return a
 
 

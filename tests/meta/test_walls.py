@@ -155,13 +155,13 @@ def test_type_checkers_know_the_lazy_names(tmp_path: Path) -> None:
     program = "import keras_impl, sae_oracle\n" + "".join(
         f"reveal_type({package}.{name})\n"
         for package in ("keras_impl", "sae_oracle")
-        for name in ("Review", "assert_conforms", "review")
+        for name in ("Review", "assert_conforms", "review", "set_parameters", "to_parameters")
     )
     options = ["--config-file", str(tmp_path / "pyproject.toml"), "-c", program]
     found, problems, _ = mypy.run(options)
     assert not problems
     revealed = re.findall(r'Revealed type is "(.*)"', found)
-    assert len(revealed) == 6, found
+    assert len(revealed) == 10, found
     assert all(kind.startswith("def (") for kind in revealed), found
 
 

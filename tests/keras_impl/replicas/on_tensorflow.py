@@ -49,8 +49,7 @@ def mirrored(replicas: int) -> Any:
 
 
 def train(found: cases.Found, strategy: Any, kind: str, key: Any, x: Any) -> None:
-    with strategy.scope():
-        model = cases.build(kind)
+    model = cases.build(kind, scope=strategy.scope())
     if "average" not in kind:
         found.add(kind, key, gradient=gradient(strategy, model, x))
     history = model.fit(
@@ -101,8 +100,8 @@ def train_by_hand(
     """The step of `fit` in a loop of one's own, on a batch that does not divide."""
     import tensorflow as tf
 
+    model = cases.build(kind, scope=strategy.scope())
     with strategy.scope():
-        model = cases.build(kind)
         model.optimizer.build(model.trainable_variables)
     if "average" not in kind:
         found.add(kind, key, gradient=gradient(strategy, model, x))
