@@ -27,8 +27,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 
 # What would bring Keras into the parent, and has no examples: the first is run by hand, the
-# second loads the reviewer when somebody asks for its names, as pytest does.
-collect_ignore = ["tests/asserting.py", "tests/data", "sae_oracle/__init__.py"]
+# third loads the reviewer when somebody asks for its names, as pytest does. And programs.
+collect_ignore = [
+    *("tests/asserting.py", "tests/data", "sae_oracle/__init__.py"),
+    "sae_oracle/vectors",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
