@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests.backend_processes import attach
+from tests.fresh_process import compiling_quickly
 from tests.one_backend import is_backend_path, start_afresh
 
 hypothesis.settings.register_profile("dev", max_examples=15, deadline=None)
@@ -26,8 +27,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 
 # What would bring Keras into the parent, and has no examples: the first is run by hand, the
-# second loads the reviewer when somebody asks for its names, as pytest does.
-collect_ignore = ["tests/asserting.py", "tests/data", "sae_oracle/__init__.py"]
+# third loads the reviewer when somebody asks for its names, as pytest does. And programs.
+collect_ignore = [
+    *("tests/asserting.py", "tests/data", "sae_oracle/__init__.py"),
+    "sae_oracle/vectors",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,11 +65,7 @@ def prepare_backend(backend: str, device: str) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["JAX_PLATFORMS"] = "cpu"
-        # Compiling takes most of the time. XLA's own passes stay, which is where sums are
-        # reordered and steps fused; LLVM optimizes nothing. (`make verify` runs with all of it.)
-        flags = os.environ.get("XLA_FLAGS", "")
-        if "optimization_level" not in flags:
-            os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+        os.environ["XLA_FLAGS"] = compiling_quickly(backend, os.environ.get("XLA_FLAGS", ""))
     if backend == "torch":
         import torch
 

@@ -8,7 +8,7 @@ Keras, so that saved models load.
 from typing import TYPE_CHECKING, Any
 
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
-from keras_impl.callbacks import Anneal
+from keras_impl.callbacks import Anneal, Watch
 from keras_impl.coefficients import set_hyperparameters
 from keras_impl.exact.lbfgs import FullCost, fit_lbfgs, full_cost, full_cost_and_gradient
 from keras_impl.initializers import NgUniform
@@ -20,7 +20,8 @@ from keras_impl.tied import DenseTied
 from keras_impl.units import KerasUnits, NgUnits, from_keras_units, to_keras_units
 
 if TYPE_CHECKING:
-    from sae_oracle import Review, assert_conforms, review
+    from keras_impl.transformer import SparseAutoencoderTransformer
+    from sae_oracle import Review, assert_conforms, review, set_parameters, to_parameters
 
     __version__: str
 
@@ -37,6 +38,8 @@ __all__ = [
     "NgUnits",
     "Review",
     "SparseAutoencoder",
+    "SparseAutoencoderTransformer",
+    "Watch",
     "WeightDecay",
     "assert_conforms",
     "fit_lbfgs",
@@ -46,16 +49,22 @@ __all__ = [
     "keras_divides_activity_by_batch",
     "review",
     "set_hyperparameters",
+    "set_parameters",
     "to_keras_units",
+    "to_parameters",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Return the version, or what `sae_oracle` has of the reviewer, which is not loaded before."""
-    if name in ("Review", "assert_conforms", "review"):
+    """Return what is not loaded before: the version, tools, what needs scikit-learn."""
+    if name in ("Review", "assert_conforms", "review", "set_parameters", "to_parameters"):
         import sae_oracle
 
         return getattr(sae_oracle, name)
+    if name == "SparseAutoencoderTransformer":
+        from keras_impl.transformer import SparseAutoencoderTransformer
+
+        return SparseAutoencoderTransformer
     if name == "__version__":
         from importlib.metadata import version
 

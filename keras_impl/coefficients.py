@@ -177,7 +177,7 @@ def set_hyperparameters(
     for name, value in given.items():
         if value is None:
             continue
-        owners = list(_owners(model, name))
+        owners = list(owners_of(model, name))
         if not owners:
             raise ValueError(f"{_nothing_has(model, name)} Received: {name}={cut(value)}")
         for owner, _ in owners:
@@ -187,7 +187,7 @@ def set_hyperparameters(
         owner.change(name, value, keeper, model)
 
 
-def _owners(model: Any, name: str) -> Iterator[tuple[Any, Any]]:
+def owners_of(model: Any, name: str) -> Iterator[tuple[Any, Any]]:
     """Yield what has the coefficient, each once, and the layer that would keep its variable."""
     seen: set[int] = set()
     for layer in layers_of(model):

@@ -323,7 +323,9 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             outputs = inputs
             for layer in self._layers_by_depth[first:end]:
                 outputs = layer(outputs)
-            self._halves[name] = keras.Model(inputs, outputs, name=f"{self.name}_{name}")
+            half = keras.Model(inputs, outputs, name=f"{self.name}_{name}")
+            half(inputs)  # Keras exports what was called
+            self._halves[name] = half
         return self._halves[name]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

@@ -18,11 +18,13 @@ import numpy as np
 
 from reference.cost import CostArguments, decay_multiplicity, outputs_and_targets
 from reference.estimators import valid_samples
+from reference.likely import LikelyArithmetic, likely_factor
 from reference.network import Parameters, layer_activations, sample_rows
 from reference.regularizers import orthogonal, orthogonal_gradient, unit_rows
 from reference.rounding import (
     Arithmetic,
     Bounded,
+    Precision,
     at_least_float32,
     exact,
     precision_named,
@@ -112,6 +114,7 @@ def cost_and_gradient_with_bounds(  # noqa: D417
     from_logits: bool = False,
     summation: str = "any order",
     precision: str = "float32",
+    false_alarm: float = 0.0,
 ) -> BoundedStep:
     """EQ-BOUND-COST: the three terms of EQ-COST and EQ-GRADIENT, each with its bound.
 
@@ -126,6 +129,8 @@ def cost_and_gradient_with_bounds(  # noqa: D417
             is safe for all; "rows first" (EQ-BOUND-ROWS-FIRST) is what `keras_impl` does.
         precision: The format of activations, products and deltas: a name of
             `reference.rounding.PRECISIONS`.
+        false_alarm: 0: nothing right is outside. Else, as 1e-9, the probability that some number of
+            a right computation is, if its rounding errors have mean 0 (`reference.likely`).
 
     Returns:
         Values (those of the plain oracle up to float64 rounding) and bounds.
@@ -159,17 +164,19 @@ def cost_and_gradient_with_bounds(  # noqa: D417
         raise ValueError(
             f"`y` must have the shape of the output, {(len(x), shapes[-1][1])}. Received {y.shape}."
         )
-    compute = Arithmetic(precision)
-    wide = Arithmetic(at_least_float32(compute.precision))
+    activations_and_parameters = len(x) * sum(map(sum, shapes)) + sum(m * n for m, n in shapes)
+    numbers = 10 * activations_and_parameters
+    compute = _arithmetic(precision_named(precision), false_alarm, numbers)
+    wide = _arithmetic(at_least_float32(compute.precision), false_alarm, numbers)
     m = len(x)
 
-    kernels = [compute.cast(kernel) for kernel in parameters.layer_kernels]
+    kernels = [compute.shared(compute.cast(kernel)) for kernel in parameters.layer_kernels]
     names = layer_activations(activation, output_activation, len(kernels))
     logits: list[Bounded] = []
     activations = [compute.cast(exact(x))]
     slopes: list[Bounded] = []
     for kernel, bias, name in zip(kernels, parameters.biases, names, strict=True):
-        z = compute.add(compute.matmul(activations[-1], kernel), compute.cast(bias))
+        z = compute.affine(activations[-1], kernel, compute.shared(compute.cast(bias)))
         a, slope = compute.activation(name, z)
         logits.append(z)
         activations.append(a)
@@ -200,14 +207,15 @@ def cost_and_gradient_with_bounds(  # noqa: D417
                 m,
             )
             delta = compute.multiply(
-                compute.add(carried, compute.cast(_switched(beta, slope))), slopes[layer]
+                compute.add(carried, compute.shared(compute.cast(_switched(beta, slope)))),
+                slopes[layer],
             )
         deltas.insert(0, delta)
         term = wide.multiply(wide.number(beta), wide.total(divergence))
         sparsity_terms.insert(0, _switched(beta, term))
 
     of_layers = [
-        compute.matmul(a.transposed, d) for a, d in zip(activations[:-1], deltas, strict=True)
+        compute.matmul_over_samples(a, d) for a, d in zip(activations[:-1], deltas, strict=True)
     ]
     decay = wide.number(weight_decay * multiplicity)
     decays = [wide.multiply(decay, kernel) for kernel in parameters.kernels]
@@ -226,6 +234,15 @@ def cost_and_gradient_with_bounds(  # noqa: D417
     )
     cost = _sum_of_terms(wide, reconstruction, decay_terms, sparsity_terms)
     return BoundedStep(cost, gradient, compute.matmul(deltas[0], kernels[0].transposed))
+
+
+def _arithmetic(precision: Precision, false_alarm: float, numbers: int) -> Arithmetic:
+    false_alarm = real_number("false_alarm", false_alarm)
+    if not 0.0 <= false_alarm < 1.0:
+        raise ValueError(f"`false_alarm` must be in [0, 1). Received {false_alarm}.")
+    if false_alarm == 0.0:
+        return Arithmetic(precision)
+    return LikelyArithmetic(precision, likely_factor(numbers, false_alarm))
 
 
 def scaled_sum_of_squares(

@@ -14,6 +14,7 @@ from reference import (
     divergence,
     estimators,
     gradient,
+    likely,
     network,
     regularizers,
     rounding,
@@ -28,6 +29,7 @@ MODULES: tuple[ModuleType, ...] = (
     gradient,
     regularizers,
     rounding,
+    likely,
     bounds,
 )
 

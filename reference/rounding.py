@@ -43,11 +43,12 @@ convex in u and vanish at 0, so the sum covers the errors of both sides."""
 
 SIGMOID_ROUNDOFFS = 16.0
 """How many roundoffs a right sigmoid, tanh or softplus may be off (TensorFlow's float32 sigmoid
-is off by up to 8.2: measured, see tests/reference/test_rounding.py for the factor that is left)."""
+is off by up to 8.2: measured, see tests/reference/test_rounding.py for the factor that is left;
+`make exhaustive` asks all numbers of a format)."""
 
 LOGARITHM_ROUNDOFFS = 8.0
-"""How many roundoffs a right logarithm or exponential may be off (TensorFlow's float32 log is
-off by up to 3.3)."""
+"""How many roundoffs a right logarithm or exponential may be off (over all float32 numbers of
+[0, 1] TensorFlow's log is off by up to 4.3 and its log1p by 5.3: docs/roundoffs.md)."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +166,25 @@ class Bounded:
         """The transpose of both."""
         return Bounded(self.value.T, self.bound.T)
 
+    @property
+    def negative(self) -> Bounded:
+        """−v, as uncertain."""
+        return Bounded(-self.value, self.bound)
+
 
 def exact(value: Any) -> Bounded:
     """Return a value that both sides hold exactly, such as an input."""
     value = real_array("value", value)
     return Bounded(value, np.zeros_like(value))
+
+
+def smaller(a: Bounded, b: Bounded) -> Bounded:
+    """Return the smaller of two bounds of one value, number by number.
+
+    >>> smaller(Bounded([1.0, 2.0], [0.5, 0.25]), Bounded([1.0, 2.0], [1.0, 0.0])).bound.tolist()
+    [0.5, 0.0]
+    """
+    return Bounded(a.value, np.minimum(a.bound, b.bound))
 
 
 @dataclass(frozen=True)
@@ -382,29 +397,81 @@ class Arithmetic:
         """
         return self.multiply(a, self.store(np.array(1.0 / count), np.array(0.0)))
 
-    def matmul(self, a: Bounded, b: Bounded) -> Bounded:
-        """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + (K u_acc + 2u_in)(|A|+E_A)(|B|+E_B), stored.
+    def matmul(self, a: Bounded, b: Bounded, start: Bounded | None = None) -> Bounded:
+        """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + 2u_in M + u_acc(M + (K − 1)P), stored.
 
-        K terms a sum, u_in the shortening of the factors (TF32). The K products may each
-        underflow: K η_acc more. The oracle's own |A||B| and (|A|+E_A)(|B|+E_B) are off by K
-        roundoffs: 2⁻⁵²K(|A|+E_A)(|B|+E_B) more. Infinite where (|A|+E_A)(|B|+E_B) exceeds the
-        accumulator.
+        M = (|A|+E_A)(|B|+E_B), K terms a sum, u_in the shortening of the factors (TF32). P is the
+        most that a partial sum may be, whatever the order: none is beyond the sum of the positive
+        terms or that of the negative ones, of which (M + |AB| + what AB moves by)/2 is the larger,
+        and rounding adds 2K u_acc M; nor beyond M. The K products may each underflow: K η_acc more.
+        The oracle's own |A||B| and M are off by K roundoffs: 2⁻⁵²K M more. Infinite where M exceeds
+        the accumulator.
 
-        Source: Higham, "Accuracy and Stability", §3.1, eq (3.4); Jeannerod and Rump (2013) for
-        K u.
+        Source: Higham, "Accuracy and Stability", §3.1 and §4.2: each addition is off by u times its
+        own result; Jeannerod and Rump (2013) for K u in place of K u/(1 − K u).
+
+        Args:
+            a: A, (m, K).
+            b: B, (K, n).
+            start: What may be in the sum before its first term, as in `affine`, which adds it: one
+                term more of P where it is not 0, and one addition.
         """
         terms = a.value.shape[1]
-        relative = terms * self.u_accumulator + 2.0 * self.precision.factor_roundoff
-        # (|A|+E_A)(|B|+E_B) − |A||B| is the first three terms in one product less.
+        # M − |A||B| is the first three terms in one product less.
         with np.errstate(invalid="ignore", over="ignore"):
-            magnitudes = np.abs(a.value) @ np.abs(b.value)
-            enlarged = a.magnitude @ b.magnitude
-            bound = (enlarged - magnitudes) + 2.0**-52 * terms * enlarged + relative * enlarged
-            return self._accumulated(a.value @ b.value, bound, enlarged, terms)
+            value, sizes = a.value @ b.value, a.magnitude @ b.magnitude
+            moved = (sizes - np.abs(a.value) @ np.abs(b.value)) + 2.0**-52 * terms * sizes
+            moved = moved + 2.0 * self.precision.factor_roundoff * sizes
+            partial, additions = self.partial_sums(value, sizes, moved, terms, start)
+            u = self.u_accumulator
+            bound = moved + u * sizes + (additions * u) * partial
+            return self._accumulated(value, bound, sizes, terms)
+
+    def affine(self, a: Bounded, kernel: Bounded, bias: Bounded) -> Bounded:
+        """A W + b: EQ-BOUND-MATMUL and EQ-BOUND-ADD, the bias the first of the sum or the last."""
+        return self.add(self.matmul(a, kernel, bias), bias)
+
+    def partial_sums(
+        self, value: Any, sizes: Any, moved: Any, terms: int, start: Bounded | None = None
+    ) -> tuple[Any, Any]:
+        """Return the most that a partial sum may be in any order, and how many additions there are.
+
+        Args:
+            value: The sum.
+            sizes: That of the magnitudes.
+            moved: How far the sum is from that of what is added.
+            terms: How many.
+            start: As `matmul`.
+        """
+        additions: Any = max(terms - 1, 0)
+        if start is not None:
+            sizes, value = sizes + start.magnitude, value + start.value
+            moved = moved + start.bound
+            additions = additions + (start.magnitude > 0.0)
+        of_one_sign = (sizes + np.abs(value) + moved) / 2.0
+        rounded = 2.0 * (terms + 1) * self.u_accumulator * sizes
+        return np.minimum(of_one_sign + rounded, sizes), additions
+
+    def matmul_over_samples(self, a: Bounded, b: Bounded) -> Bounded:
+        """Aᵀ B, a sum over samples: EQ-BOUND-MATMUL, whatever the terms are of."""
+        return self.matmul(a.transposed, b)
+
+    def shared(self, a: Bounded) -> Bounded:
+        """What all samples have in common; only `reference.likely` makes a difference of it."""
+        return a
+
+    def additions(self, terms: int) -> float:
+        """How many roundoffs of the sum of magnitudes a sum of n terms may be off: n."""
+        return terms
+
+    def mean_error(self, a: Bounded) -> Array:
+        """What the errors of the terms make of their mean over the samples: Σ E/m."""
+        error: Array = np.sum(a.bound, axis=0) / len(a.value)
+        return error
 
     def _accumulated(self, value: Any, bound: Any, magnitudes: Any, terms: int) -> Bounded:
         # No partial sum is larger than the sum of all magnitudes; each term may be flushed.
-        fits = magnitudes * (1.0 + terms * self.u_accumulator) <= self.accumulator.largest
+        fits = magnitudes <= self.accumulator.largest / (1.0 + terms * self.u_accumulator)
         bound = np.where(fits, bound + terms * self.accumulator.underflow, np.inf)
         return self.store(value, bound)
 
@@ -469,16 +536,17 @@ class Arithmetic:
         Source: EQ-BOUND-SUM; a rounding of the sum, of 1/m, of their product, and of the shift.
         """
         m = len(a.value)
-        mean, error = np.sum(a.value, axis=0) / m, np.sum(a.bound, axis=0) / m
+        mean, error = np.sum(a.value, axis=0) / m, self.mean_error(a)
+        accumulated = self.additions(m) * self.u_accumulator
         summed, divided = np.sum(a.magnitude, axis=0) / m, np.abs(mean) + error
         if not symmetric:
-            bound = error + m * self.u_accumulator * summed + 2.0 * self.u * divided
+            bound = error + accumulated * summed + 2.0 * self.u * divided
             return self.store(mean, bound)
         rho_hat = (1.0 + mean) / 2.0
         shifted = rho_hat + error / 2.0
         bound = (
             error / 2.0
-            + m * self.u_accumulator * np.maximum(summed / 2.0, shifted)
+            + accumulated * np.maximum(summed / 2.0, shifted)
             + 3.0 * self.u * np.maximum(divided / 2.0, shifted)
         )
         return self.store(rho_hat, bound)
@@ -631,13 +699,13 @@ class Arithmetic:
         logs = log_sigmoid(z.value)
         largest = np.max(logs, axis=0)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            log_errors = self._flushed(logs, _moved(log_sigmoid, z, SIGMOID_ROUNDOFFS * u))
+            log_errors = self._flushed(logs, self._moved_log_sigmoid(z))
             log_rho_hat = log_mean_exp(logs)
             shares = np.exp(logs - log_rho_hat) / m
             bound = (
                 log_mean_exp(logs + log_errors)
                 - log_rho_hat
-                - np.log(max(0.0, 1.0 - m * self.u_accumulator))
+                - np.log(max(0.0, 1.0 - self.additions(m) * self.u_accumulator))
                 + 32.0 * u
                 + 8.0 * u * (np.abs(log_rho_hat) + np.abs(largest) + np.log(m))
                 + self.precision.underflow * np.exp(largest - log_rho_hat)
@@ -650,6 +718,9 @@ class Arithmetic:
             share_errors = self._flushed(shares, np.minimum(shares * relative, 1.0))
         return Bounded(log_rho_hat, bound), Bounded(shares, share_errors)
 
+    def _moved_log_sigmoid(self, z: Bounded) -> Array:
+        return _moved(log_sigmoid, z, SIGMOID_ROUNDOFFS * self.u)
+
     def kl_divergence_from_logits(self, rho: float, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-KL-LOGITS: KL(ρ‖ρ̂) from logits and its gradient by each logit.
 
@@ -660,7 +731,7 @@ class Arithmetic:
         Source: EQ-BOUND-LOG-MEAN and the standard model.
         """
         ones, share_of_ones = self.log_mean_sigmoid(z)
-        zeros, share_of_zeros = self.log_mean_sigmoid(Bounded(-z.value, z.bound))
+        zeros, share_of_zeros = self.log_mean_sigmoid(z.negative)
         target, rest = self.target(rho)
         value = rho * (np.log(rho) - ones.value) + rest.value * (np.log1p(-rho) - zeros.value)
         rounded = self._rounded_divergence(
@@ -669,7 +740,7 @@ class Arithmetic:
             np.stack([zeros.value - zeros.bound, zeros.value + zeros.bound]),
         )
         bound = rho * ones.bound + rest.value * zeros.bound + rounded
-        complement, _ = self.activation("sigmoid", Bounded(-z.value, z.bound))
+        complement, _ = self.activation("sigmoid", z.negative)
         activation, _ = self.activation("sigmoid", z)
         gradient = self.subtract(
             self.multiply(rest, self.multiply(share_of_zeros, activation)),

@@ -1,5 +1,7 @@
 """The tools that hold an implementation to the oracle: `review`, its checks, the command.
 
+`to_parameters` and `set_parameters` bring weights from a model into NumPy and back.
+
 Importing this package starts no backend; using `review` does.
 """
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
         parametrize_with_checks,
         review,
     )
+    from sae_oracle.workers.oracle_bridge import set_parameters, to_parameters
 
 __all__ = [
     "Review",
@@ -22,6 +25,8 @@ __all__ = [
     "conformance_checks",
     "parametrize_with_checks",
     "review",
+    "set_parameters",
+    "to_parameters",
 ]
 
 if TYPE_CHECKING:
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> "Any":
-    """Load the reviewer, and with it Keras, when it is asked for."""
+    """Load what is asked for, and with it Keras."""
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 
@@ -43,8 +48,9 @@ def __getattr__(name: str) -> "Any":
         with past_anothers():
             import keras_impl  # noqa: F401  # first: it says what to do if there is no backend
             from sae_oracle import reviewer
+            from sae_oracle.workers import oracle_bridge
 
-        return getattr(reviewer, name)
+        return getattr(oracle_bridge if name.endswith("_parameters") else reviewer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -169,6 +169,7 @@ def verify(arguments: argparse.Namespace) -> int:
         "passed": results.passed,
         "verdict": report.summary(results),
         "cells": results.counts,
+        "suspicious": results.suspicious,
         "backends": found,
         "exercise": exercise,
     }

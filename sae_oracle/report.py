@@ -45,6 +45,8 @@ class Cell:
         case: The case of the largest error.
         failure: What was raised, if a case could not be compared.
         keras_fails: Whether it is an object of Keras's own that raised it: not ours to mend.
+        suspicion: The largest error in units of its likely bound; 0 where there is none.
+        likely: The largest relative error that might not be suspicious; `None` where there is none.
     """
 
     worst: float | None
@@ -54,6 +56,13 @@ class Cell:
     case: str
     failure: str
     keras_fails: bool = False
+    suspicion: float = 0.0
+    likely: float | None = None
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether something inside its bound is outside its likely one: shown, no verdict."""
+        return self.state == "inside" and self.suspicion > 1.0
 
     @property
     def is_outside(self) -> bool:
@@ -74,6 +83,8 @@ class Cell:
             return self.state
         worst = "<0.01" if 0.0 < self.worst < 0.01 else f"{self.worst:.2f}"
         text = "OUTSIDE " + worst if self.is_outside else worst
+        if self.is_suspicious:
+            text += f" suspicious {self.suspicion:.1f}"
         if not self.undecidable:
             return text
         share = "<0.1%" if self.undecidable < 0.001 else f"{self.undecidable:.1%}"
@@ -128,9 +139,19 @@ class Results:
         return ours + [f"anything on {name}" for name in self.held if name not in compared]
 
     def resolution(self, row: Row) -> str:
-        """Return the largest of a row, as it is written in the tables."""
+        """Return the largest of a row, as the tables have it; after a stroke the likely one."""
         compared = [cell for cell in self.cells[row].values() if cell.worst is not None]
-        return f"{max(cell.resolution for cell in compared):.1e}" if compared else "—"
+        if not compared:
+            return "—"
+        return _finds(
+            max(cell.resolution for cell in compared),
+            [cell.likely for cell in compared if cell.likely is not None],
+        )
+
+    @property
+    def suspicious(self) -> int:
+        """How many cells are suspicious."""
+        return sum(cell.is_suspicious for row in self.cells.values() for cell in row.values())
 
     @property
     def passed(self) -> bool:
@@ -242,13 +263,27 @@ def _cell(measurements: Sequence[Mapping[str, Any]]) -> Cell:
         worst["case"],
         failure,
         keras_fails,
+        max((_number(m["suspicion"]) for m in compared if _has_likely(m)), default=0.0),
+        max((m["likely"] for m in compared if _has_likely(m)), default=None),
     )
+
+
+def _has_likely(measurement: Mapping[str, Any]) -> bool:
+    # Not in results of an earlier version.
+    return measurement.get("likely") is not None
+
+
+def _finds(certain: float, likely: Sequence[float]) -> str:
+    return f"{certain:.1e} / {max(likely):.1e}" if likely else f"{certain:.1e}"
 
 
 def _error(measurement: Mapping[str, Any]) -> float:
     """Return how far off it is; what is not a number is further than any number."""
-    error = float(measurement["worst"])
-    return np.inf if np.isnan(error) else error
+    return _number(measurement["worst"])
+
+
+def _number(error: Any) -> float:
+    return np.inf if np.isnan(float(error)) else float(error)
 
 
 def _worst(measurements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -256,10 +291,15 @@ def _worst(measurements: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(measurements, key=lambda m: (_error(m), m["quantity"], m["case"]))
 
 
-def _coarsest(measurements: Sequence[Mapping[str, Any]], ending: str) -> str:
-    """Return the largest resolution of the quantities whose names end so."""
-    found = [m["resolution"] for m in measurements if m["quantity"].endswith(ending)]
-    return f"{max(found):.1e}" if found else "—"
+def _coarsest(measurements: Sequence[Mapping[str, Any]], quantity: str) -> str:
+    """Return the largest resolution of a quantity of a network, tied or from logits too."""
+    names = (quantity, f"{quantity} from logits", quantity.replace(" by ", " by tied "))
+    found = [m for m in measurements if m["quantity"] in names]
+    if not found:
+        return "—"
+    return _finds(
+        max(m["resolution"] for m in found), [m["likely"] for m in found if _has_likely(m)]
+    )
 
 
 def _undecided(measurements: Sequence[Mapping[str, Any]]) -> float:
@@ -294,6 +334,8 @@ def summary(results: Results) -> str:
         verdict = f"{counts['inside']} of {cells} inside their derived bounds"
     else:
         verdict = f"All of {cells} inside their derived bounds"
+    if results.suspicious:
+        verdict += f"; {results.suspicious} are suspicious: outside what roundings are likely to do"
     if not counts["Keras fails"]:
         return verdict + "."
     return f"{verdict}; {counts['Keras fails']} could not be compared: Keras itself fails there."
@@ -323,6 +365,7 @@ def print_results(results: Results, console: Console) -> None:
             for name in results.held:
                 cell = cells.get(name)
                 style = _TERMINAL_STYLES[cell.state] if cell else ""
+                style = "bold yellow" if cell and cell.is_suspicious else style
                 texts.append(Text("—" if cell is None else str(cell), style))
             table.add_row(*row[:2], results.resolution(row), *texts)
         _print_table(table, console)
@@ -336,7 +379,7 @@ def print_results(results: Results, console: Console) -> None:
     for line in failures(results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(
-        "finds: the relative error, by norm, that is certain to be found. "
+        "finds: the relative error, by norm, that is certain to be found / to be suspicious. "
         "—: the backend has no gradients. (x% ?): the share that no bound can decide."
     )
     if results.exercise:
@@ -393,6 +436,14 @@ def earlier_results(content: Mapping[str, Any]) -> list[Mapping[str, Mapping[str
     raise ValueError("not written by `sae-oracle verify --json` or benchmarks/gpu_checks.py")
 
 
+_FOUND = {
+    "reconstruction": "reconstruction",
+    "weight decay": "weight decay",
+    "sparsity": "sparsity",
+    "∂J/∂W": "gradient by kernel",
+}
+
+
 def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, Any]]] = ()) -> str:
     """Return a Markdown table, a row a backend, device, dtype and size.
 
@@ -406,31 +457,37 @@ def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, 
         "Written by `sae-oracle verify --status docs/status.md`, not typed. The largest error",
         "over all quantities and cases, in units of its derived bound (at most 1 is right); the",
         "share of numbers that no bound can decide; and what is found: the smallest relative",
-        "error, by norm, that is certain to be outside, of the cost and of the gradient by the",
-        "kernels, in the worst case.",
+        "error, by norm, that is certain to be outside, or, after the stroke, outside of likely",
+        "bounds (suspicious), in the worst case. Suspicious: how many measurements are. Rows of",
+        "other machines have the bounds of their day.",
         "",
-        "| backend | device | dtype | size | worst | in | undecided | found in cost "
-        "| found in gradient | numbers | versions |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| backend | device | dtype | size | worst | in | undecided | {' | '.join(_FOUND)} "
+        "| suspicious | numbers | versions |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     others = [(name, result) for run in earlier for name, result in run.items()]
     for name, result in [*results.backends.items(), *others]:
         if result["kind"] != "result":
-            lines.append(f"| {name} | | | | {result['kind']} | | | | | | |")
+            lines.append(f"| {name} | | | | {result['kind']} |{' |' * (len(_FOUND) + 5)}")
             continue
         named = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
         measured = [m for m in result["measurements"] if m["worst"] is not None]
         device = result["device"]
         if not measured:
-            lines.append(f"| {name} | {device} | | | nothing compared | | | | | | {named} |")
+            lines.append(
+                f"| {name} | {device} | | | nothing compared |{' |' * (len(_FOUND) + 4)} {named} |"
+            )
         for dtype, size in dict.fromkeys((m["dtype"], m["size"]) for m in measured):
             chosen = [m for m in measured if (m["dtype"], m["size"]) == (dtype, size)]
             worst = _worst(chosen)
-            found = [_coarsest(chosen, "total cost"), _coarsest(chosen, "kernel")]
+            found = [_coarsest(chosen, quantity) for quantity in _FOUND.values()]
+            suspicions = [_number(m["suspicion"]) for m in chosen if _has_likely(m)]
+            suspicious = f"{sum(s > 1.0 for s in suspicions)}" if suspicions else "—"
             lines.append(
                 f"| {name} | {device} | {dtype} | {size} | {_error(worst):.2f} | "
                 f"{worst['quantity']} ({worst['equation']}) | {_undecided(chosen):.2%} | "
-                f"{' | '.join(found)} | {sum(m['elements'] for m in chosen):,} | {named} |"
+                f"{' | '.join(found)} | {suspicious} | {sum(m['elements'] for m in chosen):,} | "
+                f"{named} |"
             )
     said = [html.escape(line, quote=False) for line in failures(results)]
     lines += ["", *said] if said else []
@@ -504,10 +561,11 @@ def _data_uri(picture: bytes) -> str:
 _STYLE = """
 :root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ccc; --link: #0645ad;
   --bad: #b71c1c; --on-bad: #fff; --missing: #6a1b9a; --on-missing: #fff; --keras: #e0e0e0;
-  --on-keras: #222 }
+  --on-keras: #222; --suspicious: #ffe082; --on-suspicious: #222 }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --page: #16181c; --line: #4a4f57;
   --link: #8ab4f8; --bad: #ff8a80; --on-bad: #1a0000; --missing: #e1bee7; --on-missing: #1a001f;
-  --keras: #424242; --on-keras: #f2f2f2 } }
+  --keras: #424242; --on-keras: #f2f2f2;
+  --suspicious: #5d4a00; --on-suspicious: #fff8e1 } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 1.5rem auto;
   padding: 0 1rem; color: var(--text); background: var(--page); overflow-wrap: anywhere }
 a { color: var(--link) }
@@ -526,6 +584,7 @@ th small { display: block }
 tr:target > * { outline: 2px solid var(--link); outline-offset: -2px }
 .outside { background: var(--bad); color: var(--on-bad) }
 .not-compared { background: var(--missing); color: var(--on-missing) }
+.suspicious { background: var(--suspicious); color: var(--on-suspicious) }
 .keras-fails { background: var(--keras); color: var(--on-keras) }
 td.reason { white-space: normal; text-align: left; min-width: 20rem }
 .verdict { font-weight: 600; font-size: 1.1rem }
@@ -540,7 +599,7 @@ img.heat { width: 36rem }
   body { max-width: none; font-size: 9pt } td { white-space: normal }
   tr > :first-child { position: static; max-width: 12rem }
   thead { display: table-header-group } tr, img { break-inside: avoid }
-  .outside, .not-compared, .keras-fails { print-color-adjust: exact } }
+  .outside, .not-compared, .suspicious, .keras-fails { print-color-adjust: exact } }
 """
 
 _SCRIPT = """
@@ -743,7 +802,10 @@ def _table_rows(results: Results) -> list[str]:
         for name in results.held:
             cell = cells.get(name)
             state = "inside" if cell is None else cell.state
-            kind = f" class='{_PAGE_CLASSES[state]}'" if _PAGE_CLASSES[state] else ""
+            name_of_class = _PAGE_CLASSES[state]
+            if cell is not None and cell.is_suspicious:
+                name_of_class = "suspicious"
+            kind = f" class='{name_of_class}'" if name_of_class else ""
             title = f" title='{escaped(cell.case)}'" if cell is not None and cell.case else ""
             lines.append(f"<td{kind}{title}>{'—' if cell is None else escaped(cell)}</td>")
         lines.append("</tr>")
@@ -799,11 +861,13 @@ def html_page(
         "<p>Each cell is the largest error over all cases, in units of its derived bound: at most "
         "1 is right. In brackets, with a question mark: the share of numbers that no "
         "bound can decide. Finds: the relative error, by norm, that is certain to be found, in the "
-        "worst case. —: the backend has no gradients, or Keras computes in float32 alone on "
-        "it.</p>",
+        "worst case; after the stroke, that is certain to be suspicious: outside of what roundings "
+        "are likely to do, which is no verdict. —: the backend has no gradients, or Keras computes "
+        "in float32 alone on it.</p>",
         "<div class='filter' hidden><label>Filter <input id='words' type='search'></label>",
         "<label>State <select id='state'><option value=''>any</option>",
         *(f"<option value='{_PAGE_CLASSES[state]}'>{state}</option>" for state in STATES[1:]),
+        "<option value='suspicious'>suspicious</option>",
         "</select></label><span id='shown' role='status'></span></div>",
         "<div class='wide' tabindex='0' role='region' aria-label='Quantities'>",
         "<table id='cells'><caption>Error in units of its bound</caption><thead><tr>",

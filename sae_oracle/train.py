@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import TextColumn
 
@@ -17,6 +17,7 @@ from sae_oracle.files import READY, ResultFolder, first_line, shown
 from sae_oracle.options import file_name, memory, problem_with_number, seconds
 from sae_oracle.pictures import feature_figure, png
 from sae_oracle.processes import INTERRUPTION, progress_on, signal_name
+from sae_oracle.samples import read_samples
 
 BUILT_IN = ("patches", "digits")
 
@@ -37,9 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         default="patches",
-        metavar="patches|digits|FILE.npy",
-        help="10,000 natural image patches, handwritten digits, or a matrix, a row a sample",
+        metavar="patches|digits|FILE",
+        help="10,000 natural image patches, handwritten digits, or a matrix, a row a sample, in a "
+        ".npy, .npz or .csv file",
     )
+    parser.add_argument("--key", metavar="NAME", help="which array of a .npz file")
+    parser.add_argument(
+        "--validation",
+        metavar="FILE",
+        help="samples that are not trained on, whose cost is computed after each iteration",
+    )
+    parser.add_argument("--validation-key", metavar="NAME", help="as --key, of --validation")
     parser.add_argument("--hidden", type=int, default=25, help="hidden units (default: 25)")
     parser.add_argument("--rho", type=float, default=0.01, help="ρ (default: 0.01)")
     parser.add_argument("--beta", type=float, default=3.0, help="β (default: 3)")
@@ -106,18 +115,29 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
             return f"--out must be a folder. {shown(arguments.out)} is none."
     except (OSError, RuntimeError, ValueError) as error:
         return f"--out cannot be written: {shown(str(arguments.out)[:300])}: {first_line(error)}"
+    if arguments.data in BUILT_IN and arguments.key is not None:
+        return f"--key names an array of a .npz file. --data is {arguments.data}."
+    if arguments.validation is None and arguments.validation_key is not None:
+        return "--validation-key names an array of --validation, which is missing."
     inputs = 64
-    if arguments.data not in BUILT_IN:
-        path = Path(arguments.data)
+    for option, name, key in (
+        ("--data", arguments.data, arguments.key),
+        ("--validation", arguments.validation, arguments.validation_key),
+    ):
+        if name is None or (option == "--data" and name in BUILT_IN):
+            continue
         try:
-            problem = _problem_with_file(path, arguments.output_activation)
-            inputs = 0 if problem else int(np.load(path, mmap_mode="r").shape[1])
-        except Exception as error:  # whatever NumPy makes of a file that is none
-            problem = (
-                f"{shown(str(path)[:300])} is no .npy file of numbers: {shown(first_line(error))}"
-            )
+            x = read_samples(Path(name), key)
+            problem = _problem_with_range(name, x, arguments.output_activation)
+            if problem is None and option == "--validation" and x.shape[1] != inputs:
+                problem = (
+                    f"{name} must have as many columns as --data, {inputs}. It has {x.shape[1]}."
+                )
+        except (OSError, ValueError) as error:
+            problem = str(error)
         if problem is not None:
-            return problem
+            return shown(f"{option}: {problem}")
+        inputs = x.shape[1]
     need = BYTES_PER_WEIGHT * (2 * inputs + 1) * arguments.hidden
     if need > memory():
         gibibytes = f"{need // 2**30:,}" if need < 2**100 else "more than 2^70"
@@ -128,27 +148,8 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
     return None
 
 
-def _problem_with_file(path: Path, output_activation: str) -> str | None:
-    name = shown(path)
-    if not path.is_file():
-        what = "It is a folder" if path.is_dir() else "No such file"
-        return f"--data must be {', '.join(BUILT_IN)} or a .npy file. {what}: {name}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a header in an old form
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(x, np.ndarray):
-        return f"{name} must hold one array. It is an archive of several."
-    if x.dtype.kind not in "fiu":
-        return f"{name} must hold real numbers. It holds {x.dtype}."
-    if x.ndim != 2 or 0 in x.shape:
-        return f"{name} must hold a matrix, a row a sample. It has shape {x.shape}."
-    low, high = np.inf, -np.inf
-    for start in range(0, len(x), max(1, 2**20 // x.shape[1])):
-        rows = np.asarray(x[start : start + max(1, 2**20 // x.shape[1])])
-        if not np.all(np.isfinite(rows)):
-            row = start + int(np.argmin(np.all(np.isfinite(rows), axis=1)))
-            return f"{name} must hold finite numbers. Row {row} does not."
-        low, high = min(low, float(rows.min())), max(high, float(rows.max()))
+def _problem_with_range(name: str, x: NDArray[Any], output_activation: str) -> str | None:
+    low, high = float(x.min()), float(x.max())
     if output_activation == "sigmoid" and not (low >= 0.0 and high <= 1.0):
         return (
             f"{name} has values from {low:.4g} to {high:.4g}, and a sigmoid output reaches (0, 1) "
@@ -254,6 +255,12 @@ def _run(
         "--checkpoint-seconds": arguments.checkpoint_seconds,
         "--checkpoint-iterations": arguments.checkpoint_iterations,
     }
+    if arguments.key is not None:
+        options["--key"] = arguments.key
+    if arguments.validation is not None:
+        options["--validation"] = os.path.abspath(arguments.validation)
+    if arguments.validation_key is not None:
+        options["--validation-key"] = arguments.validation_key
     flags = ["--resume"] if arguments.resume else []
     with progress_on(console, TextColumn("{task.fields[terms]}")) as progress:
         task = progress.add_task(backend, total=arguments.iterations, terms="")
@@ -305,6 +312,8 @@ def _print_result(
         f"cost {cost['total']:.6g} = reconstruction {cost['reconstruction']:.6g} + weight decay "
         f"{cost['weight_decay']:.6g} + sparsity {cost['sparsity']:.6g}"
     )
+    if "validation" in result:
+        say(f"validation cost {result['validation']['total']:.6g}")
     say(
         f"mean activations from {min(rho_hat):.4g} to {max(rho_hat):.4g} "
         f"(rho = {result['settings']['rho']:g})"

@@ -111,6 +111,7 @@ LEFT_OUT = {
     # They raise something of their own when they are called, or run through.
     "function": {"a function", "a partial", "a type"},
     "x": {"hostile"},
+    "validation_data": {"hostile"},
 }
 
 NUMBERS = {"float64", "array(0.5)", "Fraction", "Decimal"}
@@ -127,6 +128,8 @@ SENSIBLE: dict[str, set[str]] = {
     | {"10**400", "-10**400"},
     "anything": set(VALUES),
 }
+
+SENSIBLE |= {f"{kind} or None": {*SENSIBLE[kind], "None"} for kind in ("rho", "factor")}
 
 
 def wrong(
@@ -155,7 +158,8 @@ def wrong(
                 if not any(named in str(error) for named in (*arguments, "input")):
                     yield f"{argument}={name}: {type(error).__name__} without the name: {error}"
             except Exception as error:
-                if isinstance(error, FloatingPointError) and argument in ("x", "y"):
+                of_data = argument in ("x", "y", "validation_data")
+                if isinstance(error, FloatingPointError) and of_data:
                     continue  # NaN in the data has an error of its own
                 yield f"{argument}={name}: {type(error).__name__}: {error}"
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import keras
 
@@ -16,6 +17,26 @@ def use_dtype(dtype: str) -> None:
         import jax
 
         jax.config.update("jax_enable_x64", dtype == "float64")
+
+
+def dtype_within(dtype: str) -> AbstractContextManager[object]:
+    """Return a context in which a dtype is real; JAX has float64 only where it is asked for.
+
+    Nothing outside of it changes, in this thread or in another.
+
+    >>> with dtype_within("float64"):
+    ...     keras.backend.standardize_dtype(keras.ops.ones(1, dtype="float64").dtype)
+    'float64'
+    """
+    if dtype != "float64" or keras.config.backend() != "jax":
+        return nullcontext()
+    import jax
+
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # before JAX 0.8
+
+    return enable_x64()
 
 
 def versions(backend: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,15 @@ from keras import ops
 from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.keras_internals import layers_of
 from keras_impl.callbacks import Anneal
+from keras_impl.exact.box import Box, box_of
 from keras_impl.exact.checkpoint import Checkpoint, Clock, read, remove_stale
-from keras_impl.exact.objective import FullCost, FullDataObjective
+from keras_impl.exact.chunks import Chunks
+from keras_impl.exact.objective import FullCost, FullDataObjective, shapes
 from keras_impl.exact.sums import Array
 from keras_impl.validation import cut, flag, integer, plain, real_number
+
+DEFAULTS = {"ftol": 2.0**-52 * 1e7, "gtol": 1e-5}
+"""Where L-BFGS-B ends, as SciPy has it."""
 
 __all__ = ["FullCost", "fit_lbfgs", "full_cost", "full_cost_and_gradient"]
 
@@ -145,6 +150,8 @@ def fit_lbfgs(
     cross_replica: bool = True,
     verbose: bool = True,
     callbacks: Any = (),
+    validation_data: Any = None,
+    bounds: Any = None,
     checkpoint: Any = None,
     checkpoint_seconds: float = 30.0,
     checkpoint_iterations: int = 50,
@@ -156,8 +163,8 @@ def fit_lbfgs(
     SciPy's L-BFGS-B over `full_cost_and_gradient`; its vectors are float64, the model is evaluated
     in its own dtype. Where float32 rounding leaves the line search nothing to gain, it ends
     early. The model is left with the best weights that were seen, also where the data, a callback
-    or the cost raises an error. A constraint `NonNeg` of a weight becomes a bound of L-BFGS-B, and
-    a weight that starts below 0 starts at 0. The optimizer of `compile` is not used.
+    or the cost raises an error. A constraint `NonNeg` of a weight is a bound, as those of `bounds`
+    are; what starts outside starts at its bound. The optimizer of `compile` is not used.
 
     Ctrl-C ends the fit with a warning, with the best weights in the model, and returns what there
     is. A second one, while the best weights are put back, changes nothing.
@@ -176,8 +183,16 @@ def fit_lbfgs(
         cross_replica: As for `full_cost`.
         verbose: Whether to show a progress bar with the terms of the cost.
         callbacks: Keras callbacks, as for Keras's `fit`; an iteration is an epoch to them.
-            `model.stop_training = True` ends the fit. What they change of the model, but for its
-            weights, does not count before the next fit.
+            `model.stop_training = True` ends the fit; `EarlyStopping` with `restore_best_weights`
+            has the last word on the weights. What they change of the model, but for its weights,
+            does not count before the next fit.
+        validation_data: x, (x, y) or (x, y, sample_weight), or a data set as x may be. Its cost
+            (`full_cost`) after each iteration is in the logs, as `val_loss` and the terms; nothing
+            is trained on it. `None`: there is none.
+        bounds: A pair (low, high) for all trainable weights; or pairs by name: a weight's path
+            ("dense/kernel") or name, "kernels" or "biases". Of each pair `None` is no bound, an
+            array broadcasts to the weight, and low = high holds it fast. Several that name a weight
+            hold together. No weight leaves them, in its own dtype. `None`: there are none.
         checkpoint: A .npz file for the best weights and the history so far, written whole or not
             at all while the fit goes on, so that a process that is killed loses little. `None`:
             no checkpoints.
@@ -189,15 +204,22 @@ def fit_lbfgs(
         **options: Those of SciPy's L-BFGS-B: `maxcor`, `ftol`, `gtol`, `maxls`, `maxfun`.
 
     Returns:
-        A history: `loss`, `reconstruction`, `weight_decay` and `sparsity` after each iteration;
-        in `params` the number of `evaluations` and why it ended (`message`).
+        A history: `loss`, `reconstruction`, `weight_decay` and `sparsity` after each iteration,
+        and with `validation_data` the same with `val_`; in `params` the number of `evaluations`,
+        `gradient`, and why it ended (`message`): "interrupted", "stopped by a callback", or a
+        sentence that says whether the gradient is small. Its measure, at the weights that are
+        left, is the largest component of the projected gradient, max |P(θ − g) − θ| with P the
+        nearest point inside the bounds; small is at most `gtol` (1e-5).
 
     Raises:
         TypeError, ValueError: As `full_cost`; if a trainable weight has a constraint other than
-            `NonNeg`; if SciPy does not know an option; or if `checkpoint` is of other weights.
+            `NonNeg`, or `bounds` leave it no number; if `validation_data` are of another shape; if
+            a callback changes a learning rate; if an option is not one of those; or if `checkpoint`
+            is of other weights.
         OSError: If there is no checkpoint to resume from.
-        FloatingPointError: If a term of the cost or a gradient is not finite. The error names it,
-            and the model has the best weights seen.
+        FloatingPointError: If a term of the cost or a gradient is not finite, or a term of the
+            cost of `validation_data` at the beginning. The error names it, and the model has the
+            best weights seen.
         NotImplementedError: If the backend has no gradients.
 
     Warns:
@@ -217,33 +239,20 @@ def fit_lbfgs(
     iterations = integer("iterations", iterations, low=1)
     if not isinstance(plain(verbose), (bool, int)):
         raise TypeError(f"`verbose` must be True or False. Received: verbose={cut(verbose)}")
-    for callback in _flat(callbacks):
-        if callbacks is not None and not isinstance(callback, keras.callbacks.Callback):
-            raise TypeError(
-                f"`callbacks` must be Keras callbacks. Received: callbacks={cut(callbacks)}"
-            )
-        if isinstance(callback, Anneal):
-            raise ValueError(
-                "L-BFGS minimises one function, which `callbacks` must not change. In place of "
-                f"Anneal({callback.name!r}, ...) call `fit_lbfgs` once for each value, with "
-                f"`set_hyperparameters(model, {callback.name}=...)` before it."
-            )
+    _check_callbacks(callbacks)
     keeper = _Keeper(checkpoint, checkpoint_seconds, checkpoint_iterations, resume)
-    known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}
-    if set(options) - known:
-        raise ValueError(
-            f"`options` must be among {sorted(known)}. Received: {sorted(set(options) - known)}"
-        )
+    _check_options(options)
     objective = FullDataObjective(
         model, x, batch_size, y=y, sample_weight=sample_weight, cross_replica=cross_replica
     )
-    lowest = _lower_bounds(model.trainable_variables)
+    box = box_of(model.trainable_variables, bounds)
+    validate = _validation(objective, validation_data, batch_size, cross_replica)
     _warn_of_state(model, objective.state_that_training_moves())
     # SciPy allows 15000 evaluations by default, which more iterations than that would meet.
-    options = {"maxfun": max(15_000, 4 * iterations), **options, "maxiter": iterations}
-    watchers = _Watchers(model, iterations, callbacks)
-    descent = _Descent(objective, watchers)
-    earlier = keeper.read(model)
+    options = {**DEFAULTS, "maxfun": max(15_000, 4 * iterations), **options, "maxiter": iterations}
+    watchers = _Watchers(model, iterations, callbacks, validate)
+    descent = _Descent(objective, watchers, box)
+    earlier = keeper.read(model, validate is not None)
     if earlier is not None:
         descent.resume(earlier)
         options["maxiter"] = iterations - earlier.iterations
@@ -269,15 +278,15 @@ def fit_lbfgs(
             else:
                 result = minimize(
                     descent,
-                    _packed(model.trainable_variables),  # which SciPy moves into the bounds
+                    np.clip(_packed(model.trainable_variables), box.low, box.high),
                     jac=True,
                     method="L-BFGS-B",
-                    bounds=Bounds(lowest) if np.any(np.isfinite(lowest)) else None,
+                    bounds=None if box.is_everything else Bounds(box.low, box.high),
                     callback=after_iteration,
                     options=options,
                 )
                 if not model.stop_training:
-                    message = str(result.message)
+                    message = _message(result, options, descent, len(watchers.history.epoch))
             interruption.may_raise = False
         except KeyboardInterrupt:
             message = "interrupted"
@@ -287,7 +296,11 @@ def fit_lbfgs(
             keeper.keep_if_due(descent, at_the_end=True)
         watchers.end()
     history = watchers.history
-    history.params |= {"evaluations": descent.evaluations, "message": message}
+    history.params |= {
+        "evaluations": descent.evaluations,
+        "gradient": descent.best_gradient,
+        "message": message,
+    }
     if message == "interrupted":
         warnings.warn(
             f"Interrupted after {len(history.epoch)} iterations: the model has the best weights "
@@ -304,23 +317,103 @@ def _flat(callbacks: Any) -> list[Any]:
         raise ValueError("`callbacks` must not hold itself.") from error
 
 
-def _lower_bounds(variables: Sequence[Any]) -> Array:
-    """The least value of each weight that its constraint allows; −∞ without one."""
-    bounds = []
-    for variable in variables:
-        constraint = variable.constraint
-        if constraint is None or type(constraint) is keras.constraints.Constraint:
-            bound = -math.inf
-        elif type(constraint) is keras.constraints.NonNeg:  # a subclass may compute anything
-            bound = 0.0
-        else:
-            raise ValueError(
-                "L-BFGS-B keeps each weight above a bound, and knows no constraint of several "
-                "weights together: use `NonNeg`, or train with `fit`. Received: "
-                f"{variable.path} with the constraint {constraint!r}"
+def _check_callbacks(callbacks: Any) -> None:
+    """Refuse what is no callback, and what changes while L-BFGS minimises."""
+    for callback in _flat(callbacks):
+        if callbacks is not None and not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                f"`callbacks` must be Keras callbacks. Received: callbacks={cut(callbacks)}"
             )
-        bounds.append(np.full(math.prod(variable.shape), bound))
-    return np.concatenate(bounds)
+        if isinstance(callback, Anneal):
+            raise ValueError(
+                "L-BFGS minimises one function, which `callbacks` must not change. In place of "
+                f"Anneal({callback.name!r}, ...) call `fit_lbfgs` once for each value, with "
+                f"`set_hyperparameters(model, {callback.name}=...)` before it."
+            )
+        rates = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+        if isinstance(callback, rates):
+            raise ValueError(
+                "L-BFGS has no learning rate, which `callbacks` could change: leave it out, or "
+                f"train with `fit`. Received: {type(callback).__name__}"
+            )
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what is no option of L-BFGS-B, or out of its range."""
+    known = {"maxcor", "ftol", "gtol", "maxls", "maxfun"}
+    if set(options) - known:
+        raise ValueError(
+            f"`options` must be among {sorted(known)}. Received: {sorted(set(options) - known)}"
+        )
+    for name, value in options.items():
+        if name in DEFAULTS:
+            real_number(name, value, low=0.0, high=math.inf, high_open=True)
+        else:
+            integer(name, value, low=1)
+
+
+def _validation(
+    objective: FullDataObjective, data: Any, batch_size: int | None, cross_replica: bool
+) -> Callable[[], FullCost] | None:
+    """Return what computes the cost of `validation_data`, of which it is known that it can.
+
+    It does once, so that nothing is lost to data that are wrong; also what it takes is compiled.
+    """
+    if data is None:
+        return None
+    x, y, sample_weight = data, None, None
+    if isinstance(data, tuple):
+        if not 1 <= len(data) <= 3:
+            raise ValueError(
+                "`validation_data` must be x, (x, y) or (x, y, sample_weight). Received a tuple "
+                f"of {len(data)}."
+            )
+        x, y, sample_weight = (*data, None, None)[:3]
+    try:
+        first = Chunks(x, y, sample_weight, batch_size, objective.chunks.dtype).first()
+        if shapes(first.x) != objective.sample_shapes:
+            raise ValueError(
+                f"`x` must have samples of the shapes {objective.sample_shapes}, as those that are "
+                f"trained on. Received {shapes(first.x)}."
+            )
+        held = FullDataObjective(
+            objective.model,
+            x,
+            batch_size,
+            y=y,
+            sample_weight=sample_weight,
+            cross_replica=cross_replica,
+        )
+        terms = _logs(held.cost())
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"In `validation_data`: {error}") from error
+    for name, value in terms.items():
+        if name != "loss" and not math.isfinite(value):
+            raise FloatingPointError(
+                f"In `validation_data`: The {name} term is not finite ({value}) at the first "
+                "weights."
+            )
+    return held.cost
+
+
+def _message(result: Any, options: Mapping[str, Any], descent: _Descent, iterations: int) -> str:
+    """Return why L-BFGS-B ended, and whether the gradient is small."""
+    gradient, gtol = descent.best_gradient, float(options["gtol"])
+    is_small = gradient <= gtol
+    if result.status == 0 and is_small:
+        why = "converged"
+    elif result.status == 0:
+        why = f"the cost fell by less than ftol = {float(options['ftol']):.3g} of itself"
+    elif result.status == 1 and result.nit >= options["maxiter"]:
+        why = f"all {iterations} iterations are done"
+    elif result.status == 1:
+        why = f"all {options['maxfun']} evaluations are done"
+    else:
+        why = f"no lower cost was found along the line, in {descent.objective.chunks.dtype}"
+    return (
+        f"{why}: the gradient is {'' if is_small else 'not '}small (its largest projected "
+        f"component is {gradient:.3g}, gtol = {gtol:.3g})"
+    )
 
 
 def _warn_of_state(model: Any, moved: Sequence[Any]) -> None:
@@ -399,7 +492,14 @@ class _Interruption:
 class _Watchers:
     """Keras's callbacks, an iteration an epoch, in the order of events of `fit`."""
 
-    def __init__(self, model: Any, iterations: int, callbacks: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        iterations: int,
+        callbacks: Any,
+        validate: Callable[[], FullCost] | None,
+    ) -> None:
+        self._validate = validate
         self.history = keras.callbacks.History()
         self.callbacks = keras.callbacks.CallbackList(
             [self.history, *keras.tree.flatten(callbacks if callbacks is not None else ())],
@@ -429,6 +529,11 @@ class _Watchers:
     def end_iteration(self, cost: FullCost) -> None:
         """Tell of the cost that an iteration has reached."""
         self._logs = _logs(cost)
+        if self._validate is not None:
+            self.callbacks.on_test_begin()
+            found = _logs(self._validate())
+            self.callbacks.on_test_end(dict(found))
+            self._logs |= {f"val_{name}": value for name, value in found.items()}
         self.callbacks.on_epoch_end(len(self.history.epoch), dict(self._logs))
 
     def end(self) -> None:
@@ -439,11 +544,13 @@ class _Watchers:
 class _Descent:
     """The cost and the gradient of a packed vector of weights, for SciPy."""
 
-    def __init__(self, objective: FullDataObjective, watchers: _Watchers) -> None:
+    def __init__(self, objective: FullDataObjective, watchers: _Watchers, box: Box) -> None:
         self.objective = objective
         self.watchers = watchers
+        self.box = box
         self.evaluations = 0
         self.best_cost: FullCost | None = None
+        self.best_gradient = math.nan
         self._best = _packed(objective.model.trainable_variables)
         self._last: tuple[Array, FullCost] | None = None
 
@@ -466,10 +573,12 @@ class _Descent:
                     f"{name} is not finite ({value}) at evaluation {self.evaluations}. The model "
                     f"has the best weights seen: {seen}."
                 )
+        slope = np.concatenate([part.ravel() for part in gradient])
         if self.best_cost is None or cost.total < self.best_cost.total:
             self.best_cost, self._best = cost, theta.copy()
+            self.best_gradient = self.box.projected_gradient(theta, slope)
         self._last = theta.copy(), cost
-        return cost.total, np.concatenate([part.ravel() for part in gradient])
+        return cost.total, slope
 
     def at(self, theta: Array) -> FullCost:
         """Give the model the weights of an iteration that has ended, and return their cost."""
@@ -523,7 +632,7 @@ class _Keeper:
         if self._path is not None:
             remove_stale(self._path)
 
-    def read(self, model: Any) -> Checkpoint | None:
+    def read(self, model: Any, has_validation: bool) -> Checkpoint | None:
         """Return the checkpoint to go on from; `None`: the fit begins."""
         if self._path is None or not self._resumes:
             return None
@@ -533,6 +642,11 @@ class _Keeper:
             raise ValueError(
                 f"`checkpoint` must be of weights of the shapes {shapes}. Received those of "
                 f"{self._path}: {found.shapes}"
+            )
+        if found.iterations and ("val_loss" in found.history) != has_validation:
+            raise ValueError(
+                "`validation_data` must be given if it was when the checkpoint was written, and "
+                f"only then. Received {'some' if has_validation else 'none'}."
             )
         return found
 

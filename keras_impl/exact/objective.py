@@ -104,6 +104,7 @@ class FullDataObjective:
         first = self.chunks.first()
         self.steps = steps_of(model, first)
         self._sample = one_sample(first)
+        self.sample_shapes = shapes(first.x)
         # The only chunk stays where it is computed on: no copy for each evaluation.
         self._only_chunk = _on_device(first) if self.chunks.is_one else None
 
@@ -254,6 +255,15 @@ class _Totals:
         together.samples = int(sum_over_workers(np.array([float(self.samples)]))[0])
         together.sums = self.sums.over_workers()
         return together
+
+
+def shapes(x: Any) -> list[tuple[int, ...]]:
+    """Return the shape of a sample in each array of x.
+
+    >>> shapes([np.ones((5, 3)), np.ones((5, 2, 2))])
+    [(3,), (2, 2)]
+    """
+    return [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(x)]
 
 
 def _on_device(chunk: Chunk) -> tuple[Any, Any, Any, Any]:

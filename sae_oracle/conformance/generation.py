@@ -363,8 +363,8 @@ def _of_forward(a: Arguments, compute: Arithmetic, wide: Arithmetic) -> Bounds:
     )
     logits, activations = [], [compute.cast(exact(a["x"]))]
     for kernel, bias, name in zip(kernels, parameters.biases, names, strict=True):
-        product = compute.matmul(activations[-1], compute.cast(exact(kernel)))
-        logits.append(compute.add(product, compute.cast(exact(bias))))
+        weights, bias = compute.cast(exact(kernel)), compute.cast(exact(bias))
+        logits.append(compute.affine(activations[-1], weights, bias))
         activations.append(compute.activation(name, logits[-1])[0])
     return _numbered(logits=logits, activations=activations[1:])
 

@@ -269,7 +269,7 @@ def _form_of(cost: Cost, fit: Fit, layers: Sequence[Layer], seen: Sequence[Any])
             with np.errstate(all="ignore"):
                 expected = form(x, after) - form(x, before)
             slack = cost.precision * (size + abs(form(x, before))) + relative * abs(expected)
-            if not abs(difference - expected) <= slack:
+            if not (np.isfinite(slack) and abs(difference - expected) <= slack):
                 return False
         return True
 

@@ -174,11 +174,14 @@ def _features(model: Any) -> int:
     shape = getattr(model, "input_shape", None) if model.built else None
     if isinstance(shape, tuple) and len(shape) == 2 and shape[-1]:
         return int(shape[-1])
+    if isinstance(shape, tuple) and len(shape) != 2:
+        raise CouldNotReviewError(
+            f"a model of vectors is reviewed; its input has shape {shape}. Review the regularizers "
+            "and losses of its layers by themselves (file.py:Class)"
+        )
     kernels = [v for v in model.trainable_variables if len(v.shape) == 2]
     if kernels:
         return int(kernels[0].shape[0])
-    if isinstance(shape, tuple) and len(shape) != 2:
-        raise CouldNotReviewError(f"a model of vectors is reviewed; its input has shape {shape}")
     return 6
 
 

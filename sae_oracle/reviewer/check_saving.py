@@ -29,7 +29,7 @@ def review_saving(
     subject = source.subject_of(target.thing)
     findings.checks.append("configuration, registration and reloading")
     with quietly():
-        if inspect.isclass(subject):
+        if inspect.isclass(subject) and not source.is_kerass_own(subject):
             _review_config(target, subject, findings, evaluate)
         if not source.is_kerass_own(subject) and not _is_registered(subject):
             name = getattr(subject, "__name__", str(subject))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_cost import CostOfParameters, Layer, Weights
 from sae_oracle.reviewer.evaluation import tensor
-from sae_oracle.reviewer.foreign import WHOLE, Code, picked
+from sae_oracle.reviewer.foreign import WHOLE, Code, picked, states_of
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework
 from sae_oracle.reviewer.reading import (
     APPLIES,
@@ -53,7 +54,11 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
     aside = bystanders(code.signature.required)
     aside |= dict.fromkeys((n for n in code.signature.required if plain(n) in APPLIES), None)
     names = [n for n in code.signature.required if n not in {*reading.hyper.values(), *aside}]
+    states = states_of(code)
+    names = [n for n in names if n not in states]
     theta = next((n for n in names if is_parameters(n)), None)
+    if states and theta is None:  # the state holds the parameters
+        theta = states[0]
     weights = {n: weight_named(n) for n in names if weight_named(n)} if theta is None else {}
     sizes = {n: size_named(n) for n in code.signature.names if size_named(n) and n != theta}
     rest = [n for n in names if n not in weights and n not in sizes and n != theta]
@@ -75,13 +80,13 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
     framework = code.framework
     forms, keys = _forms(code, theta, weights)
     applied = [n for n in code.signature.required if plain(n) in APPLIES]
-    if applied:
+    if applied or states:
         keys = {name: (name,) for name in _ORDERS[1]}
         forms = [("dictionary", _ORDERS[1])]
 
     def call(given: Any, x: Any, hyper: Mapping[str, float], returns: str = "") -> Any:
         form, parts = given
-        if applied and not returns:  # by the first way of answering that it takes
+        if (applied or states) and not returns:  # by the first way of answering that it takes
             for answer in ANSWERS:
                 try:
                     return call(given, x, hyper, answer)
@@ -96,11 +101,18 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
             arguments |= {n: framework.tensor(by_name[w]) for n, w in weights.items() if w}
         elif theta is not None:
             arguments[theta] = _packed(form, parts, keys, framework.tensor)
-        arguments |= {n: _applied(framework.name, returns) for n in applied}
+        apply = _applied(framework.name, returns)
+        arguments |= dict.fromkeys(applied, apply)
+        if theta is not None:
+            arguments |= {n: TrainingState(apply, arguments[theta]) for n in states}
         arguments |= {n: len(x) for n in code.signature.required if plain(n) in BATCH_SIZES}
         positional = [arguments.pop(name) for name in code.signature.required]
         made = code.make({k: v for k, v in hyper.items() if k in code.made_with})
-        return made(*positional, **arguments)
+        returned = made(*positional, **arguments)
+        if states and isinstance(returned, tuple):
+            kept = tuple(v for v in returned if not isinstance(v, TrainingState))
+            returned = kept[0] if len(kept) == 1 else kept
+        return returned
 
     def array(value: Any) -> Any:
         return framework.array(value)
@@ -116,6 +128,30 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
         array,
         tied="W2" not in forms[0][1],
     )
+
+
+class TrainingState:
+    """What stands for Flax's `TrainState`: parameters, and the `apply` of a model.
+
+    It is a node of JAX's trees, as Flax's is, so that jitted steps take it.
+    """
+
+    _known = False
+
+    def __init__(self, apply: Callable[..., Any], params: Any) -> None:
+        self.apply_fn, self.params = apply, params
+        self.step = 0
+        if not TrainingState._known and "jax" in sys.modules:
+            sys.modules["jax"].tree_util.register_pytree_node(
+                TrainingState,
+                lambda held: ((held.params,), held.apply_fn),
+                lambda apply, held: TrainingState(apply, *held),
+            )
+            TrainingState._known = True
+
+    def apply_gradients(self, **gradients: Any) -> TrainingState:
+        """Return the state as it is: nothing is learned in a review."""
+        return self
 
 
 def _applied(framework: str, returns: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ the batch, a configuration, a dtype policy) is asked of it.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,10 +26,12 @@ from sae_oracle.reviewer.evaluation import quietly
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
 from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
+    APPLIES,
     BATCH_SIZES,
     DATA,
     HYPERPARAMETERS,
     LOADERS,
+    MODEL,
     Reading,
     Signature,
     bystanders,
@@ -48,6 +51,7 @@ from sae_oracle.reviewer.stand_ins import (
     is_configuration,
     models_in,
     module_of,
+    names_used_of,
     stand_in_for,
 )
 from sae_oracle.reviewer.target import (
@@ -112,16 +116,29 @@ class Code:
         rows = next((shape[0] for shape in shaped if len(shape) == 2), 5)
         return {n: rows for n in self.signature.required if plain(n) in BATCH_SIZES}
 
+    def takes_layers(self, name: str) -> bool:
+        """Return whether an argument is annotated as a list: of the activations of each layer."""
+        function = source.subject_of(self.thing)
+        annotated = str(getattr(function, "__annotations__", {}).get(name, "")).lower()
+        return bool(re.match(r"(typing\.)?(list|sequence|iterable)\b|<class 'list'>", annotated))
+
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
         return {*self.made_with, *reading.hyper}
 
     def call(self, reading: Reading, data: Mapping[str, Any], hyper: Mapping[str, Any]) -> Any:
         """Call it with data and hyperparameters, both by role."""
-        made = self.make({k: v for k, v in hyper.items() if k in self.made_with})
+        made_with: dict[str, Any] = {k: v for k, v in hyper.items() if k in self.made_with}
+        width = np.shape(next(iter(data.values()), 0))[-1:]
+        if reading.kind in ("activations", "means") and width:
+            made_with["hidden"] = width[0]
+        made = self.make(made_with)
         arguments = bystanders(self.signature.required)
         arguments |= self.sizes_of_batch(data)
-        arguments |= {reading.data[role]: value for role, value in data.items()}
+        arguments |= {
+            reading.data[role]: [value] if self.takes_layers(reading.data[role]) else value
+            for role, value in data.items()
+        }
         arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
         if all(name in arguments for name in self.signature.required):
             positional = [arguments.pop(name) for name in self.signature.required]
@@ -251,11 +268,23 @@ def code_of(
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
     code = Code(name, thing, framework_of(owner), signature, lambda _: _with(thing, settings))
     code.signature = _without(signature, settings)
+    if states_of(code):
+        found = [Reading("cost", {}, hyperparameters(code.signature, given, known))]
     code.readings = found
     of_model = _of_a_model_of_the_module(code, given, known)
     code.readings = [*of_model, *found]
     _values(code, signature.defaults, known, given)
     return code
+
+
+def states_of(code: Code) -> list[str]:
+    """The arguments whose `apply_fn` the source calls: training states of Flax."""
+    return [
+        name
+        for name in code.signature.required
+        if any(plain(read) in APPLIES for read in names_used_of(code.thing, name))
+        and plain(name) not in MODEL
+    ]
 
 
 def _of_a_model_of_the_module(
@@ -488,11 +517,13 @@ def made_instance(
             if given.get(role) is None:
                 guesses.append(f"{SYMBOLS[role]} is `{argument}` (guessed from its name)")
         of_arguments = dict(named)
+        of_units = [n for n, size in sizes.items() if size == "hidden" and n not in settings]
 
         def make(hyper: Mapping[str, float]) -> Any:
             chosen = {**values, **hyper}
+            units = [n for n in of_units if n in fixed and "hidden" in hyper]
             return owner(
-                **fixed,
+                **{**fixed, **dict.fromkeys(units, hyper.get("hidden"))},
                 **{n: configuration.make(chosen) for n, configuration in configurations.items()},
                 **{
                     argument: chosen[role]
@@ -553,7 +584,11 @@ def held_numbers(instance: Any) -> dict[str, float]:
         if name.lower().strip("_") in ("cfg", "config", "conf", "hparams", "hp", "args", "opt"):
             inner = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
             held |= {f"{name}.{key}": item for key, item in inner.items()}
-    return {name: float(value) for name, value in held.items() if is_number(value)}
+    numbers = {name: value for name, value in held.items() if is_number(value)}
+    return {
+        name: float(value.detach() if hasattr(value, "detach") else value)
+        for name, value in numbers.items()
+    }
 
 
 def _method_of(instance: Any, names: Sequence[str], known: Mapping[str, float]) -> str | None:

@@ -31,14 +31,16 @@ _HYPERPARAMETERS = {
     "sparsetarget sparsityprob sparsityconstant sparsityproportion activationtarget meantarget "
     "targetmean avgactivationtarget desiredmean desiredmeanactivation sparsity sparsityvalue "
     "sparsityp rhop expectedactivation desiredaverageactivation targetprobability probability "
-    "desiredsparsitylevel kltarget p target r q level prob",
+    "desiredsparsitylevel kltarget taux tauxcible cible ziel zielwert objetivo meta obiettivo "
+    "p target r q level prob",
     "beta": "beta β sparsitybeta betasparsity sparsityweight weightsparsity sparsitycoefficient "
     "sparsitycoef coefsparsity sparsitylambda lambdasparsity lambdasparse sparsepenalty "
     "sparseweight sparsereg sparsityreg sparsitycost sparsitycoeff sparsityregularization "
     "sparsitypenaltyweight sparsitystrength sparsitypenalty sparsityscale sparsityfactor "
     "penaltyweight penaltycoef penaltyfactor penaltystrength "
     "klweight weightkl klcoef klcoeff klcoefficient kllambda lambdakl klscale klfactor klbeta "
-    "betakl klstrength reglambda regweight regparam regcoef regcoeff regstrength regularization "
+    "betakl klstrength poids gewicht peso "
+    "reglambda regweight regparam regcoef regcoeff regstrength regularization "
     "regularizationweight regularizationstrength lambdareg lambd coefficient coef coeff "
     "weight strength factor scale rate multiplier b gamma alpha eta lam lambda lmbda λ reg c",
     "weight_decay": "weightdecay weightdecayparameter weightdecayparam decayweight decayparam "
@@ -81,12 +83,13 @@ SIZES = {
     "visible": "visiblesize visible nvisible visibleunits inputdim inputsize inputunits ninputs "
     "ninput nin ninputs originaldim inputfeatures infeatures dinput nfeatures ninp inputlayersize "
     "din dimin ndim dim numvisible indim inputs inputshape numinputs numinput numfeatures nx nv "
-    "visibledim dvisible numinputfeatures d nvis insize",
+    "visibledim dvisible numinputfeatures d nvis insize "
+    "dimentree nentree nentrees dimentrada nentrada nentradas neingabe",
     "hidden": "hiddensize hidden nhidden hiddenunits hiddendim latentdim encodingdim codesize "
     "nhid nhiddens numhidden hiddenlayersize dhidden dimhidden latentsize encodingsize codedim "
     "hdim hsize latent bottleneck embeddingdim outfeatures outdim outputdim units nh k "
     "numhiddenunits hiddenfeatures dhid outputsize nunits numunits dlatent bottleneckdim "
-    "numlatents outsize",
+    "numlatents outsize dimcachee ncachee ncachees dimoculta noculta nocultas nverborgen",
 }
 _SIZES = {name: role for role, names in SIZES.items() for name in names.split()}
 _IS_A_SIZE = ("size", "dim", "units", "features", "num", "neurons", "nodes", "width", "shape")

@@ -148,6 +148,8 @@ def place_of(thing: Any, identifier: str, words: str, method: str = "") -> tuple
         words: Its evidence: what is quoted there is looked for.
         method: The name of the method that is reviewed, if it is one.
     """
+    if is_kerass_own(thing):  # a functional model: no line of the user's defines its class
+        return "", 0
     quoted = re.findall(r"`([^`]+)`", words) if identifier.startswith("SAE60") else []
     for subject in functions(thing) if quoted else ():
         with suppress(OSError, TypeError):

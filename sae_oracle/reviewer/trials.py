@@ -108,7 +108,13 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
     if not trials:
         _refused(target, code, errors, findings)
         return
-    _, _, reading, found = min(trials, key=lambda trial: trial[:2])
+    cost, _, reading, found = min(trials, key=lambda trial: trial[:2])
+    if cost >= _UNEXPLAINED and reading.words and "rho" in reading.hyper:
+        raise CouldNotReviewError(
+            f"{reading.words[0]}, and the numbers are not those of a divergence: it is likely no "
+            "sparsity penalty; if it is one, say what it takes (--rho NAME, --kind activations or "
+            "means)"
+        )
     target.kind = KIND_WORDS[reading.kind]
     target.guesses += [*code.guesses, *reading.words]
     found(findings, activation)

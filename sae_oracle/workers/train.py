@@ -21,23 +21,34 @@ from numpy.typing import NDArray
 
 from keras_impl.backends.process import full_float32_products, use_dtype, versions
 from keras_impl.exact.checkpoint import read
-from keras_impl.exact.lbfgs import fit_lbfgs, full_cost
+from keras_impl.exact.lbfgs import FullCost, fit_lbfgs, full_cost
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import digits, natural_patches
+from sae_oracle.samples import read_samples
 from sae_oracle.workers import channel
 from sae_oracle.workers.channel import device_or_exit, say
 
 
-def data_named(name: str, seed: int) -> NDArray[Any]:
-    """Return the samples: "patches", "digits", or those of a .npy file, read as they are used."""
+def data_named(name: str, seed: int, key: str | None = None) -> NDArray[Any]:
+    """Return the samples: "patches", "digits", or those of a file."""
     if name == "patches":
         return natural_patches(seed=seed)
     if name == "digits":
         return digits()
-    return np.load(name, mmap_mode="r")
+    return read_samples(Path(name), key)
 
 
-def iterations_of(path: Path, settings: dict[str, Any]) -> int:
+def terms_of(cost: FullCost) -> dict[str, float]:
+    """Return the cost and its terms, for JSON."""
+    return {
+        "total": cost.total,
+        "reconstruction": cost.reconstruction,
+        "weight_decay": cost.weight_decay,
+        "sparsity": cost.sparsity,
+    }
+
+
+def iterations_of(path: Path, settings: dict[str, Any], has_validation: bool) -> int:
     """Return how many iterations a checkpoint has; end with 2 if it is of another training."""
     try:
         found = read(path)
@@ -46,6 +57,8 @@ def iterations_of(path: Path, settings: dict[str, Any]) -> int:
             if was not in (value, [value], (value,)):
                 option = "--hidden" if name == "hidden_units" else f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} was {was} when it was written. Received {value}.")
+        if found.iterations and ("val_loss" in found.history) != has_validation:
+            raise ValueError("it must have --validation if the first training had, and only then.")
     except (OSError, ValueError) as error:
         say({"kind": "error", "error": f"--resume: {path}: {error}", "status": 2})
         raise SystemExit(2) from error
@@ -69,6 +82,9 @@ def main() -> None:
     """Train, and write model.keras, history.json and kernel.npy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--key")
+    parser.add_argument("--validation")
+    parser.add_argument("--validation-key")
     parser.add_argument("--hidden", type=int, required=True)
     parser.add_argument("--rho", type=float, required=True)
     parser.add_argument("--beta", type=float, required=True)
@@ -87,7 +103,10 @@ def main() -> None:
     full_float32_products()
     use_dtype(keras.config.floatx())  # what keras.json asks for; JAX has a switch for 64 bits
     in_use = device_or_exit(chosen.device)
-    x = data_named(chosen.data, chosen.seed)
+    x = data_named(chosen.data, chosen.seed, chosen.key)
+    held = None
+    if chosen.validation is not None:
+        held = read_samples(Path(chosen.validation), chosen.validation_key)
     settings = {
         "hidden_units": chosen.hidden,
         "rho": chosen.rho,
@@ -99,7 +118,7 @@ def main() -> None:
     model = SparseAutoencoder(**settings)
     resumed_at = 0
     if chosen.resume:
-        resumed_at = iterations_of(chosen.checkpoint, settings)
+        resumed_at = iterations_of(chosen.checkpoint, settings, held is not None)
 
     def on_iteration(epoch: int, logs: dict[str, float]) -> None:
         say({"kind": "step", "done": epoch + 1, "of": chosen.iterations, "terms": logs})
@@ -111,6 +130,7 @@ def main() -> None:
             x,
             chosen.iterations,
             verbose=False,
+            validation_data=held,
             callbacks=[_Stops(), keras.callbacks.LambdaCallback(on_epoch_end=on_iteration)],
             checkpoint=chosen.checkpoint,
             checkpoint_seconds=chosen.checkpoint_seconds,
@@ -140,12 +160,7 @@ def main() -> None:
         "evaluations": history.params["evaluations"],
         "message": message,
         "seconds": round(seconds, 1),
-        "cost": {
-            "total": cost.total,
-            "reconstruction": cost.reconstruction,
-            "weight_decay": cost.weight_decay,
-            "sparsity": cost.sparsity,
-        },
+        "cost": terms_of(cost),
         "mean_activations": cost.mean_activations[0].tolist(),
         "backend": backend,
         "device": in_use,
@@ -153,6 +168,8 @@ def main() -> None:
         "versions": versions(backend),
         "history": history.history,
     }
+    if held is not None:
+        result["validation"] = terms_of(full_cost(model, held))
     if message in ("interrupted", "time limit"):  # it can go on
         shutil.copyfile(chosen.checkpoint, chosen.folder / chosen.checkpoint.name)
     (chosen.folder / "history.json").write_text(json.dumps(result, indent=1), encoding="utf-8")

@@ -63,7 +63,27 @@ def write(path: Path) -> None:
         whole = whole[:-9]
     elif name.startswith("cut-"):
         whole = whole[: int(name.removeprefix("cut-"))]
+    if path.suffix == ".npz":
+        whole = _archive(name, half)
     path.write_bytes(whole)
+
+
+def _archive(name: str, half: np.ndarray) -> bytes:
+    arrays = {
+        "several": {"a": half, "b": half},
+        "none": {},
+        "objects": {"a": np.array([[object()]])},
+        "vector": {"a": half[0]},
+        "nan": {"a": np.where(np.eye(4, 3) > 0, np.nan, half)},
+        "text": {"a": np.array([["a"]])},
+        "no-rows": {"a": half[:0]},
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=True, **arrays.get(name, {"a": half}))
+    whole = buffer.getvalue()
+    if name == "damaged":
+        return whole.replace(half.tobytes(), half.tobytes()[::-1])
+    return whole[: int(name.removeprefix("cut-"))] if name.startswith("cut-") else whole
 
 
 def _bytes(array: np.ndarray) -> bytes:

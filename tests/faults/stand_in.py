@@ -90,6 +90,8 @@ def measurements(worst: float | None = 0.5, **changed: Any) -> dict[str, Any]:
         "undecidable": 0.0,
         "elements": 4,
         "failure": "",
+        "suspicion": None,
+        "likely": None,
         **changed,
     }
     return {
@@ -127,6 +129,9 @@ def review(*identifiers: str, reason: str = "") -> None:
             "source": "EQ-KL",
             "evidence": None,
             "alternatives": [],
+            "file": "",
+            "line": 0,
+            "help": "",
         }
         for name in identifiers
     ]

@@ -191,9 +191,67 @@ ARRAYS = (
 """Files of data that cannot be trained on: `arrays.py` writes them."""
 
 
+ARCHIVES = {
+    "several": "It has: a, b",
+    "none": "It has: none",
+    "objects": "is no .npz file of numbers",
+    "vector": "shape (3,)",
+    "nan": "Row 0 does not, in column 0",
+    "text": "real numbers",
+    "no-rows": "shape (0, 3)",
+    "damaged": "is no .npz file of numbers",
+    **{f"cut-{length}": "is no .npz file of numbers" for length in (0, 1, 4, 30, 100, 250)},
+}
+"""Files of several arrays that cannot be trained on, and what is said."""
+
+TABLES = {
+    "": "no line of numbers",
+    "a,b\n": "no line of numbers",
+    "\n\n": "no line of numbers",
+    "a,b\n0.5,x\n": "Line 2, column 2 is 'x'",
+    "0.5,0.5\n\n0.5,\n": "Line 3, column 2 is empty",
+    "0.5,b\n0.5,0.5\n": "Line 1, column 2 is 'b'",
+    "0.5,nan\n": "Line 1, column 2 is 'nan'",
+    "0.5\n-inf\n": "Line 2, column 1 is '-inf'",
+    "0.5,1_0\n": "Line 1, column 2 is '1_0'",
+    "0.5,0.5\n0.5\n": "Line 2 has 1, line 1 has 2",
+    "a,b\n0.5,0.5,0.5\n": "Line 2 has 3, line 1 has 2",
+    "a;b\n0.5;0.5\n": "Line 2, column 1 is '0.5;0.5'",
+    "\xff\xfe0.5": "is no .csv file in UTF-8",
+    "0.5\n\x1b[31m\n": "Line 2, column 1 is",
+    '0.5,"0.5\n': "is no .csv file in UTF-8: unexpected end of data",
+    "0.5,1.5\n": "values from 0.5 to 1.5",
+}
+"""Tables that cannot be trained on, and what is said."""
+
+
 def _data() -> Iterator[Call]:
     for name in ARRAYS:
         yield Call(("train", f"--data={name}.npy"), (f"{name}.npy",), (f"{name}.npy!",))
+    for name, said in ARCHIVES.items():
+        yield Call(("train", f"--data={name}.npz"), (f"{name}.npz", said), (f"{name}.npz!",))
+    for content, said in TABLES.items():
+        for option in ("--data", "--validation"):
+            yield Call(
+                ("train", f"{option}=x.csv"),
+                (option, "x.csv", said),
+                (f"x.csv={content}",),
+            )
+    for options, said, given in (
+        ("--data=x.npz --key=c", "no array of the key 'c'. It has: a", "x.npz!"),
+        ("--data=several.npz --key=", "no array of the key ''. It has: a, b", "several.npz!"),
+        ("--data=half.npy --key=a", "has no keys", "half.npy!"),
+        ("--data=x.csv --key=a", "has no keys", "x.csv=0.5"),
+        ("--key=a", "--key", "folder/"),
+        ("--data=digits --key=a", "--key", "folder/"),
+        ("--validation-key=a", "--validation", "folder/"),
+        ("--validation=no.csv", "No such file: no.csv", "folder/"),
+        ("--validation=folder", "It is a folder: folder", "folder/"),
+        ("--validation=several.npz", "It has: a, b", "several.npz!"),
+        ("--validation=half.npy", "as many columns as --data, 64. It has 3", "half.npy!"),
+        ("--validation=several.npz --validation-key=b", "64. It has 3", "several.npz!"),
+    ):
+        yield Call(("train", *options.split()), (said,), (given,))
     for name, said in (
         ("no.npy", "No such file: no.npy"),
         ("folder", "folder"),

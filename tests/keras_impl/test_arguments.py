@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import keras_impl
+import reference
 from tests.fuzz import VALUES, kinds_of, wrong
 
 X = np.linspace(0.1, 0.9, 12).reshape(4, 3).astype("float32")
@@ -37,14 +38,21 @@ VALID: dict[str, Callable[[], Any]] = {
     "features": lambda: 3,
     "mse": lambda: 1.0,
     "l2": lambda: 0.1,
+    "name": lambda: "beta",
+    "schedule": lambda: lambda step: 0.1,
+    "parameters": lambda: reference.initialise((3, 2, 3), seed=0),
 }
 
 OBJECTS = (
-    "ActivityPenalty", "DenseTied", "HalfSquaredError", "KLSparsity", "KLSparsityRegularizer",
-    "NgUniform", "SparseAutoencoder", "WeightDecay", "from_keras_units", "to_keras_units",
+    "ActivityPenalty", "Anneal", "DenseTied", "HalfSquaredError", "KLSparsity",
+    "KLSparsityRegularizer", "NgUniform", "SparseAutoencoder", "WeightDecay", "from_keras_units",
+    "Watch", "to_keras_units",
 )  # fmt: skip
 
-FUNCTIONS = ("full_cost", "full_cost_and_gradient", "fit_lbfgs")
+FUNCTIONS = (
+    "full_cost", "full_cost_and_gradient", "fit_lbfgs", "set_hyperparameters", "set_parameters",
+    "to_parameters",
+)  # fmt: skip
 
 
 def arguments_of(function: Any) -> list[str]:
@@ -81,7 +89,10 @@ def test_any_object_as_any_argument_of_a_function(
     monkeypatch.chdir(tmp_path)  # "x" is the name of a checkpoint
     names = arguments_of(getattr(keras_impl, name))
     fixed = {"iterations": 1, "verbose": False} if name == "fit_lbfgs" else {}
-    check(name, kinds_of(names), **fixed)
+    kinds = kinds_of(names)
+    if name == "set_hyperparameters":  # None leaves each as it is
+        kinds |= {"rho": "rho or None", "beta": "factor or None", "weight_decay": "factor or None"}
+    check(name, kinds, **fixed)
 
 
 # What is called with lists and numbers, where Keras calls it with tensors.

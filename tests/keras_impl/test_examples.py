@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import linear_decoder, stacked
+from examples import denoising, linear_decoder, stacked
 from sae_oracle.datasets import colour_patches, natural_patches, zca_whitening
 
 
@@ -15,6 +15,14 @@ def test_linear_decoder(tmp_path: Path) -> None:
     out = tmp_path / "features.png"
     linear_decoder.main(["--patches=300", "--hidden=9", "--iterations=3", f"--out={out}"])
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_denoising(tmp_path: Path) -> None:
+    found = denoising.main(["--hidden=10", "--epochs=2", f"--out={tmp_path}"])
+    assert 0.2 < found["noisy"] < 0.4
+    assert -1.0 < found["denoised"] < 1.0
+    for name in ("denoising", "watch"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_stacked() -> None:

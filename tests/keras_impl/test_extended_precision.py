@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import reference
+from benchmarks import exhaustive
 from keras_impl import SparseAutoencoder
 from keras_impl.backends.autodiff import value_and_gradients
 from sae_oracle.workers.oracle_bridge import oracle_arguments, to_parameters
@@ -239,3 +240,28 @@ def test_a_digit_that_is_wrong_is_seen() -> None:
         assert hold("right", 1.0 + 2e-16, mpmath.mpf(1), bounded) == 1
         with pytest.raises(AssertionError, match=r"wrong: .* bound 1e-15"):
             hold("wrong", 1.0 + 2e-15, mpmath.mpf(1), bounded)
+
+
+@pytest.mark.equation("EQ-BOUND-ACTIVATION")
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("function", exhaustive.FUNCTIONS, ids=lambda function: function.name)
+def test_no_number_of_16_bits_is_further_off_than_the_bounds_count(
+    function: exhaustive.Function, name: str
+) -> None:
+    numbers = exhaustive.numbers(name, *exhaustive.span(function, name))
+    worst, at = exhaustive.furthest(function, name, numbers)
+    assert 0.5 < worst <= function.allowed, at
+
+
+def test_a_search_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhaustive, "CHUNK", 2**14)
+    mine: dict[str, dict[str, Any]] = {}
+    exhaustive.search(["float16"], ["log"], 0.0, mine)
+    assert mine == {"log float16": {"done": 0, "worst": 0.0, "at": 0.0}}
+    # From 2⁻⁷ on.
+    mine["log float16"] = {"done": 2**13, "worst": 0.25, "at": 0.5}
+    assert "0.25 at 0.5 (53%) |" in exhaustive.page({"torch": mine})
+    exhaustive.search(["float16"], ["log"], 60.0, mine)
+    assert mine["log float16"]["done"] == 0x3C01
+    assert mine["log float16"]["at"] >= 2.0**-7
+    assert "%" not in exhaustive.page({"torch": mine}).split("| log | float16")[1].split("\n")[0]

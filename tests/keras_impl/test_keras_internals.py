@@ -32,7 +32,10 @@ from keras_impl.backends.keras_internals import (
 def stateless_losses(model: Any, x: Any) -> list[float]:
     weights = [v.value for v in model.trainable_variables]
     state = [v.value for v in model.non_trainable_variables]
-    return [float(loss) for loss in model.stateless_call(weights, state, x, return_losses=True)[2]]
+    return [
+        float(ops.convert_to_numpy(loss))
+        for loss in model.stateless_call(weights, state, x, return_losses=True)[2]
+    ]
 
 
 def twice(layer: Any) -> Any:

@@ -320,6 +320,12 @@ class Events(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seen.append(("end", epoch, logs["loss"]))
 
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.seen.append("test")
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.seen.append("tested")
+
     def on_train_end(self, logs: Any = None) -> None:
         self.seen.append(("trained", logs["loss"]))
 
@@ -554,3 +560,242 @@ def test_ctrl_c_again_while_the_best_weights_are_put_back(monkeypatch: pytest.Mo
     finally:
         signal.signal(signal.SIGINT, of_tests)
     assert full_cost(model, learnable()).total <= min(history.history["loss"]) * (1.0 + 2.0**-20)
+
+
+# Validation data.
+
+
+def test_validation_data_are_logged_and_not_trained_on(tmp_path: Path) -> None:
+    x, held = learnable()[:40], learnable()[40:]
+
+    def model() -> SparseAutoencoder:
+        return SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
+
+    plain = model()
+    alone = fit_lbfgs(plain, x, 5, verbose=False)
+    for data in (held, (held,), (held, held), (held, None, np.ones(20)), Batches(held)):
+        watched = model()
+        costs: list[Any] = []
+
+        def see(epoch: int, logs: Any, watched: Any = watched, costs: Any = costs) -> None:
+            costs.append(full_cost(watched, held))
+
+        history = fit_lbfgs(
+            watched, x, 5, verbose=False, validation_data=data,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=see)],
+        ).history  # fmt: skip
+        assert set(history) == {n for t in ("loss", *TERMS) for n in (t, f"val_{t}")}
+        assert {n: history[n] for n in alone.history} == alone.history
+        assert all(map(np.array_equal, watched.get_weights(), plain.get_weights()))
+        for name in TERMS:
+            seen = [getattr(cost, name) for cost in costs]
+            # The same sums in chunks of another size: 20 samples of 6 features in float32.
+            assert np.allclose(history[f"val_{name}"], seen, rtol=20 * 6 * 2.0**-24, atol=0.0)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x: Any) -> None:
+        super().__init__()
+        self.x = x
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // 7)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.x[7 * i : 7 * i + 7]
+
+
+def test_early_stopping_restores_the_weights_of_the_least_validation_loss() -> None:
+    generator = np.random.default_rng(0)
+    x, held = generator.uniform(size=(2, 12, 6)).astype("float32")
+    model = SparseAutoencoder(20, rho=0.5, beta=0.0, weight_decay=0.0, seed=0)
+    stopping = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+    events = Events()
+    history = fit_lbfgs(
+        model, x, 100, verbose=False, validation_data=held, callbacks=[stopping, events]
+    )
+    losses = history.history["val_loss"]
+    best = int(np.argmin(losses))
+    assert 0 < best == len(losses) - 4
+    assert history.params["message"] == "stopped by a callback"
+    assert abs(full_cost(model, held).total - losses[best]) <= 12 * 6 * 2.0**-24 * losses[best]
+    names = [event if isinstance(event, str) else event[0] for event in events.seen]
+    assert names[:6] == ["train", "begin", "test", "tested", "end", "begin"]
+    assert names.count("test") == len(losses)
+
+
+BAD_VALIDATION: list[tuple[Any, type[Exception], str]] = [
+    (np.ones((3, 5), "float32"), ValueError, r"shapes \[\(6,\)\].*\[\(5,\)\]"),
+    (np.ones(3, "float32"), ValueError, r"\[\(\)\]"),
+    (np.ones((0, 6), "float32"), ValueError, "at least one sample"),
+    ((), ValueError, "tuple of 0"),
+    ((np.ones((3, 6)),) * 4, ValueError, "tuple of 4"),
+    ((np.ones((3, 6)), np.ones((2, 6))), ValueError, "`y` must have as many rows"),
+    ((np.ones((3, 6)), None, np.ones(2)), ValueError, "`sample_weight` must have as many"),
+    ("x", TypeError, "`x` must be an array"),
+    (3, TypeError, "`x` must be an array"),
+    (np.array([["a"] * 6]), TypeError, "real numbers"),
+    (np.full((3, 6), np.nan, "float32"), FloatingPointError, "reconstruction term is not finite"),
+]
+
+
+@pytest.mark.parametrize(("data", "error", "said"), BAD_VALIDATION)
+def test_validation_data_that_are_refused(data: Any, error: Any, said: str) -> None:
+    model = SparseAutoencoder(3, seed=0)
+    model.build((None, 6))
+    before = model.get_weights()
+    began = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: pytest.fail("begun"))
+    with pytest.raises(error, match=f"`validation_data`.*{said}"):
+        fit_lbfgs(model, learnable(), 3, verbose=False, validation_data=data, callbacks=[began])
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def test_a_checkpoint_goes_on_with_validation_data_or_without(tmp_path: Path) -> None:
+    x, path = learnable(), tmp_path / "fit.npz"
+    model = SparseAutoencoder(3, seed=0)
+    fit_lbfgs(model, x, 3, verbose=False, validation_data=x, checkpoint=path)
+    history = fit_lbfgs(
+        model, x, 5, verbose=False, validation_data=x, checkpoint=path, resume=True
+    ).history
+    assert len(history["val_loss"]) == len(history["loss"]) == 5
+    with pytest.raises(ValueError, match=r"`validation_data` must be given if it was.*none"):
+        fit_lbfgs(model, x, 9, verbose=False, checkpoint=path, resume=True)
+
+
+# Bounds.
+
+BOUNDS: list[tuple[Any, dict[str, tuple[float, float]]]] = [
+    ((-0.1, 0.2), {"kernel": (-0.1, 0.2), "bias": (-0.1, 0.2)}),
+    ([None, 0.2], {"kernel": (-np.inf, 0.2), "bias": (-np.inf, 0.2)}),
+    ({"kernels": (0, None)}, {"kernel": (0.0, np.inf), "bias": (-np.inf, np.inf)}),
+    (
+        {"kernels": (-0.3, 0.3), "biases": (-0.1, np.inf), "kernel_1": (0.1, None)},
+        {"kernel_0": (-0.3, 0.3), "kernel_1": (0.1, 0.3), "bias": (-0.1, np.inf)},
+    ),
+    ({"bias_0": (0.25, 0.25)}, {"bias_0": (0.25, 0.25), "kernel": (-np.inf, np.inf)}),
+]
+
+
+@pytest.mark.parametrize(("bounds", "expected"), BOUNDS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_weight_leaves_its_bounds(bounds: Any, expected: Any, dtype: str) -> None:
+    model = SparseAutoencoder(3, rho=0.2, beta=0.1, weight_decay=1e-4, seed=0, dtype=dtype)
+    history = fit_lbfgs(model, learnable(), 10, verbose=False, bounds=bounds)
+    for name, (low, high) in expected.items():
+        weights = [v for v in model.trainable_variables if v.name.startswith(name)]
+        assert weights
+        least, most = (f([f(as_numpy(v)) for v in weights]) for f in (np.min, np.max))
+        assert low <= least <= most <= high
+    assert history.history["loss"][-1] <= history.history["loss"][0]
+
+
+def test_arrays_bound_single_numbers_and_paths_name_weights() -> None:
+    model = constrained(None)
+    first, second = model.layers[0], model.layers[-1]
+    assert first.kernel.path != second.kernel.path
+    high = np.full((6, 3), np.inf)
+    high[2, 1] = -0.75
+    history = fit_lbfgs(
+        model, learnable(), 10, verbose=False,
+        bounds={first.kernel.path: (-0.8, high), second.kernel.path: (np.zeros(6), None)},
+    )  # fmt: skip
+    kernel, other = as_numpy(first.kernel), as_numpy(second.kernel)
+    assert -0.8 <= kernel[2, 1] <= -0.75
+    assert kernel.max() > 0.0
+    assert other.min() >= 0.0
+    # The stated measure: nothing but what points into the box counts.
+    _, parts = full_cost_and_gradient(model, learnable())
+    low = {first.kernel.path: -0.8, second.kernel.path: 0.0}
+    largest = 0.0
+    for variable, part in zip(model.trainable_variables, parts, strict=True):
+        at = as_numpy(variable)
+        most = high if variable is first.kernel else np.inf
+        step = np.clip(at - part, low.get(variable.path, -np.inf), most) - at
+        largest = max(largest, float(np.max(np.abs(step))))
+    # The bounds are rounded inwards to float32, by less than 2⁻²³.
+    assert abs(history.params["gradient"] - largest) <= 2.0**-23
+
+
+BAD_BOUNDS: list[tuple[Any, type[Exception], str]] = [
+    (3.0, TypeError, "must be a pair"),
+    ((1.0,), TypeError, "must be a pair"),
+    ((0, 1, 2), TypeError, "must be a pair"),
+    ({"kernels": 1.0}, TypeError, "must be a pair"),
+    ((1.0, 0.0), ValueError, "low=1 and high=0"),
+    ({"kernels": (0, 1), "kernel_0": (2, 3)}, ValueError, "low=2 and high=1 .*kernel_0"),
+    ((np.nan, 1.0), ValueError, "some number.*nan"),
+    ((np.inf, None), ValueError, "some number.*inf"),
+    ((None, -np.inf), ValueError, "some number.*-inf"),
+    ((0.1 + 1e-10, 0.1 + 2e-10), ValueError, "number of float32"),
+    (("a", 1.0), TypeError, "real numbers"),
+    ((True, 1.0), TypeError, "real numbers"),
+    ((1j, 1.0), TypeError, "real numbers"),
+    ((10**400, None), TypeError, "real numbers"),
+    ((np.zeros(4), None), ValueError, "broadcast.*kernel_0"),
+    ({"kernal": (0, 1)}, ValueError, "'kernal'; there are .*bias_1"),
+    ({0: (0, 1)}, ValueError, "Received 0; there are"),
+]
+
+
+@pytest.mark.parametrize(("bounds", "error", "said"), BAD_BOUNDS)
+def test_bounds_that_are_refused(bounds: Any, error: Any, said: str) -> None:
+    model = SparseAutoencoder(3, seed=0)
+    model.build((None, 6))
+    before = model.get_weights()
+    with pytest.raises(error, match=f"`bounds`.*{said}"):
+        fit_lbfgs(model, learnable(), 3, verbose=False, bounds=bounds)
+    assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def test_bounds_and_constraints_hold_together() -> None:
+    model = constrained(keras.constraints.NonNeg())
+    fit_lbfgs(model, learnable(), 5, verbose=False, bounds=(-0.5, 0.5))
+    kernel, first_bias, _, last_bias = model.get_weights()
+    assert min(kernel.min(), last_bias.min()) >= 0.0
+    assert max(kernel.max(), last_bias.max()) <= 0.5
+    assert -0.5 <= first_bias.min() < 0.0
+    with pytest.raises(ValueError, match=r"`bounds`.*low=0 and high=-0.5.*NonNeg"):
+        fit_lbfgs(model, learnable(), 5, verbose=False, bounds={"kernel": (-1.0, -0.5)})
+
+
+# Why it ended.
+
+
+def test_the_message_says_why_it_ended_and_whether_the_gradient_is_small() -> None:
+    small, not_small = "the gradient is small (its largest", "the gradient is not small (its"
+    for options, why, judged in (
+        ({"iterations": 3}, "all 3 iterations are done", not_small),
+        ({"iterations": 50, "maxfun": 2}, "all 2 evaluations are done", not_small),
+        ({"iterations": 50, "ftol": 0.5}, "the cost fell by less than ftol = 0.5", not_small),
+        ({"iterations": 50, "gtol": 0.1}, "converged", small),
+        # The last digits of float32: no step is seen to lead downhill.
+        ({"iterations": 5000, "ftol": 0.0, "gtol": 0.0}, "in float32", not_small),
+    ):
+        model = SparseAutoencoder(3, rho=0.2, beta=0.1, weight_decay=0.01, seed=0)
+        history = fit_lbfgs(model, learnable(), verbose=False, **options)
+        message, gradient = history.params["message"], history.params["gradient"]
+        assert message.startswith(why) or why in message, message
+        assert judged in message, message
+        assert (gradient <= options.get("gtol", 1e-5)) == (judged == small)
+        _, parts = full_cost_and_gradient(model, learnable())
+        assert gradient == max(float(np.max(np.abs(part))) for part in parts)
+        assert f"component is {gradient:.3g}, gtol = {options.get('gtol', 1e-5):.3g})" in message
+
+
+def test_what_cannot_change_while_lbfgs_runs_is_refused() -> None:
+    for callback in (
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
+        keras.callbacks.ReduceLROnPlateau(),
+    ):
+        with pytest.raises(ValueError, match=f"no learning rate.*{type(callback).__name__}"):
+            fit_lbfgs(SparseAutoencoder(3), learnable(), 3, callbacks=[callback])
+    for options, error in (
+        ({"gtol": -1.0}, ValueError),
+        ({"ftol": np.nan}, ValueError),
+        ({"gtol": "x"}, TypeError),
+        ({"maxcor": 0}, ValueError),
+        ({"maxls": 2.5}, TypeError),
+        ({"maxfun": None}, TypeError),
+    ):
+        with pytest.raises(error, match=f"`{next(iter(options))}` must"):
+            fit_lbfgs(SparseAutoencoder(3), learnable(), 3, verbose=False, **options)

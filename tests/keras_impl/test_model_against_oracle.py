@@ -16,8 +16,9 @@ import reference
 from keras_impl import HalfSquaredError, SparseAutoencoder, full_cost
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.backends.keras_internals import keras_loses_compiled_losses
+from reference.rounding import Bounded
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters, to_parameters
-from tests.asserting import inside
+from tests.asserting import REPORTED, inside
 from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
 
 # From few shapes, because JAX compiles every operation anew for each; one sample and one unit
@@ -403,7 +404,11 @@ def test_the_arguments_are_fixed() -> None:
         if name in ("name", "trainable", "dtype"):
             continue
         assert getattr(model, name) == (tuple(value) if isinstance(value, list) else value)
-        with pytest.raises(AttributeError, match=f"`{name}` of SparseAutoencoder cannot be"):
+        if name in ("rho", "beta", "weight_decay"):  # test_coefficients.py: a number changes them
+            error, words = TypeError, f"`{name}` must be a number"
+        else:
+            error, words = AttributeError, f"`{name}` of SparseAutoencoder cannot be"
+        with pytest.raises(error, match=words):
             setattr(model, name, "another")
 
 
@@ -596,6 +601,33 @@ def test_the_halves_are_float64_where_the_model_is() -> None:
         assert np.max(np.abs(code - passed.activations[1])) <= 22 * 2.0**-53
         whole = model.decoder.predict(code, verbose=0)
         assert np.max(np.abs(whole - passed.output)) <= 44 * 2.0**-53
+
+
+@pytest.mark.equation("EQ-BOUND-DESCENT", "EQ-COST")
+@pytest.mark.parametrize(
+    "arguments", [{}, {"tied": True, "from_logits": True}, {"hidden_units": (3, 2), "beta": 0.5}]
+)
+def test_denoising_descends_as_the_oracle_does(arguments: dict[str, Any]) -> None:
+    """`fit(noisy, x)`: the inputs, and so ρ̂, are noisy; the targets are not."""
+    arguments = {"hidden_units": 3, "rho": 0.125, "weight_decay": 0.01, **arguments}
+    model = SparseAutoencoder(**arguments, seed=0)
+    model.build((None, 4))
+    start, given = to_parameters(model), oracle_arguments(model)
+    model.compile(keras.optimizers.SGD(0.25))
+    noise = np.random.default_rng(5).normal(scale=0.3, size=X.shape)
+    noisy = np.clip(X + noise, 0.0, 1.0).astype("float32")
+    reported = model.fit(noisy, X, batch_size=6, epochs=2, shuffle=False, verbose=0).history
+    expected = reference.cost_and_gradient_with_bounds(start, noisy, y=X, **given).cost
+    for name in ("reconstruction", "weight_decay", "sparsity"):
+        term = getattr(expected, name)
+        inside(name, reported[name][0], Bounded(term.value, term.bound + REPORTED * term.value))
+    reached = reference.gradient_descent_with_bounds(
+        start, noisy, steps=2, learning_rate=0.25, y=X, **given
+    )
+    for variable, bounded in zip(
+        [*model.kernels, *model.biases], [*reached.kernels, *reached.biases], strict=True
+    ):
+        inside(variable.name, variable.value, bounded)
 
 
 @pytest.mark.equation("EQ-COST")

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import keras
@@ -17,9 +18,9 @@ from tests.fresh_process import environment
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 SNIPPETS = [
-    pytest.param(page.name, number, snippet, id=f"{page.name}-{number}")
+    pytest.param(page.name, number, snippet, id=f"{page.relative_to(ROOT / 'docs')}-{number}")
     for page in DOCS
     for number, snippet in enumerate(
         re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
@@ -32,11 +33,17 @@ def test_snippet_runs_as_printed(page: str, number: int, snippet: str) -> None:
     exec(compile(snippet, f"{page}, snippet {number}", "exec"), {"__name__": "__main__"})
 
 
-# Each block with names of its own, as in a file of its own.
+# Each block with names of its own, as in a file of its own; one with tests as a file of pytest.
 RUN_BLOCKS = """
-import json, sys
+import json, pathlib, sys
 for number, block in enumerate(json.load(sys.stdin)):
-    exec(compile(block, f"README.md, block {number}", "exec"), {"__name__": "__main__"})
+    name = f"README.md, block {number}"
+    if "def test_" not in block:
+        exec(compile(block, name, "exec"), {"__name__": "__main__"})
+        continue
+    import pytest
+    pathlib.Path("test_block.py").write_text(block, encoding="utf-8")
+    assert pytest.main(["-q", "-p", "no:cacheprovider", "test_block.py"]) == 0, name
 """
 
 
@@ -50,7 +57,7 @@ def test_the_readme_runs_where_one_backend_is_installed(backend: str, tmp_path: 
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def console(block: str) -> list[tuple[str, str]]:
@@ -60,28 +67,53 @@ def console(block: str) -> list[tuple[str, str]]:
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.mark.only_backends("tensorflow")
-@pytest.mark.skipif(keras.__version__ not in README, reason="what is printed is another Keras's")
-def test_the_readmes_commands_print_what_it_says() -> None:
-    """All at once; `export` has said before any Python which backend it is."""
-    assert {language for language, _ in BLOCKS} == {"console", "python"}
-    assert BLOCKS[0][0] == "console"
-    assert re.fullmatch(r"\$ export KERAS_BACKEND=(jax|tensorflow|torch)\n", BLOCKS[0][1])
-    started = []
-    blocks = [block for language, block in BLOCKS[1:] if language == "console"]
+def start(command: str, backend: str) -> subprocess.Popen[str]:
+    program, *arguments = shlex.split(command)
+    assert program == "sae-oracle", f"no test knows how to run: {command}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "sae_oracle", *arguments],
+        env=environment(backend, COLUMNS="80"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.only_backends("jax")
+def test_the_readmes_commands_do_what_it_says() -> None:
+    """`pip` and `make` name what there is; the rest runs on the backend that it exports."""
+    assert {language for language, _ in BLOCKS} == {"console", "python", "math"}
+    blocks = [block for language, block in BLOCKS if language == "console"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    ran, backend = 0, None
     for command, expected in (part for block in blocks for part in console(block)):
-        program, *arguments = shlex.split(command)
-        assert program == "sae-oracle", f"no test knows how to run: {command}"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sae_oracle", *arguments],
-            env=environment("tensorflow", COLUMNS="120"),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append((command, expected, process))
-    for command, expected, process in started:
+        if command.startswith("pip install "):
+            (extra,) = re.fullmatch(r'pip install "sae-oracle\[(\w+)\]"', command).groups()
+            assert extra in project["optional-dependencies"]
+        elif command.startswith("export "):
+            (backend,) = re.fullmatch(r"export KERAS_BACKEND=(\w+)", command).groups()
+            assert backend == extra == keras.config.backend()
+        elif command.startswith("make "):
+            assert f"\n{command.split()[1]}: " in makefile
+        else:
+            printed = start(command, backend).communicate(timeout=300)[0]
+            assert printed.rstrip() == expected.rstrip(), command
+            ran += 1
+    assert ran
+
+
+@pytest.mark.only_backends("tensorflow")
+def test_the_reviews_print_what_the_page_says() -> None:
+    page = (ROOT / "docs" / "review.md").read_text(encoding="utf-8")
+    if keras.__version__ not in page:
+        pytest.skip("what is printed is another Keras's")
+    blocks = re.findall(r"^```console\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    parts = [part for block in blocks for part in console(block)]
+    assert len(parts) >= 3
+    started = [(start(command, "tensorflow"), command, expected) for command, expected in parts]
+    for process, command, expected in started:
         printed = process.communicate(timeout=300)[0]
         assert printed.rstrip() == expected.rstrip(), command
 

@@ -208,6 +208,7 @@ def test_exports_hold_the_outputs(way: str, tmp_path: Path, backend: str) -> Non
         "everything": with_everything,
         "nested": lambda: compiled("DenseTied, nested models"),
         "SparseAutoencoder": lambda: compiled("SparseAutoencoder"),
+        "encoder": lambda: compiled("SparseAutoencoder").encoder,
     }
     for name, make in models.items():
         model = make()

@@ -54,6 +54,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "epsilon": lambda: 1e-3,
     "precision": lambda: "float32",
     "summation": lambda: "any order",
+    "false_alarm": lambda: 1e-9,
     "mode": lambda: "rows",
     "activation": lambda: "sigmoid",
     "output_activation": lambda: "sigmoid",

@@ -588,7 +588,7 @@ def of_networks(draw: Draw) -> Iterator[Quantity]:
     )
     logits, layers, slopes = [], [exact(x)], []
     for kernel, bias, name in zip(parameters.layer_kernels, parameters.biases, names, strict=True):
-        logits.append(FLOAT64.add(FLOAT64.matmul(layers[-1], exact(kernel)), exact(bias)))
+        logits.append(FLOAT64.affine(layers[-1], exact(kernel), exact(bias)))
         value, slope = FLOAT64.activation(name, logits[-1])
         layers.append(value)
         slopes.append(slope)

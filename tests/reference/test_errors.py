@@ -107,6 +107,7 @@ def test_parameters_say_what_is_wrong() -> None:
         reference.Parameters([np.full((3, 2), np.inf)], [np.zeros(2)])
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -44,7 +44,7 @@ def test_every_label_that_is_named_is_defined() -> None:
         "sae_oracle/*.py",
         "tests/**/*.py",
         "*.md",
-        "docs/*.md",
+        "docs/**/*.md",
     )
     dangling = {label: files for label, files in named.items() if label not in defined}
     assert not dangling

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import reference
 from reference.rounding import PRECISIONS, Arithmetic, Bounded, exact
+from tests.reference import planted
 
 DTYPES = {
     "float16": np.float16,
@@ -434,7 +435,21 @@ def report() -> str:
             lines.append(
                 f"| {name} | {quantity} | {median:.3f} | {largest:.2f} | {undecidable:.1%} |"
             )
-    return "\n".join(lines) + "\n"
+    from tests.reference.test_likely import largest_share
+
+    shares = [largest_share(2000, equal_rows=equal_rows) for equal_rows in (False, True)]
+    return "\n".join(
+        [
+            *lines,
+            *planted.report(),
+            "Of likely bounds a right float32 computation uses at most "
+            f"{shares[0]:.2f} in 2,000 random networks with",
+            "up to 400 samples, summed as NumPy does and in sequence; "
+            f"{shares[1]:.2f} in 2,000 whose rows are all",
+            "equal, where roundings do not have mean 0: a sum of 200,704 equal terms is outside.",
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -315,6 +315,32 @@ def test_products_of_matrices_in_sequence(name: str) -> None:
     assert flushed.bound <= 2.5 * max(flushed.value, u * precision.underflow)
 
 
+@pytest.mark.equation("EQ-BOUND-MATMUL")
+def test_no_partial_sum_is_beyond_the_terms_of_one_sign() -> None:
+    """Positive terms first, of which each addition loses half a unit; then what cancels them."""
+    name = "float32"
+    positive = stagnant(name)
+    terms = np.append(positive, -positive[0])
+    true = positive[1] * (len(positive) - 1)
+    expected = Arithmetic(name).matmul(exact(terms[None]), exact(np.ones((len(terms), 1))))
+    hold(in_sequence(terms, name), true, expected, 1.03)
+    n_roundoffs = len(terms) * PRECISIONS[name].accumulator_roundoff * np.sum(np.abs(terms))
+    assert expected.bound < 0.52 * n_roundoffs
+
+
+@pytest.mark.equation("EQ-BOUND-MATMUL")
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_a_bias_may_be_the_first_of_the_sum(name: str) -> None:
+    """Beside a bias that is 2¹⁰, each product of 2¹⁰u is lost: `addmm` may start from it."""
+    terms = stagnant(name)
+    arithmetic, bias = Arithmetic(name), exact(terms[:1])
+    products = exact(terms[None, 1:]), exact(np.ones((len(terms) - 1, 1)))
+    actual = in_sequence(terms, name)
+    hold(actual, math.fsum(terms), arithmetic.affine(*products, bias), 1.03 * FACTOR[name])
+    last = arithmetic.add(arithmetic.matmul(*products), bias)
+    assert reference.usage([[actual]], last).worst > 1.0
+
+
 @pytest.mark.equation("EQ-BOUND-RHO-HAT")
 @pytest.mark.parametrize("name", FORMATS)
 def test_means_in_sequence(name: str) -> None:
@@ -1313,9 +1339,16 @@ def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
         other, of_other = factors.value.astype(Wide), factors.bound.astype(Wide)
         product = v.T @ other
         enlarged = (np.abs(v) + e).T @ (np.abs(other) + of_other)
-        error = enlarged - np.abs(v).T @ np.abs(other)
-        error = error + (n * u_accumulator + 2 * Wide(precision.factor_roundoff)) * enlarged
-        error = error + n * Wide(arithmetic.accumulator.underflow)
+        moved = enlarged - np.abs(v).T @ np.abs(other)
+        moved = moved + 2 * Wide(precision.factor_roundoff) * enlarged
+        # No partial sum is beyond the sum of the positive terms, or that of the negative ones.
+        partial = (enlarged + np.abs(product) + moved) / 2 + 2 * (n + 1) * u_accumulator * enlarged
+        partial = np.minimum(partial, enlarged)
+        error = (
+            moved
+            + u_accumulator * (enlarged + (n - 1) * partial)
+            + n * Wide(arithmetic.accumulator.underflow)
+        )
         # |A||B| and its enlargement are off by as many roundoffs of the oracle.
         of_oracle = n * 2.0**-51 * enlarged
         worst = stored_worst(name, product, error)

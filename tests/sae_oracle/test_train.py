@@ -17,6 +17,7 @@ from sae_oracle import pictures
 from sae_oracle import train as training
 from sae_oracle.cli import parser
 from sae_oracle.processes import TRAINING_BACKENDS, installed
+from sae_oracle.samples import read_samples
 from tests.fresh_process import FOREIGN, crowd, environment, with_foreign_names
 
 BACKEND = next((name for name in TRAINING_BACKENDS if installed(name)), None)
@@ -197,6 +198,39 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     assert problem(f"--data={tmp_path / 'outside.npy'}", "--output-activation=linear", out) is None
     np.save(tmp_path / "integers.npy", np.eye(3, dtype=int))
     assert problem(f"--data={tmp_path / 'integers.npy'}", out) is None
+
+
+def test_files_of_every_kind_hold_the_same(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "single.npz", x)
+    np.savez_compressed(tmp_path / "several.npz", train=x, test=x[::-1])
+    lines = "\n".join(",".join(map(repr, row)) for row in x.tolist())
+    quoted = "\r\n".join(",".join(f' "{v!r}"'.strip() for v in row) for row in x.tolist())
+    (tmp_path / "plain.csv").write_text(lines)
+    (tmp_path / "header.CSV").write_text(f"\ufeff\nlength,,no. 3\n{lines}\n\n", encoding="utf-8")
+    (tmp_path / "quoted.csv").write_bytes(quoted.encode())
+    for name, key in (
+        ("x.npy", None), ("single.npz", None), ("single.npz", "arr_0"), ("several.npz", "train"),
+        ("plain.csv", None), ("header.CSV", None), ("quoted.csv", None),
+    ):  # fmt: skip
+        assert np.array_equal(read_samples(tmp_path / name, key), x), name
+    assert np.array_equal(read_samples(tmp_path / "several.npz", "test"), x[::-1])
+
+
+@needs_a_backend
+def test_validation_from_another_array_and_what_it_costs(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(size=(50, 6))
+    np.savez(tmp_path / "x.npz", train=x[:40], test=x[40:])
+    data = ("--data=x.npz", "--key=train", "--validation=x.npz", "--validation-key=test")
+    done = run(tmp_path, *data, "--hidden=3", "--iterations=4", "--out=out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert found["samples"] == 40
+    last = found["history"]["val_loss"][-1]
+    # The last iteration is the best here: the same sums twice, in float32.
+    assert abs(found["validation"]["total"] - last) <= 60 * 2.0**-24 * last
+    assert f"validation cost {found['validation']['total']:.6g}" in done.stdout
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:

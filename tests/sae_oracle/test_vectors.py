@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import runpy
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ import pytest
 
 from reference import certified
 from sae_oracle.conformance import generation
+from sae_oracle.conformance.check import check_program
 from sae_oracle.conformance.oracle import answers
 from sae_oracle.conformance.vectors import (
     FLAGS,
     FOLDER,
     FORMATS,
     VERSION,
+    Judgement,
     Vector,
     VectorError,
     as_text,
@@ -57,7 +62,8 @@ def test_every_label_with_a_value_has_vectors_and_every_flag_is_used() -> None:
 def test_identifiers_are_unique_and_made_of_the_inputs() -> None:
     assert len({v.identifier for v in VECTORS}) == len(VECTORS)
     # For ever: this one is in certificates.
-    assert identifier_of("EQ-KL", {"rho": 0.5, "rho_hat": 0.25}) == "EQ-KL-732c7435"
+    expected = "-".join(("EQ-KL", "732c7435"))  # in two: it is no label
+    assert identifier_of("EQ-KL", {"rho": 0.5, "rho_hat": 0.25}) == expected
 
 
 def test_the_files_are_what_the_schema_says() -> None:
@@ -218,3 +224,188 @@ def test_the_command_writes_them_or_says_why_not(
     (tmp_path / "file").write_text("")
     assert main(["vectors", "--write", str(tmp_path / "file")]) == 2
     assert "cannot be written: " in capsys.readouterr().out
+
+
+# --- a program
+
+
+PROGRAM = """
+import json, sys, time
+from math import log
+sys.stderr.write("noise {}\\n")
+count = 0
+for line in sys.stdin:
+    given = json.loads(line)
+    a, rho, beta = given["activations"], given["rho"], given["beta"]
+    means = [sum(unit) / len(a) for unit in zip(*a)]
+    kl = [rho * log(rho / m) + (1 - rho) * log((1 - rho) / (1 - m)) for m in means]
+    slope = [beta / len(a) * ((1 - rho) / (1 - m) - rho / m) for m in means]
+    value, gradient = beta * sum(kl), [slope] * len(a)
+    answer = {"value": value, "gradient": gradient}
+    text = json.dumps(answer)
+    count += 1
+    CHANGE
+    print(text, flush=True)
+"""
+
+ASKED = [
+    v
+    for v in VECTORS
+    if v.label == "EQ-SPARSITY"
+    and set(v.inputs) == {"activations", "rho", "beta"}
+    and v.outputs[0].digits != ("inf",)
+    and not {"beta-zero", "denormal"} & set(v.flags)
+]
+
+
+def checked(change: str, vectors: list[Vector], **options: Any) -> list[Judgement]:
+    command = [sys.executable, "-S", "-c", PROGRAM.replace("CHANGE", change)]
+    return [found for _, found in check_program(command, vectors, **options)]
+
+
+def test_a_right_program_passes_whatever_it_prints_to_stderr() -> None:
+    found = checked("pass", ASKED)
+    assert {f.status for f in found} == {"passed"}, found
+    assert all(f.usage is not None and f.usage <= 1.0 for f in found)
+    found = checked("text = json.dumps({'value': value})", ASKED[:2])
+    assert [f.status for f in found] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("text = ''", "no JSON"),
+        ("text = 'value: 1'", "no JSON"),
+        ("text = '[' * 100000", "no JSON"),
+        ("text = '[1.5]'", "must answer"),
+        ("text = '{}'", "must answer"),
+        ("text = json.dumps({'value': [value]})", "must be one number"),
+        ("text = json.dumps({'value': str(value)})", "is no number"),
+        ("text = json.dumps({'value': True})", "is no number"),
+        ("text = json.dumps({'value': None})", "NaN"),
+        ("text = json.dumps({'value': float('nan')})", "NaN"),
+        ("text = '{\"value\": 1e999}'", "is inf"),
+        ("text = '{\"value\": 1' + '0' * 400 + '}'", "no format holds"),
+        ("text = json.dumps({'value': value * (1 + 1e-9)})", "must be"),
+        ("text = json.dumps(answer | {'gradient': gradient[:1]})", "must have shape"),
+        ("text = json.dumps(answer | {'gradient': [[1.0], [1.0, 2.0]]})", "different lengths"),
+        ("text = json.dumps(answer | {'gradient': [[0.0] * len(g) for g in gradient]})", "must be"),
+        ("if count == 1: text = json.dumps({'value': value})", "has no gradient"),
+        ("break", "ended without an answer, with status 0"),
+        ("sys.exit(3)", "with status 3"),
+        ("time.sleep(60)", "no answer came in 1.5 seconds"),
+    ],
+)
+def test_what_is_no_right_answer_of_a_program_fails(change: str, words: str) -> None:
+    found = checked(change, ASKED[:2], time_limit=1.5 if "sleep" in change else 30.0)
+    assert found[0].status == "failed"
+    assert ASKED[0].identifier in found[0].words
+    assert words in found[0].words
+
+
+def test_answers_in_another_order_one_too_many_or_one_too_few_fail() -> None:
+    swapped = "text, last = globals().get('last', '{\"value\": 1.0}'), text"
+    assert {f.status for f in checked(swapped, ASKED[:3])} == {"failed"}
+    only_first = "if count == 2: break"
+    assert [f.status for f in checked(only_first, ASKED[:3])] == ["passed", "failed", "failed"]
+    twice = checked("text += chr(10) + text", ASKED[:3])
+    assert [f.status for f in twice[1:]] == ["failed", "failed"]
+    one_more = checked("if count == 2: text += chr(10) + text", ASKED[:2])
+    assert [f.status for f in one_more] == ["passed", "failed"]
+    assert "after its last answer" in one_more[1].words
+
+
+def test_the_command_checks_a_program_and_writes_its_certificate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sae_oracle.cli import main
+
+    monkeypatch.setattr("sae_oracle.conformance.vectors.read_vectors", lambda: VECTORS[:3] + ASKED)
+    right, wrong, page = (tmp_path / name for name in ("right.py", "wrong.py", "page.md"))
+    right.write_text(PROGRAM.replace("CHANGE", "pass"))
+    wrong.write_text(PROGRAM.replace("CHANGE", "text = json.dumps({'value': 2 * value})"))
+    file = tmp_path / "found.json"
+    start = ["vectors", "--check", "--certificate"]
+    assert main([*start, str(file), "--", sys.executable, str(right)]) == 0
+    assert f"{ASKED[0].identifier}  0" in capsys.readouterr().out
+    found = json.loads(file.read_bytes())
+    counts = {"passed": len(ASKED), "failed": 0, "not run": 3}
+    assert {name: found[name] for name in counts} == counts
+    assert found["vectors"] == {"version": VERSION, "sha256": digest()}
+    assert 0 <= found["worst_usage"] <= 1
+    assert 0 < found["resolution"] < 1e-12
+    assert main([*start, str(page), "--", sys.executable, str(wrong)]) == 1
+    assert f"| failed | {len(ASKED)} |" in page.read_text()
+    assert main(["vectors", "--check", "--", str(tmp_path / "nothing")]) == 2
+    assert "cannot be started" in capsys.readouterr().out
+    assert main(["vectors", "--check"]) == 2
+    assert main([*start, str(tmp_path), "--", sys.executable, str(right)]) == 2
+    monkeypatch.setattr("sae_oracle.conformance.vectors.read_vectors", lambda: VECTORS[:3])
+    assert main(["vectors", "--check", "--", sys.executable, str(right)]) == 2
+
+
+# --- the runners
+
+
+NOTES = """
+import numpy as np
+
+def cost(theta, visible, hidden, weight_decay, rho, beta, data):
+    n, m = visible * hidden, data.shape[1]
+    W1 = theta[:n].reshape(hidden, visible, order="F")
+    W2 = theta[n:2 * n].reshape(visible, hidden, order="F")
+    b1, b2 = np.split(theta[2 * n:, None], [hidden])
+    h = 1 / (1 + np.exp(-(W1 @ data + b1)))
+    o = 1 / (1 + np.exp(-(W2 @ h + b2)))
+    r = h.mean(axis=1, keepdims=True)
+    kl = rho * np.log(rho / r) + (1 - rho) * np.log((1 - rho) / (1 - r))
+    value = ((o - data) ** 2).sum() / (2 * m) + beta * kl.sum()
+    value += weight_decay / 2 * ((W1 ** 2).sum() + (W2 ** 2).sum())
+    d3 = (o - data) * o * (1 - o)
+    d2 = (W2.T @ d3 + beta * ((1 - rho) / (1 - r) - rho / r)) * h * (1 - h)
+    slopes = d2 @ data.T / m + weight_decay * W1, d3 @ h.T / m + weight_decay * W2
+    slopes += d2.mean(axis=1), d3.mean(axis=1)
+    gradient = np.concatenate([slope.ravel(order="F") for slope in slopes])
+    CHANGE
+    return value, gradient
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ("", 0),
+        ("value = 2 * value", 1),
+        ("gradient = gradient[:-1]", 1),
+        ("gradient = gradient * (1 + 1e-9)", 1),
+        ("gradient[-1] = np.nan", 1),
+        ("value = np.nan", 1),
+        ("raise OSError", 1),
+    ],
+)
+def test_the_runner_of_numpy(
+    change: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "notes_cost.py").write_text(NOTES.replace("CHANGE", change))
+    runner = FOLDER / "runners" / "run_numpy.py"
+    assert len(runner.read_text(encoding="utf-8").splitlines()) <= 40
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", [str(runner), "notes_cost:cost"])
+    monkeypatch.delitem(sys.modules, "notes_cost", raising=False)
+    importlib.invalidate_caches()
+    with np.errstate(all="ignore"), pytest.raises(SystemExit) as end:
+        runpy.run_path(str(runner), run_name="__main__")
+    sys.modules.pop("notes_cost", None)
+    printed = capsys.readouterr().out
+    assert end.value.code == status, printed
+    lines = printed.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        v.identifier for v in VECTORS if v.label == "EQ-COST"
+    ]
+    assert ("failed" in printed) == (status == 1)
+    assert sum(line.endswith("passed") for line in lines) >= 20 * (status == 0)

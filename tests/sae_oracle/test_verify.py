@@ -186,17 +186,27 @@ def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
         {"worst": 0.25},
         {"worst": 0.75, "undecidable": 1.0, "elements": 12, "quantity": "divergence"},
         {"worst": 0.5, "dtype": "float64"},
-        {"worst": 0.125, "size": "9 × 9", "quantity": "total cost", "resolution": 2e-3},
+        {"worst": 0.125, "size": "9 × 9", "quantity": "reconstruction", "resolution": 2e-3},
         {"worst": 0.0, "size": "9 × 9", "quantity": "gradient by kernel", "resolution": 1e-3},
-        {"worst": 0.0, "size": "9 × 9", "quantity": "gradient by kernel", "resolution": 3e-3},
+        {
+            "worst": 0.0,
+            "size": "9 × 9",
+            "quantity": "gradient by tied kernel",
+            "resolution": 3e-3,
+            "likely": 2e-4,
+            "suspicion": 1.5,
+        },
     )
     text = report.status_matrix(report.collect({"torch": found, "jax": {"kind": "absent"}}))
-    where = "divergence (EQ-KL) | 75.00% | — | — | 16 | keras 3 |"
+    where = "divergence (EQ-KL) | 75.00% | — | — | — | — | — | 16 | keras 3 |"
     assert f"| torch | cpu | float32 | 256 × 64 | 0.75 | {where}" in text
     assert "| torch | cpu | float64 | 256 × 64 | 0.50 |" in text
-    where = "total cost (EQ-KL) | 0.00% | 2.0e-03 | 3.0e-03 | 12 | keras 3 |"
+    found = "2.0e-03 | — | — | 3.0e-03 / 2.0e-04 | 1"
+    where = f"reconstruction (EQ-KL) | 0.00% | {found} | 12 | keras 3 |"
     assert f"| torch | cpu | float32 | 9 × 9 | 0.12 | {where}" in text
     assert "| jax | | | | absent |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {15}
 
 
 def test_the_status_has_rows_of_earlier_runs() -> None:
@@ -325,7 +335,7 @@ def test_every_colour_of_the_page_can_be_read(scheme: str) -> None:
     text = {"light": first, "dark": second}[scheme]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", text))
     pairs = [("text", "page"), ("link", "page")]
-    pairs += [(f"on-{name}", name) for name in ("bad", "missing", "keras")]
+    pairs += [(f"on-{name}", name) for name in ("bad", "missing", "keras", "suspicious")]
     for letters, page in pairs:
         light, dark = sorted((luminance(colours[letters]), luminance(colours[page])), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (letters, page)
@@ -374,6 +384,27 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     assert found["up"] != found["down"]
     assert found["down"].startswith("row-eq-kl-quantity-1-")
     assert found["order"] == "descending"
+
+
+def test_what_is_suspicious_is_shown_and_no_verdict() -> None:
+    found = result(0.25, suspicion=8.75, likely=1e-4)
+    found["measurements"] += result(0.5, suspicion=0.5, likely=3e-4)["measurements"]
+    results = report.collect({"torch": found, "jax": result(0.25, suspicion=0.5, likely=1e-5)})
+    assert results.passed
+    assert results.suspicious == 1
+    (row,) = results.cells
+    assert results.resolution(row) == "1.0e-05 / 3.0e-04"
+    for text in (printed(results), report.html_page(results)):
+        assert "0.50 suspicious 8.8" in text
+        assert "1 are suspicious" in " ".join(text.split())
+    assert "<td class='suspicious'" in report.html_page(results)
+    for suspicion in (float("inf"), float("nan")):
+        worse = report.collect({"torch": result(0.25, suspicion=suspicion, likely=1e-4)})
+        assert worse.suspicious == 1
+    # What is outside is said so, once.
+    outside = report.collect({"torch": result(1.5, suspicion=8.75, likely=1e-4)})
+    assert outside.suspicious == 0
+    assert "suspicious 8.8" not in printed(outside)
 
 
 def test_sizes_are_rows_of_their_own() -> None:
@@ -457,10 +488,18 @@ def test_the_command_on_one_backend(tmp_path: Path) -> None:
     found = json.loads(file.read_text())
     assert found["passed"] is True
     assert found["cells"]["Keras fails"] == 1
+    assert found["suspicious"] == 0
     assert found["cells"]["inside"] > 10
     assert "1 could not be compared: Keras itself fails there." in found["verdict"]
     assert found["verdict"] in done.stdout
-    labels = {m["equation"] for m in found["backends"]["numpy"]["measurements"]}
+    measured = found["backends"]["numpy"]["measurements"]
+    of_networks = [m for m in measured if m["case"] != "called directly"]
+    assert all(m["suspicion"] <= 1.0 for m in of_networks)
+    assert all(m["likely"] <= m["resolution"] for m in of_networks)
+    at_real_size = [m for m in of_networks if m["size"] == "1,000 × 784-196"]
+    assert len(at_real_size) == 8
+    assert all(m["likely"] < 1e-4 for m in at_real_size)
+    labels = {m["equation"] for m in measured}
     assert labels <= set(reference.equations())
     assert "sae-oracle verify" in (folder / "index.html").read_text()
     assert json.loads(file.read_text())["schema_version"] == 1

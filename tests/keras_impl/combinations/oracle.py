@@ -158,6 +158,6 @@ def output_of(parameters: reference.Parameters, x: Any, precision: str) -> Bound
     start = bounded(parameters)
     a = compute.cast(exact(x))
     for kernel, bias in zip(start.layer_kernels, start.biases, strict=True):
-        z = compute.add(compute.matmul(a, compute.cast(kernel)), compute.cast(bias))
+        z = compute.affine(a, compute.cast(kernel), compute.cast(bias))
         a, _ = compute.activation("sigmoid", z)
     return a

@@ -7,6 +7,7 @@ processes of their own, and write what they found; `test_replicas.py` compares.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ KINDS = {
     "KLSparsity, per replica": (4,),
     "SparseAutoencoder, per replica": (4,),
 }
+# Made with other coefficients and changed before the first step: compiled steps read variables.
+CHANGED = ("SparseAutoencoder, deep and tied", "KLSparsityRegularizer and KLSparsity")
 RIGHT = [kind for kind in KINDS if "per replica" not in kind]
 WRONG = [kind for kind in KINDS if "per replica" in kind]
 FEW = [
@@ -72,8 +75,27 @@ def start(kind: str) -> reference.Parameters:
     )
 
 
-def build(kind: str, rate: float = RATE) -> Any:
-    """A compiled Keras model that holds the object and the initial weights."""
+def build(kind: str, rate: float = RATE, scope: Any = None) -> Any:
+    """A compiled Keras model that holds the object and the initial weights.
+
+    Args:
+        kind: One of `KINDS`.
+        rate: The learning rate.
+        scope: Of a strategy, in which the model is made, and not changed.
+    """
+    from keras_impl import set_hyperparameters
+
+    rho, beta, decay = (0.4, 1.0, 0.3) if kind in CHANGED else (RHO, BETA, DECAY)
+    with scope or nullcontext():
+        model = make(kind, rho, beta, decay, rate)
+    if kind in CHANGED:
+        half = 2.0 if kind.startswith("KLSparsityRegularizer and") else 1.0
+        set_hyperparameters(model, rho=RHO, beta=BETA / half, weight_decay=DECAY)
+    return model
+
+
+def make(kind: str, rho: float, beta: float, decay: float, rate: float) -> Any:
+    """The model of `build`, with these coefficients."""
     import keras
 
     import keras_impl
@@ -83,9 +105,9 @@ def build(kind: str, rate: float = RATE) -> Any:
     if kind.startswith("SparseAutoencoder"):
         model: Any = keras_impl.SparseAutoencoder(
             KINDS[kind],
-            RHO,
-            BETA,
-            DECAY,
+            rho,
+            beta,
+            decay,
             tied="tied" in kind,
             from_logits=from_logits,
             cross_replica=cross_replica,
@@ -96,22 +118,22 @@ def build(kind: str, rate: float = RATE) -> Any:
         regularizer = None
         if kind.startswith("KLSparsityRegularizer"):
             # With the layer beside it: half of the term each.
-            beta = BETA / 2 if "and" in kind else BETA
-            regularizer = keras_impl.KLSparsityRegularizer(RHO, beta)
+            half = beta / 2 if "and" in kind else beta
+            regularizer = keras_impl.KLSparsityRegularizer(rho, half)
         layers = [
             keras.Input((FEATURES,)),
             keras.layers.Dense(
                 4,
                 activation=None if from_logits else "sigmoid",
-                kernel_regularizer=keras_impl.WeightDecay(DECAY),
+                kernel_regularizer=keras_impl.WeightDecay(decay),
                 activity_regularizer=regularizer,
             ),
         ]
         if kind != "KLSparsityRegularizer":
             layers.append(
                 keras_impl.KLSparsity(
-                    RHO,
-                    BETA / 2 if "and" in kind else BETA,
+                    rho,
+                    beta / 2 if "and" in kind else beta,
                     from_logits=from_logits,
                     momentum=MOMENTUM if "average" in kind else None,
                     cross_replica=cross_replica,
@@ -123,7 +145,7 @@ def build(kind: str, rate: float = RATE) -> Any:
             keras.layers.Dense(
                 FEATURES,
                 activation="sigmoid",
-                kernel_regularizer=keras_impl.WeightDecay(DECAY),
+                kernel_regularizer=keras_impl.WeightDecay(decay),
             )
         )
         model = keras.Sequential(layers)

@@ -1,9 +1,9 @@
-"""What the reviewer does to the corpus: the confusion table, the reviews in the README.
+"""What the reviewer does to the corpus: the confusion table, the printed reviews.
 
     python -m tests.sae_oracle.reviewer.report --write
 
-reviews every case on jax, tensorflow and torch, one process each, and writes docs/review.md's
-table, docs/findings.md and the README's printed reviews. Without --write it prints the table.
+reviews every case on jax, tensorflow and torch, one process each, and writes docs/findings.md, and
+the table and the printed reviews of docs/review.md. Without --write it prints the table.
 """
 
 from __future__ import annotations
@@ -144,11 +144,8 @@ def main() -> None:
         check=True,
     )
     (ROOT / "docs" / "findings.md").write_text(findings.stdout, "utf-8")
-    readme, text = ROOT / "README.md", (ROOT / "README.md").read_text("utf-8")
     for name, words in PRINTED.items():
-        for path, content in ((readme, text), (page, page.read_text("utf-8"))):
-            if f"<!-- {name}: begin -->" in content:
-                path.write_text(replaced(path.read_text("utf-8"), name, printed(words)), "utf-8")
+        page.write_text(replaced(page.read_text("utf-8"), name, printed(words)), "utf-8")
 
 
 if __name__ == "__main__":

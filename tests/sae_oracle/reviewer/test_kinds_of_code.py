@@ -58,7 +58,43 @@ class Layer(nn.Linear):
         self.penalty = self.beta * ({_KL}).sum()
         return a
 """
+_TERMS_OF_FLAX = """
+    recon, h = state.apply_fn({"params": params}, batch)
+    p, q = 0.05, h.mean(AXIS)
+    kl = jnp.sum(p * jnp.log(p / q) + (1 - p) * jnp.log((1 - p) / (1 - q)))
+    value = 0.5 * jnp.mean(jnp.sum((recon - batch) ** 2, axis=1)) + 3.0 * kl
+    return value
+"""
+_FLAX = "import jax\nimport jax.numpy as jnp\ndef loss(params, state, batch):" + _TERMS_OF_FLAX
+_STEP_OF_FLAX = (
+    "import jax\nimport jax.numpy as jnp\n@jax.jit\ndef step(state, batch):\n  def inner(params):"
+    + _TERMS_OF_FLAX
+    + "  value, slopes = jax.value_and_grad(inner)(state.params)\n"
+    "  return state.apply_gradients(grads=slopes), value\n"
+)
+_LAYERS = f"""
+def penalty(layers: list[torch.Tensor], rho: float = 0.05, beta: float = 2.0):
+    total = 0.0
+    for a in layers:
+        p, q = rho, a.mean(AXIS)
+        total = total + ({_KL}).sum()
+    return beta * total
+"""
+_SIZED = f"""
+class Verlust(nn.Module):
+    def __init__(self, n_hidden, ziel=0.05, gewicht=2.0):
+        super().__init__()
+        self.ziel, self.gewicht = ziel, gewicht
+        self.register_buffer("einsen", torch.ones(n_hidden))
+    def forward(self, h):
+        p, q = self.ziel, (h * self.einsen).mean(AXIS)
+        return self.gewicht * ({_KL}).sum()
+"""
 SOURCES = {
+    "a list of layers": ("penalty", _LAYERS),
+    "a module of as many units": ("Verlust", _SIZED),
+    "a loss with a state of Flax": ("loss", _FLAX),
+    "a step with a state of Flax": ("step", _STEP_OF_FLAX),
     "a namespace": ("Net", _configured("config", "config.{}")),
     "a dictionary": ("Net", _configured("cfg", "cfg['{}']")),
     "a dataclass": (
@@ -77,7 +113,11 @@ SOURCES = {
 def test_it_is_reviewed_without_an_option(name: str, axis: str, expected, tmp_path) -> None:
     target, text = SOURCES[name]
     file = tmp_path / "script.py"
-    file.write_text(_HEAD + text.replace("AXIS", axis))
+    if text.startswith("import jax"):
+        pytest.importorskip("jax")
+    else:
+        text = _HEAD + text
+    file.write_text(text.replace("AXIS", axis))
     found = review(f"{file}:{target}")
     assert not found.reason
     # A divergence without a guard breaks at its edges: true, and not what is asked here.
@@ -91,3 +131,40 @@ def test_what_is_not_installed_is_named(tmp_path) -> None:
         "import no_such_package as n\ndef loss(params, x):\n    return n.f(params, x)\n"
     )
     assert "needs `no_such_package`, which is not installed" in review(f"{file}:loss").reason
+
+
+def test_a_penalty_of_a_cost_that_is_only_a_penalty_is_no_cross_entropy(tmp_path) -> None:
+    """An entropy outside (0, 1) is infinite: that is within no tolerance."""
+    pytest.importorskip("jax")
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import jax.numpy as jnp\ndef term(apply_fn, params, x, rho=0.05):\n"
+        "    q = apply_fn(params, x)[1].mean(0)\n"
+        "    return jnp.sum(rho * jnp.log(rho / q) + (1 - rho) * jnp.log((1 - rho) / (1 - q)))\n"
+    )
+    assert "review its sparsity penalty by itself" in review(f"{file}:term").reason
+
+
+def test_what_is_keras_s_own_is_not_blamed(tmp_path) -> None:
+    """A functional model keeps its layers; a model of sequences is refused, not accused."""
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import keras\nfrom keras import layers\n"
+        "x = keras.Input((6,))\nh = layers.Dense(3, 'relu', activity_regularizer='l1')(x)\n"
+        "model = keras.Model(x, layers.Dense(6, 'sigmoid')(h))\n"
+        "model.compile('adam', 'binary_crossentropy')\n"
+        "def sequences():\n    return keras.Sequential([keras.Input((4, 3)),\n"
+        "        layers.LSTM(5, return_sequences=True), layers.Dense(3)])\n"
+    )
+    found = review(f"{file}:model")
+    assert [(f.identifier, f.file) for f in found.findings] == [("SAE205", "")], str(found)
+    assert "its input has shape (None, 4, 3)" in review(f"{file}:sequences").reason
+
+
+def test_what_is_no_divergence_is_not_blamed_for_it(tmp_path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import torch\ndef d_loss(real, fake):\n"
+        "    return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()\n"
+    )
+    assert "it is likely no sparsity penalty" in review(f"{file}:d_loss").reason

@@ -97,8 +97,8 @@ def test_identifiers_are_unique_and_the_documentation_is_that_of_the_code() -> N
 @pytest.mark.parametrize(
     ("page", "printed", "name"),
     [
-        ("README.md", "well-known", "the well-known regularizer"),
-        ("README.md", "tied", "the tied layer transposed at build"),
+        ("docs/review.md", "well-known", "the well-known regularizer"),
+        ("docs/review.md", "tied", "the tied layer transposed at build"),
         ("docs/review.md", "its-autoencoder", "its autoencoder"),
     ],
 )

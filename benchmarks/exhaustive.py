@@ -1,0 +1,189 @@
+"""How far off are a backend's elementary functions? All numbers of a format, not a sample.
+
+    KERAS_BACKEND=torch python -m benchmarks.exhaustive
+    KERAS_BACKEND=torch python -m benchmarks.exhaustive --formats float32 --minutes 30
+
+The constants of `reference.rounding`, 16 roundoffs for sigmoid, tanh and softplus and 8 for
+logarithm and exponential, are checked on every number of float16, bfloat16 and float32 where the
+function and its value are normal numbers. The truth is NumPy's in float64. What was found is in
+`benchmarks/results/exhaustive.json`, which every call goes on from and `docs/roundoffs.md` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+import reference
+from reference.rounding import LOGARITHM_ROUNDOFFS, PRECISIONS, SIGMOID_ROUNDOFFS
+
+ROOT = Path(__file__).parents[1]
+FOUND = ROOT / "benchmarks" / "results" / "exhaustive.json"
+PAGE = ROOT / "docs" / "roundoffs.md"
+CHUNK = 2**21
+
+
+class Function(NamedTuple):
+    """An elementary function, by Keras and in float64, and where it is asked.
+
+    Args:
+        name: Its name in `keras.ops`.
+        true: The same in float64.
+        allowed: How many roundoffs the bounds allow.
+        low: The least argument.
+        high: The largest.
+    """
+
+    name: str
+    true: Callable[[Any], Any]
+    allowed: float
+    low: float = -np.inf
+    high: float = np.inf
+
+
+FUNCTIONS = (
+    Function("sigmoid", reference.sigmoid, SIGMOID_ROUNDOFFS),
+    Function("softplus", lambda z: -reference.log_sigmoid(-z), SIGMOID_ROUNDOFFS),
+    Function("tanh", np.tanh, SIGMOID_ROUNDOFFS),
+    Function("exp", np.exp, LOGARITHM_ROUNDOFFS),
+    Function("log", np.log, LOGARITHM_ROUNDOFFS, low=0.0, high=1.0),
+    Function("log1p", np.log1p, LOGARITHM_ROUNDOFFS, low=-1.0, high=0.0),
+)
+
+
+def numbers(name: str, start: int, count: int) -> np.ndarray:
+    """Numbers of a format by their bits, from `start` on, as float32 (which holds them exactly).
+
+    >>> numbers("bfloat16", 0x3F80, 2).tolist()
+    [1.0, 1.0078125]
+    """
+    bits = np.arange(start, start + count, dtype=np.uint32)
+    if name == "float16":
+        return bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    return (bits << 16 if name == "bfloat16" else bits).view(np.float32)
+
+
+def span(function: Function, name: str) -> tuple[int, int]:
+    """The first of a function's numbers, by its bits, and how many there are.
+
+    >>> span(FUNCTIONS[0], "float16"), span(FUNCTIONS[-1], "float16")
+    ((0, 65536), (32768, 15361))
+    """
+    width, of_one = {
+        "float16": (16, 0x3C00),
+        "bfloat16": (16, 0x3F80),
+        "float32": (32, 0x3F800000),
+    }[name]
+    if function.high == np.inf:
+        return 0, 2**width
+    return (0 if function.low == 0.0 else 2 ** (width - 1)), of_one + 1
+
+
+def furthest(function: Function, name: str, x: np.ndarray) -> tuple[float, float]:
+    """The largest error in roundoffs of the format, relative to the value, and its argument."""
+    precision = PRECISIONS[name]
+    with np.errstate(all="ignore"):
+        x = x[np.isfinite(x) & (x >= function.low) & (x <= function.high)]
+        x = x[precision.are_numbers(x.astype(np.float64))]
+        true = np.asarray(function.true(x.astype(np.float64)))
+        inside = (np.abs(true) >= precision.underflow) & (np.abs(true) <= precision.largest)
+        x, true = x[inside], true[inside]
+        if not len(x):
+            return 0.0, 0.0
+        tensor = ops.convert_to_tensor(x)
+        value = getattr(ops, function.name)(ops.cast(tensor, name))
+        actual = ops.convert_to_numpy(ops.cast(value, "float32")).astype(np.float64)
+        errors = np.abs(actual - true) / (np.abs(true) * precision.unit_roundoff)
+    errors = np.where(np.isnan(errors), np.inf, errors)
+    worst = int(np.argmax(errors))
+    return float(errors[worst]), float(x[worst])
+
+
+def search(
+    formats: list[str], names: list[str], seconds: float, mine: dict[str, dict[str, Any]]
+) -> None:
+    """Go on with what has been found of this backend, for so long."""
+    end = time.monotonic() + seconds
+    for name in formats:
+        for function in FUNCTIONS:
+            if function.name not in names:
+                continue
+            first, count = span(function, name)
+            state = mine.setdefault(f"{function.name} {name}", {"done": 0, "worst": 0.0, "at": 0.0})
+            while state["done"] < count and time.monotonic() < end:
+                size = min(CHUNK, count - state["done"])
+                worst, at = furthest(function, name, numbers(name, first + state["done"], size))
+                if worst > state["worst"]:
+                    state["worst"], state["at"] = worst, at
+                state["done"] += size
+                print(f"\r{function.name} {name}: {state['done'] / count:.1%}", end="", flush=True)
+            print(flush=True)
+
+
+def page(found: dict[str, Any]) -> str:
+    """What was found, as a page of the docs."""
+    lines = [
+        "# How far off elementary functions are",
+        "",
+        "Written by `python -m benchmarks.exhaustive`, not typed. The largest error of Keras's",
+        "functions on a CPU over all numbers of a format, in roundoffs of the format relative to",
+        "the value, and where it is; where argument or value is no normal number nothing is asked.",
+        "Logarithms are asked on [0, 1]: log x, and log1p of −x. A rounding alone makes up",
+        "to 1. *Allowed* is what the bounds of `reference.rounding` count. In brackets: the share",
+        "of the numbers that was run, where it is not all; the command goes on from there.",
+        "",
+        f"| function | format | allowed | {' | '.join(found)} |",
+        "|---|---|---|" + "---|" * len(found),
+    ]
+    for function in FUNCTIONS:
+        for name in ("float16", "bfloat16", "float32"):
+            _, count = span(function, name)
+            cells = []
+            for by_function in found.values():
+                state = by_function.get(f"{function.name} {name}", {"done": 0})
+                if not state["done"]:
+                    cells.append("—")
+                    continue
+                text = f"{state['worst']:.2f} at {state['at']:.6g}"
+                share = state["done"] / count
+                cells.append(text if share >= 1.0 else f"{text} ({share:.0%})")
+            lines.append(
+                f"| {function.name} | {name} | {function.allowed:.0f} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def earlier() -> dict[str, Any]:
+    """What has been found, by backend."""
+    found: dict[str, Any] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
+    return found
+
+
+def main() -> None:
+    """Search, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--formats", nargs="+", default=["float16", "bfloat16", "float32"])
+    parser.add_argument("--functions", nargs="+", default=[f.name for f in FUNCTIONS])
+    parser.add_argument("--minutes", type=float, default=600.0, help="stop after so many")
+    arguments = parser.parse_args()
+    backend = keras.config.backend()
+    mine = earlier().get(backend, {})
+    try:
+        search(arguments.formats, arguments.functions, 60.0 * arguments.minutes, mine)
+    finally:
+        found = earlier()  # another backend may have written meanwhile
+        found[backend] = mine
+        FOUND.write_text(json.dumps(found, indent=1) + "\n")
+        PAGE.write_text(page(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

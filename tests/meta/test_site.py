@@ -1,0 +1,137 @@
+"""The documentation site is built whole: no warning, no dangling link, every public name."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import os
+import posixpath
+import re
+import resource
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+import reference
+import sae_oracle
+from sae_oracle.catalogue import MISTAKES
+from tests.fresh_process import ROOT
+
+
+class Page(html.parser.HTMLParser):
+    """What a page links to or loads, and the places in it that can be linked to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.anchors: set[str] = {"", "top"}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.anchors.add(value)
+            elif name in ("href", "src") and value:
+                self.addresses.append(value)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, in at most 90 s of one core."""
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    folder = tmp_path_factory.mktemp("site") / "docs"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "build.py"), str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert after.ru_utime - before.ru_utime < 90.0
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Page]:
+    return {
+        path.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8"))
+        for path in site.rglob("*.html")
+    }
+
+
+def test_every_equation_and_every_finding_has_its_page(pages: dict[str, Page]) -> None:
+    expected = {f"equations/{label}.html" for label in reference.equations()}
+    expected |= {f"findings/{mistake.identifier}.html" for mistake in MISTAKES}
+    assert expected == {name for name in pages if name.startswith(("equations/", "findings/"))}
+
+
+def test_no_link_dangles_and_nothing_comes_from_a_network(
+    site: Path, pages: dict[str, Page]
+) -> None:
+    checked = 0
+    for name, page in pages.items():
+        for address in page.addresses:
+            target, anchor = urldefrag(address)
+            if target.startswith(("https://", "http://")):
+                continue  # said in the text; loading is looked for below
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(target)))
+            path = name if not target else path.partition("?")[0]
+            assert (site / path).is_file(), (name, address)
+            if path in pages:
+                assert unquote(anchor) in pages[path].anchors, (name, address)
+            checked += 1
+        text = (site / name).read_text(encoding="utf-8")
+        for loaded in ('src="http', 'src="//', 'rel="stylesheet" type="text/css" href="http'):
+            assert loaded not in text, (name, loaded)
+    assert checked > 1000
+
+
+def inventory(site: Path) -> set[str]:
+    head, _, packed = (site / "objects.inv").read_bytes().partition(b"zlib.\n")
+    assert head.startswith(b"# Sphinx inventory version 2")
+    lines = zlib.decompress(packed).decode("utf-8").splitlines()
+    return {line.split()[0] for line in lines if " py:" in line}
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    keras_impl = pytest.importorskip("keras_impl")
+    named = inventory(site)
+    for package in (reference, keras_impl, sae_oracle):
+        for name in package.__all__:
+            assert f"{package.__name__}.{name}" in named
+
+
+def test_a_page_of_an_equation_says_who_holds_it_and_who_cites_it(site: Path) -> None:
+    text = (site / "equations" / "EQ-RHO-HAT.html").read_text(encoding="utf-8")
+    for words in ("findings/SAE105.html", "test_against_mathematics.py::", "eq-rho-hat</span>"):
+        assert words in text
+    text = (site / "findings" / "SAE105.html").read_text(encoding="utf-8")
+    for words in ("equations/EQ-RHO-HAT.html", 'id="wrong"', 'id="right"'):
+        assert words in text
+    for label in reference.equations():
+        text = (site / "equations" / f"{label}.html").read_text(encoding="utf-8")
+        assert ".py::test_" in text, label
+
+
+def test_formulas_are_typeset_without_a_script(site: Path) -> None:
+    text = (site / "training.html").read_text(encoding="utf-8")
+    assert "<math" in text
+    assert "mathjax" not in text.lower().replace("mathjax_ignore", "")
+
+
+def test_the_notebook_ran_when_the_site_was_built(site: Path) -> None:
+    text = (site / "start" / "notebook.html").read_text(encoding="utf-8")
+    assert "notebook.png" in text
+    (used,) = re.findall(r"([\d.e-]+) of its bound", re.sub("<[^>]*>", "", text))
+    assert float(used) <= 1.0
+    (notebook,) = site.rglob("notebook.ipynb")
+    assert len(json.loads(notebook.read_text(encoding="utf-8"))["cells"]) > 8
