@@ -47,17 +47,11 @@ coverage: $(STAMP) ## which lines the tests never run
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-# mutmut 3.8 reads a private attribute of pytest that 9 no longer has: pytest 8 for it alone.
+# An hour and more, and it goes on where it was stopped: the results are in .mutants/.
 mutants: $(STAMP) ## plant mistakes and see the tests fail; write docs/mutants.md (an hour and more)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/pytest-8 pytest==8.4.2
 	$(BIN)/python -m pip install --quiet mutmut==3.8.0
-	HYPOTHESIS_PROFILE=mutants PYTHONPATH=$(VENV)/pytest-8 $(BIN)/python -m mutmut run || true
-	$(BIN)/python -m tests.mutants --mutmut . --backends jax,tensorflow,torch --write
-
-# Goes on where it was stopped: float32 has 2^32 numbers, some hours a backend.
-exhaustive: $(STAMP) ## all numbers through elementary functions; write docs/roundoffs.md (hours)
-	for backend in jax tensorflow torch; do \
-	  KERAS_BACKEND=$$backend $(BIN)/python -m benchmarks.exhaustive || exit 1; done
+	$(BIN)/python -m tests.generated_mutants --write
+	$(BIN)/python -m tests.mutants --backends jax,tensorflow,torch --write
 
 # For an idle machine: the page says how busy it was.
 bench: $(STAMP) ## time training steps on an idle machine; write docs/benchmarks.md

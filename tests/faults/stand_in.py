@@ -129,6 +129,9 @@ def review(*identifiers: str, reason: str = "") -> None:
             "source": "EQ-KL",
             "evidence": None,
             "alternatives": [],
+            "file": "",
+            "line": 0,
+            "help": "",
         }
         for name in identifiers
     ]
