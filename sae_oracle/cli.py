@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from rich.progress import Progress
 
 from sae_oracle import __version__, report
+from sae_oracle import encode as encoding
 from sae_oracle import review_command as reviewing
 from sae_oracle import train as training
 from sae_oracle.bench import command as benchmark
@@ -313,6 +314,19 @@ def train(arguments: argparse.Namespace) -> int:
     return training.train(arguments, backend, run, console)
 
 
+def encode(arguments: argparse.Namespace) -> int:
+    """Encode on one backend; return the exit status (see `sae_oracle.encode.encode`)."""
+    console = console_for(stderr=is_stdout(arguments.out))
+    names = TRAINING_BACKENDS if arguments.backend is None else (arguments.backend,)
+    problem = problem_with({}, names)
+    if problem is not None:
+        console.print(problem)
+        return 2
+    backend = next(name for name in names if installed(name))
+    run = partial(run_backend, limits=limits_of(arguments))
+    return encoding.encode(arguments, backend, run, console)
+
+
 def review(arguments: argparse.Namespace) -> int:
     """Run the reviewer; return the exit status: 0 conforms, 1 findings, 2 could not review."""
     preferred = ("tensorflow", "jax", "torch", "numpy", "openvino")
@@ -395,6 +409,19 @@ def parser() -> argparse.ArgumentParser:
     training.add_arguments(train_parser)
     add_limits(train_parser)
     train_parser.set_defaults(run=train)
+    encode_parser = commands.add_parser(
+        "encode",
+        help="write the code of raw samples, by a model of `train`",
+        description="Preprocess samples as those that the model was trained on, and write the "
+        "activations of its hidden units. Exit status: 0 written, 2 it could not.",
+    )
+    encode_parser.add_argument(
+        "--backend", choices=TRAINING_BACKENDS, help="default: the first installed"
+    )
+    encode_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    encoding.add_arguments(encode_parser)
+    add_limits(encode_parser)
+    encode_parser.set_defaults(run=encode)
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
     conformance.add_parser(commands)
     reviewing.add_explain_parser(commands).set_defaults(run=reviewing.explain)

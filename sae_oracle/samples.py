@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +144,76 @@ def _cell(name: str, line: int, column: int, cell: str) -> float:
             f"{name} must hold finite numbers. Line {line}, column {column} {what}."
         )
     return value
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """What is done to each column before training: (x − offset) · scale.
+
+    Args:
+        kind: "none", "standardize" (mean 0, standard deviation 1), or "rescale" (from the least to
+            the greatest value: 0.1 to 0.9, inside the range of a sigmoid). A constant column is
+            only moved, to 0 or to 0.5.
+        offset: (features,); empty for "none".
+        scale: (features,); empty for "none".
+    """
+
+    kind: str
+    offset: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def fitted(cls, kind: str, x: NDArray[Any]) -> Preprocessing:
+        """Return what a training set needs.
+
+        >>> Preprocessing.fitted("rescale", np.array([[0.0], [4.0]]))(np.array([[2.0]])).tolist()
+        [[0.5]]
+        """
+        if kind == "none":
+            return cls(kind, np.empty(0), np.empty(0))
+        x = np.asarray(x, dtype=np.float64)
+        if kind == "standardize":
+            offset, spread = x.mean(axis=0), x.std(axis=0)
+            constant = x.min(axis=0) == x.max(axis=0)
+            return cls(kind, offset, 1.0 / np.where(constant, 1.0, spread))
+        low, high = x.min(axis=0), x.max(axis=0)
+        scale = 0.8 / np.where(high > low, high - low, 1.0)
+        return cls(kind, np.where(high > low, low - 0.1 / scale, low - 0.5 / scale), scale)
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return samples as they are trained on; for "none" the array itself."""
+        return x if self.kind == "none" else (x - self.offset) * self.scale
+
+    def described(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "kind": self.kind,
+            "offset": self.offset.tolist(),
+            "scale": self.scale.tolist(),
+        }
+
+
+def preprocessing_beside(model: Path, features: int) -> Preprocessing:
+    """Return what was kept beside a model, in the history of its training.
+
+    Args:
+        model: The file of the model.
+        features: Columns of the samples.
+
+    Raises:
+        ValueError: If there is none for as many columns.
+    """
+    history = model.with_name("history.json")
+    try:
+        found = json.loads(history.read_text(encoding="utf-8"))["preprocessing"]
+        offset, scale = (np.array(found[name], dtype=np.float64) for name in ("offset", "scale"))
+        kind = str(found["kind"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(history)[:300]} must say how the samples were preprocessed, as that of "
+            f"`sae-oracle train` does: {first_line(error)}"
+        ) from error
+    expected = (0,) if kind == "none" else (features,)
+    if offset.shape != expected or scale.shape != expected:
+        raise ValueError(f"the model was trained on {len(offset)} columns. Received {features}.")
+    return Preprocessing(kind, offset, scale)

@@ -17,7 +17,7 @@ from sae_oracle.files import READY, ResultFolder, first_line, shown
 from sae_oracle.options import file_name, memory, problem_with_number, seconds
 from sae_oracle.pictures import feature_figure, png
 from sae_oracle.processes import INTERRUPTION, progress_on, signal_name
-from sae_oracle.samples import read_samples
+from sae_oracle.samples import Preprocessing, read_samples
 
 BUILT_IN = ("patches", "digits")
 
@@ -47,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation",
         metavar="FILE",
         help="samples that are not trained on, whose cost is computed after each iteration",
+    )
+    parser.add_argument(
+        "--preprocess",
+        choices=("none", "standardize", "rescale"),
+        default="none",
+        help="of each column: to mean 0 and deviation 1, or to 0.1 ... 0.9; kept beside the model",
     )
     parser.add_argument("--validation-key", metavar="NAME", help="as --key, of --validation")
     parser.add_argument("--hidden", type=int, default=25, help="hidden units (default: 25)")
@@ -119,7 +125,10 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
         return f"--key names an array of a .npz file. --data is {arguments.data}."
     if arguments.validation is None and arguments.validation_key is not None:
         return "--validation-key names an array of --validation, which is missing."
+    if arguments.data in BUILT_IN and arguments.preprocess != "none":
+        return f"--preprocess is for files. --data is {arguments.data}, which is prepared."
     inputs = 64
+    prepare = Preprocessing.fitted("none", np.empty((0, 0)))
     for option, name, key in (
         ("--data", arguments.data, arguments.key),
         ("--validation", arguments.validation, arguments.validation_key),
@@ -128,16 +137,18 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
             continue
         try:
             x = read_samples(Path(name), key)
-            problem = _problem_with_range(name, x, arguments.output_activation)
-            if problem is None and option == "--validation" and x.shape[1] != inputs:
+            if option == "--data":
+                prepare, inputs = Preprocessing.fitted(arguments.preprocess, x), x.shape[1]
+            if x.shape[1] != inputs:
                 problem = (
                     f"{name} must have as many columns as --data, {inputs}. It has {x.shape[1]}."
                 )
+            else:
+                problem = _problem_with_range(name, prepare(x), arguments.output_activation)
         except (OSError, ValueError) as error:
             problem = str(error)
         if problem is not None:
             return shown(f"{option}: {problem}")
-        inputs = x.shape[1]
     need = BYTES_PER_WEIGHT * (2 * inputs + 1) * arguments.hidden
     if need > memory():
         gibibytes = f"{need // 2**30:,}" if need < 2**100 else "more than 2^70"
@@ -153,7 +164,7 @@ def _problem_with_range(name: str, x: NDArray[Any], output_activation: str) -> s
     if output_activation == "sigmoid" and not (low >= 0.0 and high <= 1.0):
         return (
             f"{name} has values from {low:.4g} to {high:.4g}, and a sigmoid output reaches (0, 1) "
-            "only: rescale the data, or use --output-activation linear."
+            "only: rescale the data (--preprocess rescale), or use --output-activation linear."
         )
     return None
 
@@ -250,6 +261,7 @@ def _run(
         "--output-activation": arguments.output_activation,
         "--iterations": arguments.iterations,
         "--seed": arguments.seed,
+        "--preprocess": arguments.preprocess,
         "--folder": folder,
         "--checkpoint": folder.parent / CHECKPOINT,
         "--checkpoint-seconds": arguments.checkpoint_seconds,

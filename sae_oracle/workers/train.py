@@ -24,7 +24,7 @@ from keras_impl.exact.checkpoint import read
 from keras_impl.exact.lbfgs import FullCost, fit_lbfgs, full_cost
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import digits, natural_patches
-from sae_oracle.samples import read_samples
+from sae_oracle.samples import Preprocessing, read_samples
 from sae_oracle.workers import channel
 from sae_oracle.workers.channel import device_or_exit, say
 
@@ -82,6 +82,7 @@ def main() -> None:
     """Train, and write model.keras, history.json and kernel.npy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--preprocess", default="none")
     parser.add_argument("--key")
     parser.add_argument("--validation")
     parser.add_argument("--validation-key")
@@ -104,9 +105,10 @@ def main() -> None:
     use_dtype(keras.config.floatx())  # what keras.json asks for; JAX has a switch for 64 bits
     in_use = device_or_exit(chosen.device)
     x = data_named(chosen.data, chosen.seed, chosen.key)
-    held = None
+    prepare = Preprocessing.fitted(chosen.preprocess, x)
+    x, held = prepare(x), None
     if chosen.validation is not None:
-        held = read_samples(Path(chosen.validation), chosen.validation_key)
+        held = prepare(read_samples(Path(chosen.validation), chosen.validation_key))
     settings = {
         "hidden_units": chosen.hidden,
         "rho": chosen.rho,
@@ -155,6 +157,7 @@ def main() -> None:
         "data": chosen.data,
         "samples": len(x),
         "settings": settings,
+        "preprocessing": prepare.described(),
         "iterations": len(history.epoch),
         "resumed_at": resumed_at,
         "evaluations": history.params["evaluations"],
@@ -173,7 +176,7 @@ def main() -> None:
     if message in ("interrupted", "time limit"):  # it can go on
         shutil.copyfile(chosen.checkpoint, chosen.folder / chosen.checkpoint.name)
     (chosen.folder / "history.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    say({"kind": "result", **result, "history": None})
+    say({"kind": "result", **result, "history": None, "preprocessing": None})
 
 
 if __name__ == "__main__":

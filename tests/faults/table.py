@@ -220,7 +220,6 @@ TABLES = {
     "\xff\xfe0.5": "is no .csv file in UTF-8",
     "0.5\n\x1b[31m\n": "Line 2, column 1 is",
     '0.5,"0.5\n': "is no .csv file in UTF-8: unexpected end of data",
-    "0.5,1.5\n": "values from 0.5 to 1.5",
 }
 """Tables that cannot be trained on, and what is said."""
 
@@ -238,6 +237,9 @@ def _data() -> Iterator[Call]:
                 (f"x.csv={content}",),
             )
     for options, said, given in (
+        ("--data=x.csv", "values from 0.5 to 1.5", "x.csv=0.5,1.5"),
+        ("--preprocess=pca", "--preprocess", "folder/"),
+        ("--preprocess=rescale", "--preprocess", "folder/"),
         ("--data=x.npz --key=c", "no array of the key 'c'. It has: a", "x.npz!"),
         ("--data=several.npz --key=", "no array of the key ''. It has: a, b", "several.npz!"),
         ("--data=half.npy --key=a", "has no keys", "half.npy!"),
@@ -252,6 +254,29 @@ def _data() -> Iterator[Call]:
         ("--validation=several.npz --validation-key=b", "64. It has 3", "several.npz!"),
     ):
         yield Call(("train", *options.split()), (said,), (given,))
+    for options, said, given in (
+        ("", "model", ()),
+        ("m --data=x.csv", "--out", ("x.csv=0.5",)),
+        ("m --out=c.npy", "--data", ()),
+        ("m --data=x.csv --out=c.txt", "--out must end in .npy or .csv", ("x.csv=0.5",)),
+        ("m --data=x.csv --out=no/c.npy", "No such folder", ("x.csv=0.5",)),
+        ("m --data=x.csv --out=c.npy", "No m", ("x.csv=0.5",)),
+        ("m --data=x.csv --out=c.npy", "No m/model.keras", ("x.csv=0.5", "m/")),
+        ("m --data=no.csv --out=c.npy", "No such file: no.csv", ("m=x",)),
+        ("m --data=x.csv --out=c.npy", "Line 1, column 1 is 'x'", ("m=x", "x.csv=x,0.5")),
+        ("m --data=several.npz --out=c.npy", "It has: a, b", ("m=x", "several.npz!")),
+        ("m --data=x.csv --out=c.npy", "history.json must say", ("m=x", "x.csv=0.5")),
+        (
+            "m --data=x.csv --out=c.npy", "history.json must say",
+            ("m=x", "x.csv=0.5", "history.json={}"),
+        ),
+        (
+            "m --data=x.csv --out=c.npy", "trained on 2 columns. Received 1",
+            ("m=x", "x.csv=0.5", 'history.json={"preprocessing": {"kind": "standardize", '
+             '"offset": [0, 0], "scale": [1, 1]}}'),
+        ),
+    ):  # fmt: skip
+        yield Call(("encode", *options.split()), (said,), given)
     for name, said in (
         ("no.npy", "No such file: no.npy"),
         ("folder", "folder"),

@@ -233,6 +233,48 @@ def test_validation_from_another_array_and_what_it_costs(tmp_path: Path) -> None
     assert f"validation cost {found['validation']['total']:.6g}" in done.stdout
 
 
+ENCODED = """
+import json, sys, keras, numpy as np, keras_impl
+model = keras.saving.load_model("out/model.keras")
+np.save("expected.npy", keras.ops.convert_to_numpy(model.encode(np.load("prepared.npy"))))
+"""
+
+
+@needs_a_backend
+@pytest.mark.parametrize("kind", ["standardize", "rescale", "none"])
+def test_raw_samples_are_encoded_as_they_were_trained_on(tmp_path: Path, kind: str) -> None:
+    x = np.random.default_rng(0).uniform(5.0, 9.0, size=(30, 4))
+    x[:, 2] = 7.0
+    x = x if kind != "none" else x / 10.0
+    np.save(tmp_path / "x.npy", x)
+    linear = "--output-activation=linear" if kind == "standardize" else "--rho=0.1"
+    options = ("--data=x.npy", f"--preprocess={kind}", linear, "--hidden=3", "--iterations=3")
+    done = run(tmp_path, *options, "--out=out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    spread = {"standardize": x.std(axis=0), "rescale": (x.max(axis=0) - x.min(axis=0)) / 0.8}
+    middle = {"standardize": x.mean(axis=0), "rescale": x.min(axis=0)}
+    prepared = x
+    if kind != "none":
+        scale = np.where(x.max(axis=0) > x.min(axis=0), spread[kind], 1.0)
+        prepared = (x - middle[kind]) / scale + (0.1 if kind == "rescale" else 0.0)
+        prepared[:, 2] = 0.5 if kind == "rescale" else 0.0
+    np.save(tmp_path / "prepared.npy", prepared)
+    (tmp_path / "raw.csv").write_text("\n".join(",".join(map(repr, row)) for row in x.tolist()))
+    out = "code.csv" if kind == "none" else "code.npy"
+    for program in (
+        [sys.executable, "-m", "sae_oracle", "encode", "out", "--data=raw.csv", f"--out={out}"],
+        [sys.executable, "-P", "-c", ENCODED],
+    ):
+        done = subprocess.run(
+            program, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    code, expected = read_samples(tmp_path / out), np.load(tmp_path / "expected.npy")
+    assert code.shape == (30, 3)
+    # The same model; the inputs differ by roundings of float64, so by one of float32 each.
+    assert np.max(np.abs(code - expected)) <= 16 * 2.0**-24 * (1.0 + 4 * np.abs(prepared).max())
+
+
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
     out = f"--out={tmp_path / 'out'}"
     (tmp_path / "file").write_text("")
