@@ -257,6 +257,14 @@ MISTAKES: tuple[Mistake, ...] = (
         "Set supports_masking = True, take mask=None in call, and average over valid steps only.",
     ),
     Mistake(
+        "SAE129",
+        "error",
+        "Parentheses of the KL are missing or misplaced: a quotient or a weight is not what the "
+        "formula says.",
+        _of_sparsity("EQ-KL"),
+        "(1 − ρ) log((1 − ρ)/(1 − ρ̂)): in code, (1 - rho) * log((1 - rho) / (1 - rho_hat)).",
+    ),
+    Mistake(
         "SAE199",
         "error",
         "The penalty is not βΣKL, and none of the known mistakes explains it.",

@@ -136,6 +136,49 @@ DIVERGENCES = (
         1.1,
         lambda rho, r: _ones_half(rho, r) - _zeros_half(rho, r),
     ),
+    Choice(
+        "the first half subtracted",
+        ("SAE119",),
+        1.1,
+        lambda rho, r: _zeros_half(rho, r) - _ones_half(rho, r),
+    ),
+    # Slips of precedence: log(1 − ρ/1 − ρ̂) and log((1 − ρ)/1 − ρ̂) are both log(1 − ρ − ρ̂).
+    Choice(
+        "log(1 − ρ/1 − ρ̂)",
+        ("SAE129",),
+        1.0,
+        lambda rho, r: _ones_half(rho, r) + (1.0 - rho) * np.log(1.0 - rho - r),
+    ),
+    Choice(
+        "log(1 − ρ/(1 − ρ̂))",
+        ("SAE129",),
+        1.0,
+        lambda rho, r: _ones_half(rho, r) + (1.0 - rho) * np.log(1.0 - rho / (1.0 - r)),
+    ),
+    Choice(
+        "log((1 − ρ)/1) − ρ̂",
+        ("SAE129",),
+        1.0,
+        lambda rho, r: _ones_half(rho, r) + (1.0 - rho) * (np.log1p(-rho) - r),
+    ),
+    Choice(
+        "1 − ρ log((1 − ρ)/(1 − ρ̂))",
+        ("SAE129",),
+        1.0,
+        lambda rho, r: _ones_half(rho, r) + 1.0 - rho * (np.log1p(-rho) - np.log(1.0 - r)),
+    ),
+    Choice(
+        "log(ρ)/ρ̂ and log(1 − ρ)/(1 − ρ̂)",
+        ("SAE129",),
+        1.0,
+        lambda rho, r: rho * np.log(rho) / r + (1.0 - rho) * np.log1p(-rho) / (1.0 - r),
+    ),
+    Choice(
+        "ρ log(ρ/ρ̂ + (1 − ρ) log((1 − ρ)/(1 − ρ̂)))",
+        ("SAE129",),
+        1.0,
+        lambda rho, r: rho * np.log(rho / r + _zeros_half(rho, r)),
+    ),
     Choice("the square (ρ̂ − ρ)²", ("SAE119",), 1.1, lambda rho, r: (r - rho) ** 2),
     Choice(
         "the distance |ρ̂ − ρ|",

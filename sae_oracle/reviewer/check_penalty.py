@@ -538,8 +538,9 @@ def _report_formula(
             version = keras.__version__
             by = f"Keras {version}" if identifier == "SAE101" else "the code itself"
             detail = f"(Divided by {by}.)"
-        elif identifier in ("SAE112", "SAE115", "SAE119", "SAE126", "SAE114"):
-            words = explanation.divergence.name if identifier == "SAE119" else explanation.words
+        elif identifier in ("SAE112", "SAE114", "SAE115", "SAE119", "SAE126", "SAE129"):
+            of_formula = identifier in ("SAE119", "SAE129")
+            words = explanation.divergence.name if of_formula else explanation.words
             detail = f"({words})"
         findings.add(finding(identifier, proof, detail, tuple(alternatives)))
 
@@ -705,7 +706,7 @@ def _check_edges(
     findings.checks.append("dead, saturated and out-of-range units")
     if explanation is not None:
         input_kind = explanation.input
-        if {"SAE119", "SAE122"} & set(explanation.mistakes):
+        if {"SAE119", "SAE122", "SAE129"} & set(explanation.mistakes):
             return
     base = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
     sums = explanation is not None and "SAE104" in explanation.mistakes

@@ -113,6 +113,48 @@ def clipped(a, rho=0.1, beta=3.0):
     return beta * np.sum(_kl(rho, np.clip(np.mean(a, axis=0), 1e-6, 1 - 1e-6)))
 
 
+def without_parentheses(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(rho / r) + (1 - rho) * np.log(1 - rho / 1 - r))
+
+
+def without_parentheses_of_the_numerator(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(rho / r) + (1 - rho) * np.log(1 - rho / (1 - r)))
+
+
+def logarithm_of_the_numerator(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(rho) / r + (1 - rho) * np.log(1 - rho) / (1 - r))
+
+
+def weight_without_parentheses(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(rho / r) + 1 - rho * np.log((1 - rho) / (1 - r)))
+
+
+def parenthesis_closed_late(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(rho / r + (1 - rho) * np.log((1 - rho) / (1 - r))))
+
+
+def denominator_outside(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(rho / r) + (1 - rho) * (np.log((1 - rho) / 1) - r))
+
+
+def one_quotient_upside_down(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(r / rho) + (1 - rho) * np.log((1 - rho) / (1 - r)))
+
+
 def norm_of_activations(h, lam=0.1):
     """A penalty."""
     return lam * np.sum(np.abs(h))
@@ -212,6 +254,9 @@ EXPECTED = {
     "clipped": "SAE402",
     "norm_of_activations": "SAE119",
     "base_two": "SAE112",
+    "without_parentheses without_parentheses_of_the_numerator logarithm_of_the_numerator "
+    "weight_without_parentheses parenthesis_closed_late denominator_outside": "SAE129",
+    "one_quotient_upside_down": "SAE119",
     "squared_error": "SAE201 SAE202",
     "decay_without_half": "SAE211",
 }
