@@ -53,6 +53,11 @@ mutants: $(STAMP) ## plant mistakes and see the tests fail; write docs/mutants.m
 	$(BIN)/python -m tests.generated_mutants --write
 	$(BIN)/python -m tests.mutants --backends jax,tensorflow,torch --write
 
+# Goes on where it was stopped: float32 has 2^32 numbers, some hours a backend.
+exhaustive: $(STAMP) ## all numbers through elementary functions; write docs/roundoffs.md (hours)
+	for backend in jax tensorflow torch; do \
+	  KERAS_BACKEND=$$backend $(BIN)/python -m benchmarks.exhaustive || exit 1; done
+
 # For an idle machine: the page says how busy it was.
 bench: $(STAMP) ## time training steps on an idle machine; write docs/benchmarks.md
 	$(BIN)/sae-oracle bench --size all --json benchmarks/results/$$(date -u +%Y-%m-%d)-cpu.json
