@@ -60,6 +60,8 @@ EQUIVALENT = (
     ("strict=", "`strict=` of a `zip` whose lengths are equal: checked, or made so, lines before"),
     ("z > 0.0", "at z = 0 both branches of the sigmoid are 1/(1 + 1)"),
     ("reshape(-2,", "NumPy takes any negative length for the one it is to find"),
+    ("np.errstate(", "what NumPy warns of, and no number"),
+    ('each("', "the words of a message"),
 )
 
 

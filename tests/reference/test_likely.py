@@ -117,6 +117,16 @@ def test_roundings_of_a_sum() -> None:
     hold(actual, coarse.matmul_over_samples(exact(terms[:, None]), exact(np.ones((n, 1)))), 1.1)
 
 
+@pytest.mark.equation("EQ-BOUND-LIKELY-SUM")
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_sum_along_an_axis_has_the_terms_of_that_axis(axis: int) -> None:
+    """√n roundoffs of n terms, and not of all that the array has."""
+    arithmetic = LikelyArithmetic("float32", 8.0)
+    sums = arithmetic.total(exact(np.ones((64, 64))), axis=axis).bound
+    alone = arithmetic.total(exact(np.ones(64))).bound
+    np.testing.assert_allclose(sums, np.full(64, alone), rtol=1e-12)
+
+
 def test_what_is_certain_is_not_averaged() -> None:
     """Errors that all samples have in the same direction: as in `Arithmetic`, but for its u."""
     m = 100

@@ -276,6 +276,16 @@ def test_two_short_sums_are_held_to_their_lengths_and_a_long_one_is_outside(term
 
 
 @pytest.mark.equation("EQ-BOUND-ROWS-FIRST")
+def test_rows_are_along_the_last_axis_whatever_the_rank() -> None:
+    values = np.random.default_rng(0).uniform(size=(2, 3, 40))
+    bounds = [
+        scaled_sum_of_squares(Arithmetic("float32"), exact(0.5), exact(a), "rows first").bound
+        for a in (values, values.reshape(6, 40))
+    ]
+    assert bounds[0] == pytest.approx(bounds[1], rel=1e-12)
+
+
+@pytest.mark.equation("EQ-BOUND-ROWS-FIRST")
 def test_rows_that_may_be_flushed_are_not_lost() -> None:
     """λ/2 times a row of squares may underflow where λ/2 times the sum of all does not."""
     smallest = PRECISIONS["float32"].underflow
