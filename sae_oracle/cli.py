@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -187,9 +188,13 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.report is not None:
         page = arguments.report / "index.html"
         run = _about(arguments.words)
-        if kept is not None:
-            files[arguments.report / PREVIOUS] = partial(write_result, content=kept)
-        files[page] = lambda path: write_result(path, report.html_page(results, run, previous))
+
+        def write_page(path: Path) -> None:
+            if kept is not None:  # first: what cannot be kept is not replaced
+                write_result(path.with_name(PREVIOUS), kept)
+            write_result(path, report.html_page(results, run, previous))
+
+        files[page] = write_page
         if exercise:
             features = report.exercise_features(exercise)
             files[arguments.report / "features.png"] = lambda path: write_png(features, path)
@@ -243,7 +248,9 @@ def _previous(arguments: argparse.Namespace) -> tuple[report.Earlier | None, str
         return report.earlier_page(text, urllib.parse.quote(link)), None
     with contextlib.suppress(OSError, ValueError):  # another's page is replaced
         text = (arguments.report / "index.html").read_text(encoding="utf-8")
-        return report.earlier_page(text, PREVIOUS), text
+        # Only one is kept: its own link to the one before would lead to itself.
+        kept = re.sub(rf"<a href='{re.escape(PREVIOUS)}'>(.*?)</a>", r"\1", text)
+        return report.earlier_page(text, PREVIOUS), kept
     return None, None
 
 

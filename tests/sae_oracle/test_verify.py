@@ -306,6 +306,11 @@ def test_the_command_keeps_and_links_the_run_before(
     assert cli.main(call) == 0
     assert "<a href='previous.html'>" in (folder / "index.html").read_text(encoding="utf-8")
     assert (folder / cli.PREVIOUS).read_text(encoding="utf-8") == first
+    assert cli.main(call) == 0
+    third = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<a href='previous.html'>" in third
+    assert "The run before" in (folder / cli.PREVIOUS).read_text(encoding="utf-8")
+    assert "previous.html" not in (folder / cli.PREVIOUS).read_text(encoding="utf-8")
     elsewhere = [*call[:-1], str(tmp_path / "b"), "--previous", str(folder / cli.PREVIOUS)]
     assert cli.main(elsewhere) == 0
     page = (tmp_path / "b" / "index.html").read_text(encoding="utf-8")
@@ -316,6 +321,10 @@ def test_the_command_keeps_and_links_the_run_before(
         assert "--previous" in capsys.readouterr().out
     assert cli.main([*call[:3], "--previous", str(folder / cli.PREVIOUS)]) == 2
     assert "--previous needs --report" in capsys.readouterr().out
+    (folder / cli.PREVIOUS).unlink()
+    (folder / cli.PREVIOUS).mkdir()
+    assert cli.main(call) == 2
+    assert (folder / "index.html").read_text(encoding="utf-8") == third
 
 
 def luminance(colour: str) -> float:
