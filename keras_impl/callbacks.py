@@ -168,8 +168,6 @@ class Watch(keras.callbacks.Callback):
         self._warn_of_units()
         if (epoch + 1) % self.every:
             return
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
         found = self._found()
         for name, value in ({"epoch": epoch} | found).items():
             self.history.setdefault(name, []).append(value)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 from weakref import WeakSet
 
@@ -28,7 +27,9 @@ from keras_impl.backends.keras_internals import (
     layers_of,
     own_weights,
     states_kept,
+    write_state_back,
 )
+from keras_impl.term import Hyperparameter
 from keras_impl.validation import cut
 
 NAMES = ("rho", "beta", "weight_decay")
@@ -81,8 +82,7 @@ class Coefficients:
         if not models:
             return  # nobody has read the number yet
         for each in models:
-            if hasattr(each, "jax_state_sync"):  # in the middle of an epoch JAX has the state
-                each.jax_state_sync()
+            write_state_back(each)
         found = self._found.get(name)
         if found is not None and tuple(found.state.shape) == np.shape(value):
             found.state.assign(np.asarray(value, dtype=found.state.dtype))
@@ -98,21 +98,8 @@ class Coefficients:
             compile_anew(each)
 
 
-class Changeable:
-    """A coefficient of a layer: it can be read, and assigned to at any time.
-
-    Args:
-        path: Where the owner keeps it, such as "_term.rho".
-    """
-
-    def __init__(self, path: str) -> None:
-        self.read = attrgetter(path)
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, owner: Any, kind: type | None = None) -> Any:
-        return self if owner is None else self.read(owner)
+class Changeable(Hyperparameter):
+    """A coefficient of a layer, to which can be assigned at any time."""
 
     def __set__(self, owner: Any, value: Any) -> None:
         owner.change(self.name, value)

@@ -247,11 +247,8 @@ def unit_axis(axis: int | None, shape: tuple[int | None, ...]) -> int:
     return counted
 
 
-class ReadOnly:
-    """A hyperparameter: it can be read, and assigning to it is an error that says what to do.
-
-    Compiled steps hold the numbers that they were compiled with: after an assignment they would
-    go on with the old one on JAX and TensorFlow, and with the new one elsewhere.
+class Hyperparameter:
+    """What an owner keeps elsewhere, and lets be read.
 
     Args:
         path: Where the owner keeps it, such as "term.rho".
@@ -265,6 +262,14 @@ class ReadOnly:
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else self.read(owner)
+
+
+class ReadOnly(Hyperparameter):
+    """A hyperparameter to which assigning is an error that says what to do.
+
+    Compiled steps hold the numbers that they were compiled with: after an assignment they would
+    go on with the old one on JAX and TensorFlow, and with the new one elsewhere.
+    """
 
     def _advice(self, kind: str) -> str:
         if self.name in ("rho", "beta", "weight_decay"):

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rich.console import Console
 from rich.progress import Progress
 
 from sae_oracle import __version__, report
@@ -308,9 +309,10 @@ def _submit_exercises(
     return futures
 
 
-def train(arguments: argparse.Namespace) -> int:
-    """Train on one backend; return the exit status (see `sae_oracle.train.train`)."""
-    console = console_for()
+def _on_one_backend(
+    command: Callable[..., int], arguments: argparse.Namespace, console: Console
+) -> int:
+    """Run a command on the backend that it names, or on the first installed one that trains."""
     names = TRAINING_BACKENDS if arguments.backend is None else (arguments.backend,)
     problem = problem_with({}, names)
     if problem is not None:
@@ -318,20 +320,18 @@ def train(arguments: argparse.Namespace) -> int:
         return 2
     backend = next(name for name in names if installed(name))
     run = partial(run_backend, limits=limits_of(arguments))
-    return training.train(arguments, backend, run, console)
+    return command(arguments, backend, run, console)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train on one backend; return the exit status (see `sae_oracle.train.train`)."""
+    return _on_one_backend(training.train, arguments, console_for())
 
 
 def encode(arguments: argparse.Namespace) -> int:
     """Encode on one backend; return the exit status (see `sae_oracle.encode.encode`)."""
     console = console_for(stderr=is_stdout(arguments.out))
-    names = TRAINING_BACKENDS if arguments.backend is None else (arguments.backend,)
-    problem = problem_with({}, names)
-    if problem is not None:
-        console.print(problem)
-        return 2
-    backend = next(name for name in names if installed(name))
-    run = partial(run_backend, limits=limits_of(arguments))
-    return encoding.encode(arguments, backend, run, console)
+    return _on_one_backend(encoding.encode, arguments, console)
 
 
 def review(arguments: argparse.Namespace) -> int:
@@ -409,12 +409,6 @@ def parser() -> argparse.ArgumentParser:
         "status: 0 trained, 1 the cost was not finite, 2 bad arguments or data, or this machine "
         "could not, 128 + n ended by signal n (the best weights seen are written).",
     )
-    train_parser.add_argument(
-        "--backend", choices=TRAINING_BACKENDS, help="default: the first installed"
-    )
-    train_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    training.add_arguments(train_parser)
-    add_limits(train_parser)
     train_parser.set_defaults(run=train)
     encode_parser = commands.add_parser(
         "encode",
@@ -422,13 +416,14 @@ def parser() -> argparse.ArgumentParser:
         description="Preprocess samples as those that the model was trained on, and write the "
         "activations of its hidden units. Exit status: 0 written, 2 it could not.",
     )
-    encode_parser.add_argument(
-        "--backend", choices=TRAINING_BACKENDS, help="default: the first installed"
-    )
-    encode_parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    encoding.add_arguments(encode_parser)
-    add_limits(encode_parser)
     encode_parser.set_defaults(run=encode)
+    for one_backend, command in ((train_parser, training), (encode_parser, encoding)):
+        one_backend.add_argument(
+            "--backend", choices=TRAINING_BACKENDS, help="default: the first installed"
+        )
+        one_backend.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+        command.add_arguments(one_backend)
+        add_limits(one_backend)
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
     conformance.add_parser(commands)
     reviewing.add_explain_parser(commands).set_defaults(run=reviewing.explain)

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -58,16 +59,23 @@ NARROWEST = 20
 """Columns below which nothing can be read."""
 
 
-def console_for(*, stderr: bool = False) -> Console:
-    """Return where a command prints: as wide as COLUMNS says, else the terminal, else a log."""
+def console_for(*, stderr: bool = False, log: int = 120, highlight: bool = True) -> Console:
+    """Return where a command prints: as wide as COLUMNS says, else the terminal, else a log.
+
+    Args:
+        stderr: Whether that is the standard error.
+        log: Columns of what is no terminal.
+        highlight: Whether Rich colours numbers and names.
+    """
+    make = partial(Console, stderr=stderr, highlight=highlight)
     asked = os.environ.get("COLUMNS", "")
     if re.fullmatch(r"[0-9]{1,4}", asked) and int(asked) > 0:
-        return Console(width=max(int(asked), NARROWEST), stderr=stderr)
+        return make(width=max(int(asked), NARROWEST))
     # What else COLUMNS holds is nothing that Rich should read.
     others = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    console = Console(stderr=stderr, _environ=others)
+    console = make(_environ=others)
     # A log has no edge to wrap at.
-    return console if console.is_terminal else Console(width=120, stderr=stderr, _environ=others)
+    return console if console.is_terminal else make(width=log, _environ=others)
 
 
 def progress_on(console: Console, *more: ProgressColumn) -> Progress:

@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sae_oracle import __version__
 from sae_oracle.catalogue import BY_IDENTIFIER, KINDS, MISTAKES, identifiers
 from sae_oracle.files import is_stdout, shown, write_each, write_result
 from sae_oracle.options import (
@@ -32,7 +33,7 @@ from sae_oracle.options import (
     problem_with_number,
     seconds,
 )
-from sae_oracle.processes import Child, environment, problem_with
+from sae_oracle.processes import Child, console_for, environment, problem_with
 from sae_oracle.review_formats import (
     FORMATS,
     SCHEMA_VERSION,
@@ -41,8 +42,6 @@ from sae_oracle.review_formats import (
     print_finding,
     print_mistake,
     print_wrapped,
-    text_console,
-    version,
 )
 
 TIME_LIMIT = 120.0
@@ -52,6 +51,9 @@ FILE_LIMIT = 1024 * 2**20
 """Bytes that it may write into one file."""
 
 DEFAULT_LIMITS = Limits(file=FILE_LIMIT, output=OUTPUT)
+
+# Text, where it is no terminal: as wide as a page of a log.
+_console = partial(console_for, log=80, highlight=False)
 
 
 def default_backend(installed: Sequence[str]) -> str:
@@ -246,14 +248,14 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     chosen_format = arguments.format or "text"
     if is_stdout(arguments.json) and chosen_format not in ("text", "json"):
         print_wrapped(
-            text_console(stderr=True),
+            _console(stderr=True),
             f"--format {chosen_format} and --json - both write to standard output: name a file",
         )
         return 2
     if chosen_format == "json" and arguments.json is None:
         arguments.json = Path("-")
     prints_text = chosen_format == "text" and not is_stdout(arguments.json)
-    console = text_console(stderr=not prints_text)
+    console = _console(stderr=not prints_text)
     if not all_backends:
         console.print("[bold red]Not installed:[/] no backend of Keras is")
         return 2
@@ -310,7 +312,7 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     if arguments.json is not None:
         everything = {
             "schema_version": SCHEMA_VERSION,
-            "version": version(),
+            "version": __version__,
             "target": request["target"],
             "status": status,
             "findings": findings,
@@ -423,7 +425,7 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
 
 def explain(arguments: argparse.Namespace) -> int:
     """Print what identifiers mean; return the exit status."""
-    console = text_console()
+    console = _console()
     if arguments.list or not arguments.identifiers:
         for mistake in MISTAKES:
             print_wrapped(console, f"{mistake.identifier}  {mistake.severity:7}  {mistake.title}")

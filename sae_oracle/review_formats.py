@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
 import textwrap
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from sae_oracle import __version__
 from sae_oracle.catalogue import BY_IDENTIFIER, Mistake
 from sae_oracle.files import plain
 
@@ -32,14 +31,6 @@ _IN_ASCII = {
 }  # fmt: skip
 
 
-def version() -> str:
-    """Return the version of this package."""
-    try:
-        return importlib.metadata.version("sae-oracle")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def readable(text: str, encoding: str) -> str:
     """Return text that an encoding can say; Greek is written out where it cannot.
 
@@ -53,16 +44,6 @@ def readable(text: str, encoding: str) -> str:
             text = text.replace(letter, words)
         return text.encode("ascii", "replace").decode("ascii")
     return text
-
-
-def text_console(*, stderr: bool = False) -> Console:
-    """Return where text goes: as wide as the terminal, COLUMNS, or 80."""
-    console = Console(stderr=stderr, highlight=False)
-    if console.is_terminal:
-        return console
-    said = os.environ.get("COLUMNS", "")
-    width = int(said) if said.isascii() and said.isdigit() and int(said) else 80
-    return Console(stderr=stderr, highlight=False, width=width)
 
 
 def print_wrapped(console: Console, text: str, style: str = "", indent: str = "") -> None:
@@ -162,7 +143,7 @@ def as_sarif(findings: Sequence[Mapping[str, Any]], reasons: Sequence[str]) -> s
             {"level": "error", "message": {"text": reason}} for reason in reasons
         ]
     run = {
-        "tool": {"driver": {"name": "sae-oracle", "version": version(), "rules": rules}},
+        "tool": {"driver": {"name": "sae-oracle", "version": __version__, "rules": rules}},
         "invocations": [invocation],
         "columnKind": "unicodeCodePoints",
         "results": results,

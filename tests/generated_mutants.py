@@ -214,6 +214,7 @@ def tests_by_line(backend: str | None, anew: bool) -> dict[str, Any]:
 
 
 def copy_of_the_project(folder: Path) -> Path:
+    """Copy all but what a run leaves, into a folder of this one; return it."""
     copy = folder / "project"
     ignored = shutil.ignore_patterns(
         ".git", ".venv", ".mutants", "*cache*", ".hypothesis", "*.egg-info", "report", ".whl"

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from queue import Queue
 from typing import Any
 
 from rich.console import Console
+
+from tests.generated_mutants import copy_of_the_project
 
 ROOT = Path(__file__).parents[1]
 SUMMARY = ROOT / "tests" / "mutants.json"
@@ -1058,11 +1059,8 @@ def main() -> int:
     found = {}
     copies: Queue[Path] = Queue()
     with tempfile.TemporaryDirectory(prefix="sae-oracle-mutants-") as folder:
-        ignored = shutil.ignore_patterns(".venv", ".git", "mutants", "*.egg-info", ".*_cache")
         for number in range(arguments.jobs):
-            copy = Path(folder) / str(number)
-            shutil.copytree(ROOT, copy, ignore=ignored)
-            copies.put(copy)
+            copies.put(copy_of_the_project(Path(folder) / str(number)))
 
         def check(mutant: Mutant, backend: str) -> bool:
             copy = copies.get()

@@ -292,6 +292,16 @@ def states_kept(layer: Any) -> list[Any]:
     return layer._seed_generators
 
 
+def write_state_back(model: Any) -> None:
+    """Give the variables of a model what `fit` has made of them.
+
+    In the middle of an epoch Keras's trainer on JAX has the state, and the variables have nothing;
+    a callback's `self.model` does this when it is read.
+    """
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
 def compile_anew(model: Any) -> None:
     """Have the steps of a model compiled again when they are next run."""
     for step in ("train", "test", "predict"):

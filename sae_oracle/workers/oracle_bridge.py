@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import reference
 from keras_impl.backends.arrays import as_float64
+from keras_impl.backends.keras_internals import write_state_back
 from keras_impl.models import SparseAutoencoder
 from keras_impl.validation import cut
 
@@ -34,8 +35,7 @@ def to_parameters(model: SparseAutoencoder) -> reference.Parameters:
     model = _autoencoder(model)
     if not model.built:
         raise ValueError("`model` has no weights yet: call it on data, or `build`, before.")
-    if hasattr(model, "jax_state_sync"):  # in the middle of an epoch JAX has the state
-        model.jax_state_sync()
+    write_state_back(model)
     return reference.Parameters(
         [as_float64(kernel) for kernel in model.kernels],
         [as_float64(bias) for bias in model.biases],
@@ -84,8 +84,7 @@ def set_parameters(
         )
     if not model.built:
         model.build((None, sizes[0]))
-    if hasattr(model, "jax_state_sync"):  # in the middle of an epoch JAX has the state
-        model.jax_state_sync()
+    write_state_back(model)
     variables = [*model.kernels, *model.biases]
     arrays = []
     for variable, value in zip(variables, [*parameters.kernels, *parameters.biases], strict=True):

@@ -26,16 +26,14 @@ from keras_impl.backends.keras_internals import (
     losses_kept,
     mask_of,
     masked,
+    write_state_back,
 )
 
 
 def stateless_losses(model: Any, x: Any) -> list[float]:
     weights = [v.value for v in model.trainable_variables]
     state = [v.value for v in model.non_trainable_variables]
-    return [
-        float(ops.convert_to_numpy(loss))
-        for loss in model.stateless_call(weights, state, x, return_losses=True)[2]
-    ]
+    return [float(loss) for loss in model.stateless_call(weights, state, x, return_losses=True)[2]]
 
 
 def twice(layer: Any) -> Any:
@@ -244,3 +242,22 @@ def test_a_mask_is_carried_with_a_tensor() -> None:
     layer = KLSparsity(0.5)
     layer(masked(x, ops.zeros((2, 3), dtype="bool")))
     assert float(layer.losses[0]) == 0.0
+
+
+def test_in_the_middle_of_an_epoch_the_weights_can_be_read() -> None:
+    """If it fails on JAX: `write_state_back` must call what `jax_state_sync` is now, or nothing."""
+    seen: list[Any] = []
+
+    class Reads(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            write_state_back(model)  # `self.model` would do it by itself
+            seen.append(ops.convert_to_numpy(kernel).copy())
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    kernel = model.layers[0].kernel
+    first = ops.convert_to_numpy(kernel).copy()
+    x = np.ones((4, 4), "float32")
+    model.fit(x, x[:, :1], batch_size=2, epochs=1, shuffle=False, verbose=0, callbacks=[Reads()])
+    assert not np.array_equal(seen[0], first)
+    assert not np.array_equal(seen[1], seen[0])

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from sae_oracle import __version__
 from sae_oracle import review_command as review
 from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES
 from sae_oracle.cli import main
 from sae_oracle.processes import TRAINING_BACKENDS, installed
-from sae_oracle.review_formats import as_github, as_sarif, version
+from sae_oracle.review_formats import as_github, as_sarif
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 
 TARGETS = '''
@@ -124,7 +125,7 @@ def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
     assert found["severity"] == "error"
     assert found["source"].startswith("EQ-RHO-HAT")
     assert found["fix"]
-    assert (result["schema_version"], result["version"]) == (1, version())
+    assert (result["schema_version"], result["version"]) == (1, __version__)
     assert found["file"] == "targets.py"
     source = TARGETS.splitlines()[found["line"] - 1]
     assert source == "    def __call__(self, x):"
