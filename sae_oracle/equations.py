@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +81,14 @@ def _in_tex(text: str) -> str:
     return "".join(_IN_TEX.get(letter, letter) for letter in text)
 
 
-def labels_near(text: str, known: Mapping[str, Any]) -> tuple[str, list[str]]:
+def labels_near(text: str, known: Collection[str]) -> tuple[str, list[str]]:
     """Return the label that a text names, or "" and those that are near it.
 
     Args:
         text: In any case; "EQ-" may be left out, and "_" or a blank stand for "-".
         known: Every label.
 
-    >>> labels_near("kl_extension", {"EQ-KL-EXTENSION": 0}), labels_near("EQ-K", {"EQ-KL": 0})
+    >>> labels_near("kl_extension", ["EQ-KL-EXTENSION"]), labels_near("EQ-K", ["EQ-KL"])
     (('EQ-KL-EXTENSION', []), ('', ['EQ-KL']))
     """
     label = re.sub(r"[\s_-]+", "-", text.strip().upper())

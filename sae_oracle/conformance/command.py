@@ -5,9 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from collections import Counter
+from functools import partial
 from typing import Any
 
-from sae_oracle.files import first_line, is_stdout, problem_with_file, shown, write_result
+from sae_oracle.equations import labels_near
+from sae_oracle.files import (
+    first_line,
+    is_stdout,
+    problem_with_file,
+    shown,
+    write_each,
+    write_result,
+)
 from sae_oracle.options import file_name, seconds
 from sae_oracle.processes import console_for
 
@@ -22,11 +32,12 @@ def vectors(arguments: argparse.Namespace) -> int:
     from reference import certified
     from sae_oracle.conformance.vectors import digest
 
-    console = console_for(stderr=is_stdout(arguments.certificate))
+    console = console_for(stderr=any(map(is_stdout, arguments.certificate or ())))
     if arguments.check:
         return _check(arguments, console)
-    if arguments.program or arguments.certificate is not None:
-        console.print(f"{ERROR} a program and --certificate go with --check", soft_wrap=True)
+    if arguments.program or arguments.certificate or arguments.label:
+        words = "a program, --certificate and --label go with --check"
+        console.print(f"{ERROR} {words}", soft_wrap=True)
         return 2
     if not certified.INSTALLED:
         console.print(f"[bold red]Not installed:[/] {shown(certified.NEEDS)}", soft_wrap=True)
@@ -50,36 +61,62 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
     problem = None
     if not arguments.program:
         problem = "--check needs a program after `--`: sae-oracle vectors --check -- COMMAND"
-    elif arguments.certificate is not None:
-        problem = problem_with_file("--certificate", arguments.certificate)
+    for path in arguments.certificate or ():
+        problem = problem or problem_with_file("--certificate", path)
+    try:
+        every = [] if problem else read_vectors()
+    except VectorError as error:
+        problem = shown(error)
+    labels: dict[str, None] = {}
+    for label in [] if problem else arguments.label or ():
+        known = list(dict.fromkeys(vector.label for vector in every))
+        chosen, near = labels_near(label, known)
+        if not chosen and label != "all":
+            hint = f"near it: {', '.join(near)}" if near else "vectors/README.md has all"
+            problem = f"--label {shown(label)}: there are no vectors of it; {hint}"
+        labels |= dict.fromkeys(known if label == "all" else [chosen])
     if problem is not None:
         console.print(f"{ERROR} {problem}", soft_wrap=True)
         return 2
+    precision = arguments.format or "float64"
     try:
         results = check.check_program(
             arguments.program,
-            read_vectors(),
-            precision=arguments.format,
+            every,
+            labels=labels,
+            precision=precision,
             time_limit=arguments.time_limit,
         )
-    except (VectorError, check.CouldNotAskError) as error:
+    except check.CouldNotAskError as error:
         console.print(f"{ERROR} {shown(error)}", soft_wrap=True)
         return 2
     name = shlex.join(arguments.program)
-    found = check.certificate(name, results, arguments.format, digest())
-    for vector, judgement in results:
-        line = shown(check.line_of(vector, judgement))
-        console.print(line, soft_wrap=True, highlight=False)
-    console.print(f"{found['passed']} passed, {found['failed']} failed, {found['not run']} not run")
-    if arguments.certificate is not None:
-        is_page = arguments.certificate.suffix == ".md"
-        text = check.as_page(found) if is_page else json.dumps(found, indent=1) + "\n"
-        try:
-            write_result(arguments.certificate, text)
-        except OSError as error:
-            words = f"--certificate cannot be written: {first_line(error)}"
-            console.print(f"{ERROR} {shown(words)}", soft_wrap=True)
-            return 2
+    return _report(check.certificate(name, results, precision, digest()), arguments, console)
+
+
+def _report(found: dict[str, Any], arguments: argparse.Namespace, console: Any) -> int:
+    """Print a certificate and write its files; return the exit status."""
+    from sae_oracle.conformance import check
+
+    reasons: Counter[str] = Counter()
+    for result in found["results"]:
+        if result["status"] == "not run":
+            reasons[result["words"]] += 1
+        else:
+            console.print(shown(check.line_of(result)), soft_wrap=True, highlight=False)
+    for words, count in reasons.items():
+        console.print(shown(f"{count} not run: {words}"), soft_wrap=True, highlight=False)
+    console.print(check.summary(found), highlight=False)
+    pages = {path: path.suffix in (".html", ".htm") for path in arguments.certificate or ()}
+    texts = {
+        path: check.as_page(found) if is_page else json.dumps(found, indent=1) + "\n"
+        for path, is_page in pages.items()
+    }
+    problems = write_each({p: partial(write_result, content=t) for p, t in texts.items()})
+    for problem in problems.values():
+        console.print(f"{ERROR} --certificate: {problem}", soft_wrap=True)
+    if problems:
+        return 2
     return 1 if found["failed"] else 0 if found["passed"] else 2
 
 
@@ -98,12 +135,21 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--check", action="store_true", help="hold the program after -- to them")
     parser.add_argument("program", nargs="*", metavar="COMMAND", help="the program, after --")
     parser.add_argument(
-        "--certificate", type=file_name, metavar="FILE", help="JSON, or a page if it ends in .md"
+        "--certificate",
+        type=file_name,
+        action="append",
+        metavar="FILE",
+        help="a page if it ends in .html, else JSON (may be repeated)",
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        metavar="LABEL",
+        help="an equation that the program is asked, or all (may be repeated; docs/vectors.md)",
     )
     parser.add_argument(
         "--format",
         choices=("float16", "bfloat16", "float32", "float64"),
-        default="float64",
         help="whose bounds hold (default: float64)",
     )
     parser.add_argument(
