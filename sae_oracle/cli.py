@@ -337,8 +337,7 @@ def encode(arguments: argparse.Namespace) -> int:
 
 def review(arguments: argparse.Namespace) -> int:
     """Run the reviewer; return the exit status: 0 conforms, 1 findings, 2 could not review."""
-    preferred = ("tensorflow", "jax", "torch", "numpy", "openvino")
-    return reviewing.review(arguments, [name for name in preferred if installed(name)])
+    return reviewing.review(arguments, [name for name in reviewing.PREFERRED if installed(name)])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,9 +22,14 @@ from reference import Parameters
 from sae_oracle import __version__
 from sae_oracle.conformance.vectors import VERSION, Judgement, Vector, judge
 from sae_oracle.files import first_line
+from sae_oracle.options import Limits
+from sae_oracle.processes import NO_LIMITS, Child, environment
 
 LONGEST_LINE = 10_000_000
 """Characters of an answer that are read."""
+
+START = 180.0
+"""Seconds that a process may take to start Keras and to find out what it is to ask."""
 
 CRASHES = 3
 """Questions in succession that a program does not answer, before it is given up."""
@@ -136,6 +141,125 @@ def undecided(vector: Vector, precision: str) -> str | None:
         return f"{precision} does not hold its inputs"
     bounds = [b for output in vector.outputs for b in output.bounds[precision]]
     return None if any(b is not None for b in bounds) else f"it decides nothing in {precision}"
+
+
+def check_target(
+    request: Mapping[str, Any],
+    vectors: Sequence[Vector],
+    *,
+    backend: str,
+    precision: str | None = None,
+    time_limit: float = 30.0,
+    limits: Limits = NO_LIMITS,
+) -> tuple[list[Result], dict[str, Any]]:
+    """Hold an object that the reviewer takes to the vectors, in a process of its own.
+
+    Args:
+        request: `target`, where it is, and `settings`, `said`, `kind` and `called_directly`, which
+            are those of `sae_oracle.review`.
+        vectors: What it is held to.
+        backend: Of the process.
+        precision: The format whose bounds hold; `None`: the one that it computes in.
+        time_limit: Seconds for each answer. The start may take `START` more.
+        limits: Of the process.
+
+    Returns:
+        Each vector with what its answer is worth; and what it was taken for, as `certificate` has
+        it. Where the process has ended, or has not answered in time, that vector has failed, and a
+        new process is asked the others.
+
+    Raises:
+        CouldNotAskError: If it is nothing that a vector can be a question to.
+    """
+    found: dict[str, Judgement] = {}
+    about: dict[str, Any] = {}
+    by_name = {vector.identifier: vector for vector in vectors}
+    crashes = 0
+    while True:
+        left = [name for name in by_name if name not in found]
+        asking, reason, was_told = _conversation(
+            {**request, "asked": left}, by_name, found, about, (backend, precision),
+            time_limit, limits,
+        )  # fmt: skip
+        if not about:
+            raise CouldNotAskError(f"{request['target']}: {reason}")
+        if was_told:
+            break
+        crashes = crashes + 1 if asking == left[0] else 1
+        if asking:
+            found[asking] = failed(by_name[asking], reason)
+        if crashes == CRASHES or not asking:
+            words = f"it was given up: {reason}"
+            asked = [v for v in vectors if v.identifier in left and v.label in about["labels"]]
+            for vector in asked:
+                found.setdefault(vector.identifier, failed(vector, words))
+            break
+    for vector in vectors:
+        words = f"a {about['kind']} does not compute {vector.label}"
+        found.setdefault(vector.identifier, Judgement("not run", None, words))
+    return [(vector, found[vector.identifier]) for vector in vectors], about
+
+
+def _conversation(
+    request: Mapping[str, Any],
+    vectors: Mapping[str, Vector],
+    found: dict[str, Judgement],
+    about: dict[str, Any],
+    kind: tuple[str, str | None],
+    time_limit: float,
+    limits: Limits,
+) -> tuple[str, str, bool]:
+    """Ask one process; return what it was asked last, how it ended, and whether it said all."""
+    backend, precision = kind
+    child = Child(
+        "sae_oracle.workers.vectors", [], environment(backend, "cpu"),
+        request=dict(request), limits=limits,
+    )  # fmt: skip
+    asking = ""
+    ended = threading.Event()
+    heard = threading.Event()
+    allowed = [START]
+
+    def watch() -> None:
+        while not ended.is_set():
+            if heard.wait(allowed[0]):
+                heard.clear()
+            elif not ended.is_set():
+                child.kill(f"no answer came in {time_limit:g} seconds, and it was ended")
+
+    def on_message(message: dict[str, Any]) -> None:
+        nonlocal asking
+        if message["kind"] == "subject":
+            about.update({name: message[name] for name in ("labels", "guesses", "versions")})
+            about["kind"], about["backend"] = message["of"], message["backend"]
+            about["format"] = precision or message["format"]
+        elif message["kind"] == "asking" and message["id"] in vectors:
+            asking = message["id"]
+        elif message["kind"] == "answer" and message["id"] == asking:
+            found[asking] = _judged(vectors[asking], message, about["format"])
+            asking = ""
+        allowed[0] = time_limit if about else START
+        heard.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        last = child.run(on_message, None)
+    finally:
+        ended.set()
+        heard.set()
+        watcher.join()
+    return asking, last.get("error", ""), last["kind"] == "result"
+
+
+def _judged(vector: Vector, message: Mapping[str, Any], precision: str) -> Judgement:
+    if "outputs" not in message:
+        usage = math.inf if message["status"] == "failed" else None
+        return Judgement(message["status"], usage, message["words"])
+    reason = undecided(vector, precision)
+    if reason is not None:
+        return Judgement("not run", None, reason)
+    return judge(vector, message["outputs"], precision)
 
 
 def _why_not(vector: Vector, labels: Collection[str], precision: str) -> str | None:

@@ -18,8 +18,17 @@ from sae_oracle.files import (
     write_each,
     write_result,
 )
-from sae_oracle.options import file_name, seconds
-from sae_oracle.processes import console_for
+from sae_oracle.options import add_limits, file_name, limits_of, seconds
+from sae_oracle.processes import BACKENDS, console_for, installed, problem_with
+from sae_oracle.review_command import (
+    FILE_LIMIT,
+    PREFERRED,
+    add_target_options,
+    backend_of,
+    default_backend,
+    problem_with_hyperparameters,
+    program_of,
+)
 
 ERROR = "[bold red]Error:[/]"
 
@@ -60,7 +69,7 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
 
     problem = None
     if not arguments.program:
-        problem = "--check needs a program after `--`: sae-oracle vectors --check -- COMMAND"
+        problem = "--check needs what is checked: a file.py:Object, or a program after `--`"
     for path in arguments.certificate or ():
         problem = problem or problem_with_file("--certificate", path)
     try:
@@ -78,20 +87,53 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
     if problem is not None:
         console.print(f"{ERROR} {problem}", soft_wrap=True)
         return 2
-    precision = arguments.format or "float64"
+    name = shlex.join(arguments.program)
+    program = program_of(arguments.program)
+    about: dict[str, Any] = {}
     try:
-        results = check.check_program(
-            arguments.program,
-            every,
-            labels=labels,
-            precision=precision,
-            time_limit=arguments.time_limit,
-        )
+        if program:
+            about["format"] = arguments.format or "float64"
+            results = check.check_program(
+                program,
+                every,
+                labels=labels,
+                precision=about["format"],
+                time_limit=arguments.time_limit,
+            )
+        else:
+            asked = [v for v in every if v.label in labels] if labels else every
+            results, about = _check_target(arguments, asked)
     except check.CouldNotAskError as error:
         console.print(f"{ERROR} {shown(error)}", soft_wrap=True)
         return 2
-    name = shlex.join(arguments.program)
-    return _report(check.certificate(name, results, precision, digest()), arguments, console)
+    found = check.certificate(name, results, about["format"], digest(), about)
+    return _report(found, arguments, console)
+
+
+def _check_target(arguments: argparse.Namespace, vectors: Any) -> Any:
+    from sae_oracle.conformance import check
+
+    (target,) = arguments.program
+    names = [name for name in PREFERRED if installed(name)]
+    problem = problem_with_hyperparameters(arguments)
+    backend = arguments.backend or backend_of(target, names) or default_backend(names or [""])
+    problem = problem or problem_with({}, [backend])
+    if problem is not None:
+        raise check.CouldNotAskError(problem)
+    return check.check_target(
+        {
+            "target": target,
+            "settings": dict(arguments.set or ()),
+            "said": {role: getattr(arguments, role) for role in ("rho", "beta", "weight_decay")},
+            "kind": arguments.kind,
+            "called_directly": arguments.called_directly,
+        },
+        vectors,
+        backend=backend,
+        precision=arguments.format,
+        time_limit=arguments.time_limit,
+        limits=limits_of(arguments),
+    )
 
 
 def _report(found: dict[str, Any], arguments: argparse.Namespace, console: Any) -> int:
@@ -124,16 +166,29 @@ def add_parser(commands: Any) -> None:
     """Add `vectors` to the commands of the command line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "vectors",
-        help="write the conformance vectors, or hold a program to them",
+        help="write the conformance vectors, or hold an implementation to them",
         description="Write the conformance vectors, with certified digits and bounds, bit for bit "
-        "as they are published; or hold a program in any language to them, by the protocol of "
-        "`review -- COMMAND`. Exit status: 0 written, or all that was asked passed; 1 some failed; "
-        "2 it could not, or nothing was asked.",
+        "as they are published; or hold to them what `review` takes: a regularizer, layer, loss or "
+        "model of Keras, a function or class, a program in any language. Exit status: 0 written, "
+        "or all that was asked passed; 1 some failed; 2 it could not, or nothing was asked.",
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--write", type=file_name, metavar="DIR", help="where to write them")
-    group.add_argument("--check", action="store_true", help="hold the program after -- to them")
-    parser.add_argument("program", nargs="*", metavar="COMMAND", help="the program, after --")
+    group.add_argument("--check", action="store_true", help="hold a target to them")
+    parser.add_argument(
+        "program",
+        nargs="*",
+        metavar="TARGET",
+        help="package.module:Object or path/to/file.py:Object, as `review` takes it; or, after --, "
+        "a program and its arguments",
+    )
+    add_target_options(parser)
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="where an object runs (default: what its file is written for, else Keras's choice)",
+    )
+    add_limits(parser, file=FILE_LIMIT)
     parser.add_argument(
         "--certificate",
         type=file_name,
@@ -145,12 +200,12 @@ def add_parser(commands: Any) -> None:
         "--label",
         action="append",
         metavar="LABEL",
-        help="an equation that the program is asked, or all (may be repeated; docs/vectors.md)",
+        help="an equation that it is asked, or all (may be repeated; docs/vectors.md)",
     )
     parser.add_argument(
         "--format",
         choices=("float16", "bfloat16", "float32", "float64"),
-        help="whose bounds hold (default: float64)",
+        help="whose bounds hold (default: what an object computes in; float64 for a program)",
     )
     parser.add_argument(
         "--time-limit", type=seconds, default=30.0, metavar="SECONDS", help="of an answer"

@@ -469,3 +469,72 @@ def test_the_runner_of_numpy(
     ]
     assert ("failed" in printed) == (status == 1)
     assert sum(line.endswith("passed") for line in lines) >= 20 * (status == 0)
+
+
+# --- an object
+
+LOSSES = """
+import os, time
+import numpy as np
+
+def right(y_true, y_pred):
+    return np.sum((y_pred - y_true) ** 2) / (2 * len(y_true))
+
+def ends(y_true, y_pred):
+    if y_pred.shape == (1, 3):
+        os.abort()
+    if y_pred.shape == (2, 2):
+        time.sleep(60)
+    return right(y_true, y_pred) + (np.nan if y_pred.shape == (5, 1) else 0.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "words"),
+    [
+        ("right", 0, "5 passed, 0 failed, 1 not run"),
+        ("ends", 1, "ended by SIGABRT while answering EQ-RECONSTRUCTION-"),
+        ("nothing", 2, "nothing"),
+    ],
+)
+def test_the_command_checks_an_object_and_survives_it(
+    name: str, status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sae_oracle.cli import main
+
+    file, found = tmp_path / "losses.py", tmp_path / "found.json"
+    file.write_text(LOSSES)
+    start = ["vectors", "--check", "--backend", "numpy", "--label", "EQ-RECONSTRUCTION"]
+    start += ["--time-limit", "3", "--certificate", str(found)]
+    assert main([*start, f"{file}:{name}"]) == status
+    printed = capsys.readouterr().out
+    assert words in printed, printed
+    if status == 2:
+        assert not found.exists()
+        return
+    certificate = json.loads(found.read_bytes())
+    assert certificate["kind"] == "loss"
+    assert certificate["format"] == "float64"
+    assert {"numpy", "keras", "sae-oracle"} <= set(certificate["versions"])
+    assert certificate["passed"] + certificate["failed"] == 5
+    if name == "ends":
+        assert certificate["failed"] == 3
+        assert "no answer came in 3 seconds" in printed
+        assert "has NaN" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rho", "2"],
+        ["--label", "EQ-NOTHING"],
+        ["--label", "EQ-COST", "--certificate", "/nowhere/found.json"],
+    ],
+)
+def test_a_bad_argument_is_a_sentence_before_any_work(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sae_oracle.cli import main
+
+    assert main(["vectors", "--check", *arguments, "losses.py:right"]) == 2
+    assert "Error:" in capsys.readouterr().out
