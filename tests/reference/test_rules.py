@@ -349,6 +349,12 @@ def test_a_bias_may_be_the_first_of_the_sum(name: str) -> None:
     hold(actual, math.fsum(terms), arithmetic.affine(*products, bias), 1.03 * FACTOR[name])
     last = arithmetic.add(arithmetic.matmul(*products), bias)
     assert reference.usage([[actual]], last).worst > 1.0
+    # Of a bias that is known to E alone, E may be the first: at its end each product is lost too.
+    error, lost = 1.5 * terms[0], products[0].negative
+    actual = in_sequence(np.append(error, -terms[1:]), name)
+    assert actual == error
+    moved = arithmetic.affine(lost, products[1], bounded([0.0], error))
+    assert reference.usage([[actual]], moved).worst <= 1.0
 
 
 @pytest.mark.equation("EQ-BOUND-RHO-HAT")
