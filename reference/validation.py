@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -162,9 +162,74 @@ def _kind_of_scalar(name: str, value: Any) -> str:
     return array.dtype.kind if array.ndim == 0 else ""
 
 
-def sparsity_target(rho: Any) -> float:
-    """Return the sparsity parameter ρ, a number inside (0, 1)."""
-    return real_number("rho", rho, low=0.0, high=1.0, low_open=True, high_open=True)
+def sparsity_target(
+    rho: Any, shape: tuple[int, ...], *, ends: bool = False, name: str = "rho"
+) -> Any:
+    """Return ρ: a float inside (0, 1), or a float64 array of one for each unit.
+
+    Args:
+        rho: The number, or (units,).
+        shape: (..., units), that of what ρ is the target of.
+        ends: Whether 0 and 1 are allowed too.
+        name: What the argument is called.
+
+    Raises:
+        TypeError: If `rho` is not real.
+        ValueError: If a number leaves the range, or there is not one for each unit.
+    """
+    if not shape or _as_array(name, rho).ndim == 0:
+        return real_number(name, rho, low=0.0, high=1.0, low_open=not ends, high_open=not ends)
+    targets = real_array(name, rho)
+    if targets.ndim != 1 or targets.shape != shape[-1:]:
+        raise ValueError(
+            f"`{name}` must be a number, or one for each of the {shape[-1]} units. "
+            f"Received an array of shape {targets.shape}."
+        )
+    for unit, target in enumerate(targets.tolist()):
+        real_number(
+            f"{name}[{unit}]", target, low=0.0, high=1.0, low_open=not ends, high_open=not ends
+        )
+    return targets
+
+
+def sparsity_of_layers(
+    rho: Any, beta: Any, epsilon: Any, units: Sequence[int]
+) -> tuple[list[Any], list[float], float]:
+    """Return ρ and β of each hidden layer, and ε.
+
+    Args:
+        rho: ρ of all; or a sequence by layer, of numbers or of arrays by unit.
+        beta: β of all; or a sequence by layer.
+        epsilon: Where EQ-KL-EXTENSION begins, in all of them.
+        units: Of each hidden layer. Without one there are a ρ and a β that nothing has.
+
+    Raises:
+        TypeError, ValueError: If a value leaves its range, or a sequence has another length.
+    """
+    targets = [
+        sparsity_target(of_layer, (units[layer],) if units else (), name=name)
+        for layer, (name, of_layer) in enumerate(_by_layer("rho", rho, len(units)))
+    ]
+    betas = [non_negative(name, of_layer) for name, of_layer in _by_layer("beta", beta, len(units))]
+    edges = [extension_edge(epsilon, target) for target in targets]
+    return targets, betas, edges[0]
+
+
+def _by_layer(name: str, value: Any, layers: int) -> list[tuple[str, Any]]:
+    """What each layer has, and what it is called: a sequence has an entry for each."""
+    is_text = isinstance(value, (str, bytes, bytearray, memoryview))
+    is_sequence = isinstance(value, Sequence) and not is_text
+    if not is_sequence and not getattr(value, "shape", ()):
+        return [(name, value)] * max(layers, 1)
+    if not layers or len(value) != layers:
+        advice = ""
+        if layers == 1:
+            advice = " What is by unit stands inside of it, as in rho=[[0.1, 0.2]]."
+        raise ValueError(
+            f"`{name}` must be a number, or a sequence with an entry for each hidden layer, "
+            f"here {layers}.{advice if name == 'rho' else ''} Received {len(value)} entries."
+        )
+    return [(f"{name}[{layer}]", value[layer]) for layer in range(layers)]
 
 
 def non_negative(name: str, value: Any) -> float:
@@ -172,12 +237,13 @@ def non_negative(name: str, value: Any) -> float:
     return real_number(name, value, low=0.0)
 
 
-def extension_edge(epsilon: Any, rho: float) -> float:
+def extension_edge(epsilon: Any, rho: Any) -> float:
     """Return ε, where the extension of the KL begins: 0 ≤ ε ≤ min(ρ, 1 − ρ) and ε < ½."""
     epsilon = real_number("epsilon", epsilon, low=0.0, high=0.5, high_open=True)
-    if epsilon > min(rho, 1.0 - rho):
+    highest = float(np.min(np.minimum(rho, 1.0 - rho)))
+    if epsilon > highest:
         raise ValueError(
-            f"`epsilon` must lie in [0, min(rho, 1 - rho)], here [0, {min(rho, 1.0 - rho)}], so "
+            f"`epsilon` must lie in [0, min(rho, 1 - rho)], here [0, {highest}], so "
             f"that the target lies where the divergence is exact. Received {epsilon!r}."
         )
     return epsilon

@@ -129,6 +129,11 @@ SENSIBLE: dict[str, set[str]] = {
     "anything": set(VALUES),
 }
 
+# By unit, where nothing says how many there are; by layer, where there is one of two units.
+SENSIBLE["rho by unit"] = {*SENSIBLE["rho"], "array([0.5])"}
+SENSIBLE["rho by layer"] = {*SENSIBLE["rho"], "array([0.5])", "masked"}
+SENSIBLE["factor by layer"] = {*SENSIBLE["factor"], "array([0.5])", "[1]"}
+
 SENSIBLE |= {f"{kind} or None": {*SENSIBLE[kind], "None"} for kind in ("rho", "factor")}
 
 

@@ -598,8 +598,8 @@ MUTANTS = (
     Mutant(
         "a slope that each sample rounds anew",
         "reference/bounds.py",
-        "compute.shared(compute.cast(_switched(beta, slope)))",
-        "compute.cast(_switched(beta, slope))",
+        "compute.shared(compute.cast(_switched(betas[layer], slope)))",
+        "compute.cast(_switched(betas[layer], slope))",
         (LIKELY,),
     ),
     Mutant(
