@@ -134,7 +134,10 @@ SENSIBLE["rho by unit"] = {*SENSIBLE["rho"], "array([0.5])"}
 SENSIBLE["rho by layer"] = {*SENSIBLE["rho"], "array([0.5])", "masked"}
 SENSIBLE["factor by layer"] = {*SENSIBLE["factor"], "array([0.5])", "[1]"}
 
-SENSIBLE |= {f"{kind} or None": {*SENSIBLE[kind], "None"} for kind in ("rho", "factor")}
+SENSIBLE |= {
+    f"{kind} or None": {*SENSIBLE[kind], "None"}
+    for kind in ("rho", "rho by layer", "factor", "factor by layer")
+}
 
 
 def wrong(

@@ -549,8 +549,8 @@ MUTANTS = (
     Mutant(
         "config without beta",
         TERM,
-        "        return asdict(self)\n",
-        '        return {k: v for k, v in asdict(self).items() if k != "beta"}\n',
+        '{**asdict(self), "rho": rho}',
+        '{**{k: v for k, v in asdict(self).items() if k != "beta"}, "rho": rho}',
         (OBJECTS,),
     ),
     Mutant(

@@ -150,7 +150,7 @@ A = np.full((2, 3), 0.5)
 WRONG = (
     ([0.1, 0.2], ValueError, r"one for each of the 3 units. Received an array of shape \(2,\)"),
     ([[0.1, 0.2, 0.3]], ValueError, r"shape \(1, 3\)"),
-    ([0.1, 1.5, 0.2], ValueError, r"`rho\[1\]` must lie in \(0.0, 1.0\). Received 1.5"),
+    ([0.1, 1.5, 0.2], ValueError, r"`rho` must lie in \(0.0, 1.0\). Received rho\[1\]=1.5"),
     ([0.1, 0.2, float("nan")], ValueError, "`rho`"),
     ([0.1, 0.2, "a"], TypeError, "`rho` must be an array of real numbers"),
     ([True, False, True], TypeError, "`rho` must be an array of real numbers"),
@@ -181,11 +181,19 @@ def test_the_extension_begins_before_every_target() -> None:
     [
         ({"rho": [0.1, 0.2]}, ValueError, "entry for each hidden layer, here 3. Received 2 ent"),
         ({"beta": [1.0]}, ValueError, "`beta` must be a number, or a sequence .* 3. Received 1"),
-        ({"beta": [1.0, -1.0, 1.0]}, ValueError, r"`beta\[1\]` must lie in"),
-        ({"beta": [1.0, [1.0], 1.0]}, TypeError, r"`beta\[1\]` must be a number"),
-        ({"rho": [0.1, 0.2, 1.0]}, ValueError, r"`rho\[2\]` must lie in \(0.0, 1.0\)"),
-        ({"rho": [0.1, [0.2], 0.3]}, ValueError, r"`rho\[1\]` .* each of the 2 units"),
-        ({"rho": [0.1, [0.2, 2.0], 0.3]}, ValueError, r"`rho\[1\]\[1\]` must lie in"),
+        ({"beta": [1.0, -1.0, 1.0]}, ValueError, r"`beta` must lie in .* Received beta\[1\]=-1.0"),
+        (
+            {"beta": [1.0, [1.0], 1.0]},
+            TypeError,
+            r"`beta` must be a number .* Received beta\[1\]=\[1.0\]",
+        ),
+        (
+            {"rho": [0.1, 0.2, 1.0]},
+            ValueError,
+            r"`rho` must lie in \(0.0, 1.0\). Received rho\[2\]=1.0",
+        ),
+        ({"rho": [0.1, [0.2], 0.3]}, ValueError, r"`rho` .* each of the 2 units.* as rho\[1\]"),
+        ({"rho": [0.1, [0.2, 2.0], 0.3]}, ValueError, r"`rho` must lie in .* rho\[1\]\[1\]=2.0"),
         ({"rho": "0.1"}, TypeError, "`rho` must be a number"),
     ],
 )
