@@ -31,12 +31,6 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
     "vectors/README.md": "vectors-covered.md",
 }
-BIBTEX = """@misc{{{key},
-  author = {{{{The sae-oracle authors}}}},
-  title = {{sae-oracle, {label}: {formula}}},
-  year = {{{year}}},
-  note = {{Version {version}, \\texttt{{{function}}}}},
-}}"""
 
 
 def copy_pages(source: Path) -> None:
@@ -147,19 +141,6 @@ def write_names(folder: Path, module: ModuleType) -> None:
     (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def tests_of_equations() -> dict[str, list[str]]:
-    """Return the tests that name each label in their marker, as pytest names them."""
-    found = defaultdict(list)
-    marker = re.compile(
-        r"@pytest\.mark\.equation\(([^)]*)\)\n(?:[@ )].*\n|\)\n)*?def (\w+)\(", re.MULTILINE
-    )
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for labels, name in marker.findall(path.read_text(encoding="utf-8")):
-            for label in re.findall(r"EQ-[A-Z0-9-]+", labels):
-                found[label].append(f"{path.relative_to(ROOT).as_posix()}::{name}")
-    return found
-
-
 def resolved(function: str) -> Any:
     """Return what a dotted name such as `reference.rounding.Arithmetic.store` names."""
     module, *rest = function.split(".")
@@ -173,12 +154,11 @@ def write_equations(source: Path) -> None:
     """Write a page an equation, and the list of all."""
     import reference
     from sae_oracle.catalogue import MISTAKES
+    from sae_oracle.equations import bibtex, holding_tests
 
     folder = source / "equations"
     folder.mkdir()
-    tests = tests_of_equations()
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    (year,) = re.findall(r"^date-released: (\d{4})", citation, re.MULTILINE)
+    tests = holding_tests()
     rows = []
     for equation in reference.equations().values():
         label = equation.label
@@ -189,14 +169,6 @@ def write_equations(source: Path) -> None:
         where = f"`{equation.function}`"
         if public in reference.__all__:
             where = f"{{py:obj}}`reference.{public}`"
-        bibtex = BIBTEX.format(
-            key=label.lower(),
-            label=label,
-            formula=equation.formula,
-            year=year,
-            version=reference.__version__,
-            function=equation.function,
-        )
         thing = resolved(equation.function)
         method = "." in equation.function.partition(".")[2].partition(".")[2]
         lines = [
@@ -230,7 +202,7 @@ def write_equations(source: Path) -> None:
             "## To cite it",
             "",
             "```bibtex",
-            bibtex,
+            bibtex(equation),
             "```",
         ]
         (folder / f"{label}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -23,6 +23,7 @@ from rich.progress import Progress
 
 from sae_oracle import __version__, report
 from sae_oracle import encode as encoding
+from sae_oracle import equations as labels
 from sae_oracle import review_command as reviewing
 from sae_oracle import train as training
 from sae_oracle.bench import command as benchmark
@@ -347,8 +348,7 @@ def encode(arguments: argparse.Namespace) -> int:
 
 def review(arguments: argparse.Namespace) -> int:
     """Run the reviewer; return the exit status: 0 conforms, 1 findings, 2 could not review."""
-    preferred = ("tensorflow", "jax", "torch", "numpy", "openvino")
-    return reviewing.review(arguments, [name for name in preferred if installed(name)])
+    return reviewing.review(arguments, [name for name in reviewing.PREFERRED if installed(name)])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -437,6 +437,7 @@ def parser() -> argparse.ArgumentParser:
     reviewing.add_parser(commands, BACKENDS).set_defaults(run=review)
     conformance.add_parser(commands)
     reviewing.add_explain_parser(commands).set_defaults(run=reviewing.explain)
+    labels.add_parsers(commands)
     return root
 
 

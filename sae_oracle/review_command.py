@@ -62,6 +62,9 @@ from sae_oracle.review_formats import (
 TIME_LIMIT = 120.0
 """Seconds that one backend's process may take, unless `--time-limit` says otherwise."""
 
+PREFERRED = ("tensorflow", "jax", "torch", "numpy", "openvino")
+"""The backends, the first that is installed before the others."""
+
 FILE_LIMIT = 1024 * 2**20
 """Bytes that it may write into one file."""
 
@@ -274,19 +277,14 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     if not all_backends:
         say_problem(console, "[bold red]Not installed:[/] no backend of Keras is")
         return 2
-    command = _program(arguments)
+    command = program_of([arguments.target, *arguments.command])
     of_file = None if arguments.backend else backend_of(arguments.target, all_backends)
     if command and "numpy" in all_backends:
         of_file = "numpy"  # a program needs no backend: the one that starts first
     chosen = arguments.backend or of_file or default_backend(all_backends)
     names = list(all_backends) if chosen == "all" else [chosen]
     problem = problem_with({"--json": arguments.json}, names)
-    if problem is None and isinstance(arguments.rho, float):
-        problem = problem_with_number("--rho", arguments.rho, low=0.0, high=1.0, is_open=True)
-    for option in ("beta", "weight_decay"):
-        value = getattr(arguments, option)
-        if problem is None and isinstance(value, float):
-            problem = problem_with_number(f"--{option.replace('_', '-')}", value, low=0.0)
+    problem = problem or problem_with_hyperparameters(arguments)
     if problem is not None:
         say_problem(console, problem)
         return 2
@@ -348,12 +346,47 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     return 2 if problems else status
 
 
-def _program(arguments: argparse.Namespace) -> list[str]:
-    """The command that is reviewed (`review -- COMMAND`); empty: the target is an object."""
-    named = ":" in arguments.target or arguments.target.endswith(".py")
-    if arguments.command or (not named and shutil.which(arguments.target)):
-        return [arguments.target, *arguments.command]
-    return []
+def program_of(words: Sequence[str]) -> list[str]:
+    """Return the command that is reviewed (`review -- COMMAND`); empty: it is an object."""
+    named = ":" in words[0] or words[0].endswith(".py")
+    can_run = not named and (os.sep in words[0] or shutil.which(words[0]))
+    return [*words] if len(words) > 1 or can_run else []
+
+
+def problem_with_hyperparameters(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with a ρ, β or λ that is said; `None`: nothing."""
+    problem = None
+    if isinstance(arguments.rho, float):
+        problem = problem_with_number("--rho", arguments.rho, low=0.0, high=1.0, is_open=True)
+    for option in ("beta", "weight_decay"):
+        value = getattr(arguments, option)
+        if problem is None and isinstance(value, float):
+            problem = problem_with_number(f"--{option.replace('_', '-')}", value, low=0.0)
+    return problem
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a target is."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        type=setting,
+        metavar="NAME=VALUE",
+        help="a constructor argument (may be repeated)",
+    )
+    for name, symbol in (("rho", "ρ"), ("beta", "β"), ("weight-decay", "λ")):
+        parser.add_argument(
+            f"--{name}",
+            type=name_or_number,
+            metavar="NAME",
+            help=f"the argument that is {symbol}, or its value (guessed from common names)",
+        )
+    parser.add_argument("--kind", choices=KINDS, help="what it is (detected)")
+    parser.add_argument(
+        "--called-directly",
+        action="store_true",
+        help="a regularizer's value goes to the loss as it is, not as an activity_regularizer",
+    )
 
 
 def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParser:
@@ -371,28 +404,9 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         "program that answers questions in JSON lines (docs/review.md)",
     )
     parser.add_argument("command", nargs="*", help="the arguments of the program")
-    parser.add_argument(
-        "--set",
-        action="append",
-        type=setting,
-        metavar="NAME=VALUE",
-        help="a constructor argument (may be repeated)",
-    )
-    for name, symbol in (("rho", "ρ"), ("beta", "β"), ("weight-decay", "λ")):
-        parser.add_argument(
-            f"--{name}",
-            type=name_or_number,
-            metavar="NAME",
-            help=f"the argument that is {symbol}, or its value (guessed from common names)",
-        )
-    parser.add_argument("--kind", choices=KINDS, help="what it is (detected)")
+    add_target_options(parser)
     parser.add_argument(
         "--activation", metavar="NAME", help="the activation of the layer that it is used on"
-    )
-    parser.add_argument(
-        "--called-directly",
-        action="store_true",
-        help="a regularizer's value goes to the loss as it is, not as an activity_regularizer",
     )
     parser.add_argument(
         "--replicas",

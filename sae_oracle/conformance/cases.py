@@ -186,6 +186,9 @@ def _of_means() -> Iterator[Case]:
     yield "EQ-SPARSITY", {"activations": numbers(47, 64, 5), "rho": TARGETS[0], "beta": 3.0}
     at_target = np.array([[TARGETS[0], 0.5], [TARGETS[0], 0.25]])
     yield "EQ-SPARSITY", {"activations": at_target, "rho": TARGETS[0], "beta": 3.0}
+    # Near the ends, and inside of what any usual ε leaves as it is.
+    for near in (np.array([[2.0**-8], [2.0**-9]]), np.array([[1.0 - 2.0**-8], [1.0 - 2.0**-7]])):
+        yield "EQ-SPARSITY", {"activations": near, "rho": TARGETS[0], "beta": 3.0}
     beyond = np.array([[-0.5, 1.5, 2.0], [-0.25, 1.0, 3.0]])
     yield "EQ-SPARSITY", {"activations": beyond, "rho": 0.5, "beta": 3.0, "epsilon": 2.0**-6}
     for i, a in enumerate((numbers(48, 4, 3, low=-1.0), numbers(49, 1, 2, low=-1.0))):
@@ -327,6 +330,16 @@ def _costs() -> Iterator[Arguments]:
         more = {"activation": hidden, "output_activation": last, "epsilon": 2.0**-6}
         yield given(small, 3, 156, **more)
         yield given(network(74, 4, 3, 2, 3, 4, tied=True), 3, 157 + i, **more)
+    # A linear decoder; and the sizes of which the reviewer makes what has none of its own.
+    of_a_review = network(83, 6, 5, 6), network(86, 6, 5, 6, tied=True)
+    for i, parameters in enumerate((*_networks(), *of_a_review)):
+        yield given(parameters, 4, 164 + i, output_activation="linear")
+    for parameters in of_a_review:
+        for last in ("sigmoid", "linear"):
+            none = {"output_activation": last} if last == "linear" else {}
+            yield given(parameters, 4, 174, weight_decay=0.0, **none)
+        yield given(parameters, 3, 172)
+        yield given(parameters, 5, 173, rho=TARGETS[2], beta=0.5, weight_decay=0.25)
     for edge in (0.0, 2.0**-6):
         more = {"activation": "tanh", "symmetric": True} | ({"epsilon": edge} if edge else {})
         yield given(small, 3, 162, **more)

@@ -5,11 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from collections import Counter
+from functools import partial
 from typing import Any
 
-from sae_oracle.files import first_line, is_stdout, problem_with_file, shown, write_result
-from sae_oracle.options import file_name, seconds
-from sae_oracle.processes import console_for
+from sae_oracle.equations import labels_near
+from sae_oracle.files import (
+    first_line,
+    is_stdout,
+    problem_with_file,
+    shown,
+    write_each,
+    write_result,
+)
+from sae_oracle.options import add_limits, file_name, limits_of, seconds
+from sae_oracle.processes import BACKENDS, console_for, installed, problem_with
+from sae_oracle.review_command import (
+    FILE_LIMIT,
+    PREFERRED,
+    add_target_options,
+    backend_of,
+    default_backend,
+    problem_with_hyperparameters,
+    program_of,
+)
 
 ERROR = "[bold red]Error:[/]"
 
@@ -22,11 +41,12 @@ def vectors(arguments: argparse.Namespace) -> int:
     from reference import certified
     from sae_oracle.conformance.vectors import digest
 
-    console = console_for(stderr=is_stdout(arguments.certificate))
+    console = console_for(stderr=any(map(is_stdout, arguments.certificate or ())))
     if arguments.check:
         return _check(arguments, console)
-    if arguments.program or arguments.certificate is not None:
-        console.print(f"{ERROR} a program and --certificate go with --check", soft_wrap=True)
+    if arguments.program or arguments.certificate or arguments.label:
+        words = "a program, --certificate and --label go with --check"
+        console.print(f"{ERROR} {words}", soft_wrap=True)
         return 2
     if not certified.INSTALLED:
         console.print(f"[bold red]Not installed:[/] {shown(certified.NEEDS)}", soft_wrap=True)
@@ -49,37 +69,96 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
 
     problem = None
     if not arguments.program:
-        problem = "--check needs a program after `--`: sae-oracle vectors --check -- COMMAND"
-    elif arguments.certificate is not None:
-        problem = problem_with_file("--certificate", arguments.certificate)
+        problem = "--check needs what is checked: a file.py:Object, or a program after `--`"
+    for path in arguments.certificate or ():
+        problem = problem or problem_with_file("--certificate", path)
+    try:
+        every = [] if problem else read_vectors()
+    except VectorError as error:
+        problem = shown(error)
+    labels: dict[str, None] = {}
+    for label in [] if problem else arguments.label or ():
+        known = list(dict.fromkeys(vector.label for vector in every))
+        chosen, near = labels_near(label, known)
+        if not chosen and label != "all":
+            hint = f"near it: {', '.join(near)}" if near else "vectors/README.md has all"
+            problem = f"--label {shown(label)}: there are no vectors of it; {hint}"
+        labels |= dict.fromkeys(known if label == "all" else [chosen])
     if problem is not None:
         console.print(f"{ERROR} {problem}", soft_wrap=True)
         return 2
+    name = shlex.join(arguments.program)
+    program = program_of(arguments.program)
+    about: dict[str, Any] = {}
     try:
-        results = check.check_program(
-            arguments.program,
-            read_vectors(),
-            precision=arguments.format,
-            time_limit=arguments.time_limit,
-        )
-    except (VectorError, check.CouldNotAskError) as error:
+        if program:
+            about["format"] = arguments.format or "float64"
+            results = check.check_program(
+                program,
+                every,
+                labels=labels,
+                precision=about["format"],
+                time_limit=arguments.time_limit,
+            )
+        else:
+            asked = [v for v in every if v.label in labels] if labels else every
+            results, about = _check_target(arguments, asked)
+    except check.CouldNotAskError as error:
         console.print(f"{ERROR} {shown(error)}", soft_wrap=True)
         return 2
-    name = shlex.join(arguments.program)
-    found = check.certificate(name, results, arguments.format, digest())
-    for vector, judgement in results:
-        line = shown(check.line_of(vector, judgement))
-        console.print(line, soft_wrap=True, highlight=False)
-    console.print(f"{found['passed']} passed, {found['failed']} failed, {found['not run']} not run")
-    if arguments.certificate is not None:
-        is_page = arguments.certificate.suffix == ".md"
-        text = check.as_page(found) if is_page else json.dumps(found, indent=1) + "\n"
-        try:
-            write_result(arguments.certificate, text)
-        except OSError as error:
-            words = f"--certificate cannot be written: {first_line(error)}"
-            console.print(f"{ERROR} {shown(words)}", soft_wrap=True)
-            return 2
+    found = check.certificate(name, results, about["format"], digest(), about)
+    return _report(found, arguments, console)
+
+
+def _check_target(arguments: argparse.Namespace, vectors: Any) -> Any:
+    from sae_oracle.conformance import check
+
+    (target,) = arguments.program
+    names = [name for name in PREFERRED if installed(name)]
+    problem = problem_with_hyperparameters(arguments)
+    backend = arguments.backend or backend_of(target, names) or default_backend(names or [""])
+    problem = problem or problem_with({}, [backend])
+    if problem is not None:
+        raise check.CouldNotAskError(problem)
+    return check.check_target(
+        {
+            "target": target,
+            "settings": dict(arguments.set or ()),
+            "said": {role: getattr(arguments, role) for role in ("rho", "beta", "weight_decay")},
+            "kind": arguments.kind,
+            "called_directly": arguments.called_directly,
+        },
+        vectors,
+        backend=backend,
+        precision=arguments.format,
+        time_limit=arguments.time_limit,
+        limits=limits_of(arguments),
+    )
+
+
+def _report(found: dict[str, Any], arguments: argparse.Namespace, console: Any) -> int:
+    """Print a certificate and write its files; return the exit status."""
+    from sae_oracle.conformance import check
+
+    reasons: Counter[str] = Counter()
+    for result in found["results"]:
+        if result["status"] == "not run":
+            reasons[result["words"]] += 1
+        else:
+            console.print(shown(check.line_of(result)), soft_wrap=True, highlight=False)
+    for words, count in reasons.items():
+        console.print(shown(f"{count} not run: {words}"), soft_wrap=True, highlight=False)
+    console.print(check.summary(found), highlight=False)
+    pages = {path: path.suffix in (".html", ".htm") for path in arguments.certificate or ()}
+    texts = {
+        path: check.as_page(found) if is_page else json.dumps(found, indent=1) + "\n"
+        for path, is_page in pages.items()
+    }
+    problems = write_each({p: partial(write_result, content=t) for p, t in texts.items()})
+    for problem in problems.values():
+        console.print(f"{ERROR} --certificate: {problem}", soft_wrap=True)
+    if problems:
+        return 2
     return 1 if found["failed"] else 0 if found["passed"] else 2
 
 
@@ -87,24 +166,46 @@ def add_parser(commands: Any) -> None:
     """Add `vectors` to the commands of the command line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "vectors",
-        help="write the conformance vectors, or hold a program to them",
+        help="write the conformance vectors, or hold an implementation to them",
         description="Write the conformance vectors, with certified digits and bounds, bit for bit "
-        "as they are published; or hold a program in any language to them, by the protocol of "
-        "`review -- COMMAND`. Exit status: 0 written, or all that was asked passed; 1 some failed; "
-        "2 it could not, or nothing was asked.",
+        "as they are published; or hold to them what `review` takes: a regularizer, layer, loss or "
+        "model of Keras, a function or class, a program in any language. Exit status: 0 written, "
+        "or all that was asked passed; 1 some failed; 2 it could not, or nothing was asked.",
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--write", type=file_name, metavar="DIR", help="where to write them")
-    group.add_argument("--check", action="store_true", help="hold the program after -- to them")
-    parser.add_argument("program", nargs="*", metavar="COMMAND", help="the program, after --")
+    group.add_argument("--check", action="store_true", help="hold a target to them")
     parser.add_argument(
-        "--certificate", type=file_name, metavar="FILE", help="JSON, or a page if it ends in .md"
+        "program",
+        nargs="*",
+        metavar="TARGET",
+        help="package.module:Object or path/to/file.py:Object, as `review` takes it; or, after --, "
+        "a program and its arguments",
+    )
+    add_target_options(parser)
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="where an object runs (default: what its file is written for, else Keras's choice)",
+    )
+    add_limits(parser, file=FILE_LIMIT)
+    parser.add_argument(
+        "--certificate",
+        type=file_name,
+        action="append",
+        metavar="FILE",
+        help="a page if it ends in .html, else JSON (may be repeated)",
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        metavar="LABEL",
+        help="an equation that it is asked, or all (may be repeated; docs/vectors.md)",
     )
     parser.add_argument(
         "--format",
         choices=("float16", "bfloat16", "float32", "float64"),
-        default="float64",
-        help="whose bounds hold (default: float64)",
+        help="whose bounds hold (default: what an object computes in; float64 for a program)",
     )
     parser.add_argument(
         "--time-limit", type=seconds, default=30.0, metavar="SECONDS", help="of an answer"

@@ -260,6 +260,9 @@ def bounded(label: str, a: Arguments, precision: str) -> Bounds:
     value, slope = _with_slope(name, a, compute, wide)
     if label.endswith(("-DERIVATIVE", "-GRADIENT")):
         return {"value": slope}
+    if name in ("L1", "L1L2"):  # at 0 any number in ±factor is a subgradient: EQ-L1-GRADIENT
+        factor = a.get("factor", a.get("l1_factor"))
+        slope = Bounded(slope.value, slope.bound + factor * (a["weights"] == 0.0))
     return {"value": value, "gradient": slope}
 
 

@@ -203,7 +203,7 @@ def _off(cost: Cost) -> dict[str, float]:
     return {**cost.values, **zero}
 
 
-def _fit(cost: Cost) -> Fit:
+def fit_of(cost: Cost) -> Fit:
     """Find the layout, the activations and the reconstruction term.
 
     Raises:
@@ -311,7 +311,7 @@ def review_cost(target: Target, cost: Cost, findings: Findings) -> None:
         CouldNotReviewError: If its reconstruction term is not that of a network with dense layers.
     """
     with np.errstate(all="ignore"):
-        fit = _fit(cost)
+        fit = fit_of(cost)
         layers = cost.layers(fit.layout)
         findings.checks.append(
             f"network: {len(layers)} dense layers, {fit.hidden} and {fit.last}; {fit.layout}"

@@ -45,8 +45,15 @@ _PRECISION = {"numpy": 1e-13}
 _SINGLE = 1e-6
 
 
-def cost_of(code: Code, reading: Reading) -> CostOfParameters:
+def cost_of(
+    code: Code, reading: Reading, wanted: tuple[int, int] | None = None
+) -> CostOfParameters:
     """Return the cost that a function of parameters and data is.
+
+    Args:
+        code: The function.
+        reading: Which argument is what.
+        wanted: Visible and hidden units, where it does not fix them; `None`: any.
 
     Raises:
         CouldNotReviewError: If what an argument is cannot be told from its name.
@@ -76,7 +83,8 @@ def cost_of(code: Code, reading: Reading) -> CostOfParameters:
             "(--rho NAME, --beta NAME, --weight-decay NAME, --set NAME=VALUE)"
         )
     fixed = _sizes_of(code)
-    visible, hidden = fixed.get("visible", 7), fixed.get("hidden", 4)
+    free = wanted or (7, 4)
+    visible, hidden = fixed.get("visible", free[0]), fixed.get("hidden", free[1])
     framework = code.framework
     forms, keys = _forms(code, theta, weights)
     applied = [n for n in code.signature.required if plain(n) in APPLIES]

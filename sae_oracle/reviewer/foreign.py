@@ -806,6 +806,12 @@ class CodePenalty(Penalty):
         given = [data] if "list" in self.reading.data[self.kind].lower() else data
         return self.code.call(self.reading, {self.kind: given}, hyper)
 
+    def each(self, means: Any, rho: float) -> Any:
+        """Return what it returns for means, as it is."""
+        with quietly():
+            data = self.code.framework.tensor(means)
+            return self.code.framework.array(picked(self._raw(data, rho, 1.0)))
+
     def _scalar(self, data: Any, rho: float, beta: float) -> Any:
         """What it returns, as one number of its library."""
         framework = self.code.framework

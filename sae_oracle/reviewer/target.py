@@ -320,7 +320,7 @@ def _name_parameters(
 
 # What an argument without a default is given, when it was not set.
 FILLED_IN: dict[str, float] = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2, "units": 5}
-_SIZES = {"hidden": 5, "visible": 6}
+SIZES = {"hidden": 5, "visible": 6}
 
 
 def _filled_in(name: str, role: str, target: Target) -> float:
@@ -329,7 +329,7 @@ def _filled_in(name: str, role: str, target: Target) -> float:
     Raises:
         CouldNotReviewError: If its name does not say what it is.
     """
-    value = FILLED_IN.get(role, _SIZES.get(size_named(name) or ""))
+    value = FILLED_IN.get(role, SIZES.get(size_named(name) or ""))
     if value is None:
         raise CouldNotReviewError(
             f"the argument `{name}` of {target.name} has no default: set it (--set {name}=...)"

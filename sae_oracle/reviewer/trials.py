@@ -82,19 +82,10 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
         )
     trials: list[tuple[float, int, Reading, Any]] = []
     errors: list[tuple[Reading, Exception]] = []
-    frameworks = [code.framework]
-    if code.thing is not None:
-        others = other_frameworks(code)
-        of_tensors = source.mentions(source.text_of(code.thing), OF_TENSORS)
-        frameworks = [*others, *frameworks] if of_tensors else [*frameworks, *others]
-    ways = [
-        (reading, replace(code, framework=framework))
-        for framework in frameworks
-        for reading in code.readings
-    ]
-    for position, (reading, way) in enumerate(ways):
+    ways = ways_of(code)
+    for position, (way, reading) in enumerate(ways):
         try:
-            cost, found = _trial(target, way, reading)
+            cost, found = trial(target, way, reading)
         except CouldNotReviewError:
             if len(ways) == 1:
                 raise
@@ -118,6 +109,20 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
     target.kind = KIND_WORDS[reading.kind]
     target.guesses += [*code.guesses, *reading.words]
     found(findings, activation)
+
+
+def ways_of(code: Code) -> list[tuple[Code, Reading]]:
+    """Return each reading on each library that the arrays may be of, the likeliest first."""
+    frameworks = [code.framework]
+    if code.thing is not None:
+        others = other_frameworks(code)
+        of_tensors = source.mentions(source.text_of(code.thing), OF_TENSORS)
+        frameworks = [*others, *frameworks] if of_tensors else [*frameworks, *others]
+    return [
+        (replace(code, framework=framework), reading)
+        for framework in frameworks
+        for reading in code.readings
+    ]
 
 
 def _refused(
@@ -154,7 +159,7 @@ def _said(reading: Reading) -> str:
 _UNEXPLAINED = 6.0
 
 
-def _trial(
+def trial(
     target: Target, code: Code, reading: Reading
 ) -> tuple[float, Callable[[Findings, str | None], Any]]:
     """How far-fetched a reading is by its numbers, and what reviews it."""
@@ -235,7 +240,7 @@ def _trial_of_network(
     for method in wanted:
         try:
             if is_of_data(getattr(code.make({}), method)):
-                tried = _costs_of_method(code, method, kind)
+                tried = costs_of_method(code, method, kind)
                 said = f"its method `{method}` is reviewed"
                 return _named(_trial_of_costs(target, tried), code, said)
             inner = code_of(Method(code.thing, method), code.name, values, {})
@@ -270,7 +275,7 @@ def _trial_of_forward(
     module: Any = code.make({})
     if not callable(module):
         return None
-    x = FRAMEWORKS["torch"].tensor(np.full((4, _visible(code)), 0.5))
+    x = FRAMEWORKS["torch"].tensor(np.full((4, visible_of(code)), 0.5))
     try:
         returned = module(x)
     except Exception as error:
@@ -299,7 +304,7 @@ def _trial_of_forward(
     return None
 
 
-def _costs_of_method(code: Code, method: str, kind: Any) -> list[Cost]:
+def costs_of_method(code: Code, method: str, kind: Any) -> list[Cost]:
     """A method that takes a batch, and perhaps ρ, β and λ, as costs: by each form of the batch."""
     from sae_oracle.reviewer import costs
 
@@ -325,7 +330,7 @@ def _costs_of_method(code: Code, method: str, kind: Any) -> list[Cost]:
     return [cost_by(batch) for batch in costs.batches_for(data)]
 
 
-def _visible(code: Code) -> int:
+def visible_of(code: Code) -> int:
     """The width of a module's input."""
     module: Any = module_of(code.make({}))
     kernel = next(p for _, p in module.named_parameters() if len(p.shape) == 2)
@@ -351,7 +356,7 @@ def _best_trial(target: Target, code: Code) -> tuple[float, Callable[[Findings, 
     first: Exception | None = None
     for position, reading in enumerate(code.readings):
         try:
-            cost, found = _trial(target, code, reading)
+            cost, found = trial(target, code, reading)
         except Exception as error:
             first = first or error
             continue
@@ -516,7 +521,7 @@ def _trial_of_penalty(
         input_kind = penalty.input_kind or expected_input(target)
         found = explain(observed, Context(penalty.divided, input_kind, known))
         if not found and penalty.kind == "means" and _is_derivative(observed):
-            return 0.0, _reviewed_derivative
+            return 0.0, reviewed_derivative
         cost = found[0].cost if found else _UNEXPLAINED
         if found and beta is None and "SAE115" in found[0].mistakes:
             cost -= 1.2
@@ -553,7 +558,8 @@ def _trial_of_penalty(
     return best[0], reviewed
 
 
-def _reviewed_derivative(findings: Findings, activation: str | None) -> None:
+def reviewed_derivative(findings: Findings, activation: str | None) -> None:
+    """Say that it is the derivative, which is no mistake."""
     findings.checks.append("value")
     findings.notes.append("it is the derivative of the KL by ρ̂ (EQ-KL-DERIVATIVE), and right")
 

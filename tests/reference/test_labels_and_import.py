@@ -101,6 +101,12 @@ def test_the_oracle_imports_numpy_and_nothing_else() -> None:
     assert run.stdout.split() == ["reference"]
 
 
+def test_the_oracle_has_a_version_and_no_other_hidden_name() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", reference.__version__)
+    with pytest.raises(AttributeError, match="nothing"):
+        reference.nothing  # noqa: B018
+
+
 def test_importing_the_oracle_takes_well_under_a_fifth_of_a_second() -> None:
     program = (
         "import time, numpy\n"

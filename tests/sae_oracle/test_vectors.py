@@ -306,13 +306,66 @@ def test_what_is_no_right_answer_of_a_program_fails(change: str, words: str) -> 
 def test_answers_in_another_order_one_too_many_or_one_too_few_fail() -> None:
     swapped = "text, last = globals().get('last', '{\"value\": 1.0}'), text"
     assert {f.status for f in checked(swapped, ASKED[:3])} == {"failed"}
-    only_first = "if count == 2: break"
-    assert [f.status for f in checked(only_first, ASKED[:3])] == ["passed", "failed", "failed"]
     twice = checked("text += chr(10) + text", ASKED[:3])
     assert [f.status for f in twice[1:]] == ["failed", "failed"]
     one_more = checked("if count == 2: text += chr(10) + text", ASKED[:2])
     assert [f.status for f in one_more] == ["passed", "failed"]
     assert "after its last answer" in one_more[1].words
+
+
+@pytest.mark.parametrize("end", ["break", "os.abort()", "time.sleep(60)"])
+def test_a_program_that_ends_fails_there_and_is_started_again(end: str) -> None:
+    found = checked(f"if count == 2: import os; {end}", ASKED[:4], time_limit=2.0)
+    assert [f.status for f in found] == ["passed", "failed", "passed", "failed"]
+
+
+def test_a_program_that_answers_nothing_is_given_up() -> None:
+    found = checked("time.sleep(60)", ASKED, time_limit=0.3)
+    assert {f.status for f in found} == {"failed"}
+    assert "given up" in found[3].words
+    assert all(v.identifier in f.words for v, f in zip(ASKED, found, strict=True))
+
+
+ANY_EQUATION = """
+import json, sys
+from types import SimpleNamespace
+import numpy as np
+from sae_oracle.conformance.oracle import answers
+from sae_oracle.conformance.vectors import decoded
+
+def argument(name, value):
+    if name in ("chunks", "of_layers"):
+        return [np.array(part) for part in value]
+    if isinstance(value, dict):
+        return decoded(value)
+    return np.array(value) if isinstance(value, list) and name != "sizes" else value
+
+for line in sys.stdin:
+    given = json.loads(line)
+    label = given.pop("equation")
+    if label == "EQ-RELU":
+        print(json.dumps({"unsupported": "no such units"}), flush=True)
+        continue
+    found = answers(SimpleNamespace(
+        label=label, arguments={name: argument(name, value) for name, value in given.items()}
+    ))
+    found = {name: np.asarray(value).tolist() for name, value in found.items()}
+    if label == "EQ-TANH":
+        found["value"] = [found["value"]]
+    print(json.dumps(found), flush=True)
+"""
+
+
+def test_a_program_may_be_asked_every_equation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    vectors = [v for v in VECTORS if v in BY_LABEL.values() or v.label in ("EQ-COST", "EQ-TANH")]
+    command = [sys.executable, "-c", ANY_EQUATION]
+    found = check_program(command, vectors, labels={v.label for v in vectors})
+    for vector, judgement in found:
+        expected = {"EQ-RELU": "not run", "EQ-TANH": "failed"}.get(vector.label, "passed")
+        assert judgement.status == expected, judgement
+    one = check_program(command, vectors, labels=["EQ-KL"])
+    assert {v.label for v, f in one if f.status != "not run"} == {"EQ-KL"}
 
 
 def test_the_command_checks_a_program_and_writes_its_certificate(
@@ -321,7 +374,7 @@ def test_the_command_checks_a_program_and_writes_its_certificate(
     from sae_oracle.cli import main
 
     monkeypatch.setattr("sae_oracle.conformance.vectors.read_vectors", lambda: VECTORS[:3] + ASKED)
-    right, wrong, page = (tmp_path / name for name in ("right.py", "wrong.py", "page.md"))
+    right, wrong, page = (tmp_path / name for name in ("right.py", "wrong.py", "page.html"))
     right.write_text(PROGRAM.replace("CHANGE", "pass"))
     wrong.write_text(PROGRAM.replace("CHANGE", "text = json.dumps({'value': 2 * value})"))
     file = tmp_path / "found.json"
@@ -335,7 +388,14 @@ def test_the_command_checks_a_program_and_writes_its_certificate(
     assert 0 <= found["worst_usage"] <= 1
     assert 0 < found["resolution"] < 1e-12
     assert main([*start, str(page), "--", sys.executable, str(wrong)]) == 1
-    assert f"| failed | {len(ASKED)} |" in page.read_text()
+    text = page.read_text()
+    assert f"<td>failed</td><td>{len(ASKED)}</td>" in text
+    assert text.count("<tr class='failed'>") == len(ASKED)
+    assert "://" not in text
+    assert str(wrong) in text
+    both = [*start, str(file), "--certificate", str(page), "--label", "EQ-NOTHING"]
+    assert main([*both, "--", sys.executable, str(right)]) == 2
+    assert "there are no vectors of it" in capsys.readouterr().out
     assert main(["vectors", "--check", "--", str(tmp_path / "nothing")]) == 2
     assert "cannot be started" in capsys.readouterr().out
     assert main(["vectors", "--check"]) == 2
@@ -409,3 +469,72 @@ def test_the_runner_of_numpy(
     ]
     assert ("failed" in printed) == (status == 1)
     assert sum(line.endswith("passed") for line in lines) >= 20 * (status == 0)
+
+
+# --- an object
+
+LOSSES = """
+import os, time
+import numpy as np
+
+def right(y_true, y_pred):
+    return np.sum((y_pred - y_true) ** 2) / (2 * len(y_true))
+
+def ends(y_true, y_pred):
+    if y_pred.shape == (1, 3):
+        os.abort()
+    if y_pred.shape == (2, 2):
+        time.sleep(60)
+    return right(y_true, y_pred) + (np.nan if y_pred.shape == (5, 1) else 0.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "words"),
+    [
+        ("right", 0, "5 passed, 0 failed, 1 not run"),
+        ("ends", 1, "ended by SIGABRT while answering EQ-RECONSTRUCTION-"),
+        ("nothing", 2, "nothing"),
+    ],
+)
+def test_the_command_checks_an_object_and_survives_it(
+    name: str, status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sae_oracle.cli import main
+
+    file, found = tmp_path / "losses.py", tmp_path / "found.json"
+    file.write_text(LOSSES)
+    start = ["vectors", "--check", "--backend", "numpy", "--label", "EQ-RECONSTRUCTION"]
+    start += ["--time-limit", "3", "--certificate", str(found)]
+    assert main([*start, f"{file}:{name}"]) == status
+    printed = capsys.readouterr().out
+    assert words in printed, printed
+    if status == 2:
+        assert not found.exists()
+        return
+    certificate = json.loads(found.read_bytes())
+    assert certificate["kind"] == "loss"
+    assert certificate["format"] == "float64"
+    assert {"numpy", "keras", "sae-oracle"} <= set(certificate["versions"])
+    assert certificate["passed"] + certificate["failed"] == 5
+    if name == "ends":
+        assert certificate["failed"] == 3
+        assert "no answer came in 3 seconds" in printed
+        assert "has NaN" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rho", "2"],
+        ["--label", "EQ-NOTHING"],
+        ["--label", "EQ-COST", "--certificate", "/nowhere/found.json"],
+    ],
+)
+def test_a_bad_argument_is_a_sentence_before_any_work(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sae_oracle.cli import main
+
+    assert main(["vectors", "--check", *arguments, "losses.py:right"]) == 2
+    assert "Error:" in capsys.readouterr().out

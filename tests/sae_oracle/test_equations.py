@@ -1,0 +1,103 @@
+"""`sae-oracle equations` and `cite`, here and where there is no checkout."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import reference
+from sae_oracle import equations
+from sae_oracle.cli import main
+from tests.fresh_process import ROOT
+
+LABELS = reference.equations()
+
+
+def test_every_entry_has_its_key_its_version_and_braces_that_match() -> None:
+    entries = [equations.bibtex(), *map(equations.bibtex, LABELS.values())]
+    keys = [re.findall(r"^@misc\{([a-z0-9-]+),$", entry, re.MULTILINE) for entry in entries]
+    assert keys == [["sae-oracle"], *([f"sae-oracle-{label.lower()}"] for label in LABELS)]
+    for entry in entries:
+        assert f"version = {{{reference.__version__}}}" in entry
+        assert "year = {2" in entry
+        depth = 0
+        for brace in re.findall(r"[{}]", entry):
+            depth += 1 if brace == "{" else -1
+            assert depth >= 0
+        assert depth == 0
+        assert not re.search(r"(?<!\\)[_^%#&$~]", entry), entry
+
+
+def test_an_equation_is_printed_with_all_that_is_known_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["equations", "EQ-KL-EXTENSION", "rho_hat"]) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "r = min(max(ρ̂, ε), 1 − ε)",
+        "source: the first-order Taylor polynomials",
+        "function: reference.divergence.extended_kl_divergence",
+        "\n    tests/reference/test_properties.py::test_extension_is_convex\n",
+        "@misc{sae-oracle-eq-kl-extension,",
+        "@misc{sae-oracle-eq-rho-hat,",
+        r"\texttt{reference.divergence.extended\_kl\_divergence}",
+    ):
+        assert words in printed
+    assert main(["equations"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{label}  " in f"\n{listed}" for label in LABELS)
+
+
+def test_what_is_cited_is_an_entry_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cite", "eq-kl-extension"]) == 0
+    assert capsys.readouterr().out == equations.bibtex(LABELS["EQ-KL-EXTENSION"]) + "\n"
+    assert main(["cite"]) == 0
+    assert capsys.readouterr().out == equations.bibtex() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("EQ-KL-EXTENTION", "near it: EQ-KL-EXTENSION"),
+        ("extension", "near it: EQ-KL-EXTENSION"),
+        ("EQ-K", "EQ-KL"),
+        ("EQ-[/x]\x1b", "`sae-oracle equations` has all"),
+    ],
+)
+@pytest.mark.parametrize("command", ["equations", "cite"])
+def test_an_unknown_label_is_a_sentence_with_what_is_near(
+    command: str, text: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "EQ-KL", text]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in " ".join(printed.err.split())
+    assert "\x1b" not in printed.err
+
+
+def test_an_installed_package_says_where_its_tests_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tests").mkdir()  # anybody's
+    (tmp_path / "tests" / "test_theirs.py").write_text("@pytest.mark.equation('EQ-KL')\ndef t():\n")
+    monkeypatch.setattr(equations, "FOLDER", tmp_path)
+    assert main(["equations", "EQ-KL"]) == 0
+    printed = capsys.readouterr().out
+    assert "tests: in the source distribution" in printed
+    assert "test_theirs" not in printed
+
+
+def test_the_citation_is_complete_and_is_in_the_package() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert equations.CITATION.read_text(encoding="utf-8") == text
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "CITATION.cff" in project["tool"]["setuptools"]["package-data"]["sae_oracle"]
+    fields = dict(re.findall(r"^([\w-]+): *(.+)$", text, re.MULTILINE))
+    for name in ("cff-version", "title", "type", "version", "date-released", "license"):
+        assert fields[name]
+    assert re.fullmatch(r'"https://\S+"', fields["repository-artifact"])
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{fields['version']}] - {fields['date-released']}" in changelog
