@@ -177,7 +177,7 @@ def machine() -> dict[str, Any]:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         processor = names[0] if names else processor
     except OSError:
-        console.quiet = arguments.quiet and not failed
+        pass
     return {
         "processor": processor,
         "cores": os.cpu_count(),
