@@ -48,6 +48,11 @@ RUNS = (
     Run("review keras_impl:KLSparsity --backend=numpy", "review(reason='no ρ̂')", 2),
     Run("explain SAE101", "", 0),
     Run("explain --list", "", 0),
+    Run("equations EQ-KL", "", 0),
+    Run("cite", "", 0),
+    Run("cite EQ-NOTHING", "", 2),
+    Run("vectors --check --label=EQ-KL -- cat", "", 1),
+    Run("vectors --check -- /dev/null", "", 2),
 )
 
 OPTIONS = ("", "--json=-", "--quiet")
@@ -101,9 +106,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
         command, *arguments = run.arguments.split()
         for option in OPTIONS:
             known = COMMANDS[command]._option_string_actions
-            if option.partition("=")[0] in known or (not option and not run.status):
-                chosen = [option] if option else []
-                calls.append(([command, *chosen, *arguments], run.worker, run.status, option))
+            if option.partition("=")[0] in known:
+                calls.append(([command, option, *arguments], run.worker, run.status, option))
+            elif not option and (run.status == 0 or "--quiet" not in known):
+                calls.append(([command, *arguments], run.worker, run.status, ""))
     pairs = [(arguments, worker) for arguments, worker, _, _ in calls]
     (folder / "calls.json").write_text(json.dumps(pairs), encoding="utf-8")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "KERAS_BACKEND"))}
@@ -159,7 +165,7 @@ def test_json_is_standard_output_and_has_versions(seen: list[Seen]) -> None:
             assert found["version"] == __version__
             assert found.get("status", call.expected) == call.expected
             commands.add(call.arguments[0])
-    assert commands == {"verify", "bench", "train", "encode", "review", "explain"}
+    assert commands == {"verify", "bench", "train", "encode", "review", "explain", "vectors"}
 
 
 def test_quiet_is_heard_where_something_is_wrong(seen: list[Seen]) -> None:
@@ -168,4 +174,4 @@ def test_quiet_is_heard_where_something_is_wrong(seen: list[Seen]) -> None:
         if call.option == "--quiet":
             assert bool(call.out + call.err) == bool(call.expected), call
             commands.add(call.arguments[0])
-    assert commands == {"verify", "bench", "train", "encode", "review"}
+    assert commands == {"verify", "bench", "train", "encode", "review", "vectors"}
