@@ -34,6 +34,7 @@ from sae_oracle.conformance.vectors import (
     vector_files,
 )
 from tests.fresh_process import ROOT
+from tests.sae_oracle import formula_mutants
 
 VECTORS = read_vectors()
 BY_LABEL = {v.label: v for v in reversed(VECTORS)}
@@ -105,6 +106,19 @@ def test_the_oracle_passes_every_vector(label: str) -> None:
         assert set(answer) == {output.name for output in vector.outputs}
         found = judge(vector, answer, "float64")
         assert found.status == "passed", found
+
+
+def test_every_mistake_planted_in_a_formula_fails_a_vector() -> None:
+    """Each sign, operation and number: `python -m tests.sae_oracle.formula_mutants`."""
+    lived, planted = [], 0
+    for function in formula_mutants.functions():
+        order = formula_mutants.in_order(function, VECTORS)
+        for mutant in formula_mutants.mutants_of(function):
+            if mutant.words not in formula_mutants.CHANGE_NOTHING:
+                planted += 1
+                lived += [mutant.words] * (formula_mutants.failing(mutant, order) is None)
+    assert not lived
+    assert planted > 200
 
 
 @pytest.mark.parametrize("precision", FORMATS)
