@@ -697,6 +697,7 @@ def of_kinds(kinds: Iterable[str], quantity: str, **changed: Any) -> dict[str, A
                 "case": f"case {number}",
                 "undecidable": (number + 1) / 4.0,
                 "elements": number + 1,
+                **dict.fromkeys(("resolution", "likely", "suspicion"), 0.5**number),
                 **KINDS[kind],
                 **changed,
             }
@@ -730,6 +731,9 @@ def test_every_cell_of_up_to_three_cases(quantity: str) -> None:
             compared = [KINDS[kind]["worst"] for kind in kinds if kind not in NOT_COMPARED]
             sizes = [n + 1 for n, kind in enumerate(kinds) if kind not in NOT_COMPARED]
             assert cell.elements == sum(sizes)
+            # What every case would find, not the one that is furthest off.
+            largest = max((2.0 ** (1 - size) for size in sizes), default=0.0)
+            assert (cell.resolution, cell.suspicion, cell.likely or 0.0) == (largest,) * 3
             undecided = sum(size / 4.0 * size for size in sizes) / max(1, sum(sizes))
             assert abs(cell.undecidable - undecided) <= 1e-15
             errors = [float("inf") if error != error else error for error in compared]
