@@ -28,6 +28,7 @@ import reference
 from sae_oracle import cli, processes, report
 from tests.faults.stand_in import measurements
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
+from tests.pages import Page
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -177,6 +178,7 @@ def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     assert "<img class='heat' alt='Heat map, a row a quantity" in page
     assert "src='data:image/png;base64," in page
     assert "http" not in page
+    assert Page(a_page()).from_elsewhere == []
     assert "CS294A lecture notes" in page
     assert reference.equations()["EQ-KL"].function in page
 
@@ -248,7 +250,11 @@ def a_page() -> str:
     }
     results = report.collect(backends, {"oracle": exercise_run(), "torch": exercise_run(0.5)})
     run = {"date": HOSTILE, "command": "sae-oracle " + "x" * 300}
-    return report.html_page(results, run, report.Earlier(HOSTILE, HOSTILE, {HOSTILE: "0.25"}))
+    before = {HOSTILE: report.Said(HOSTILE, HOSTILE, 0.25)}
+    for name, cell in report._cells_by_name(results).items():
+        if cell.worst == 1.5 or HOSTILE in name:
+            before[name] = cell._replace(words=HOSTILE, worst=0.125)
+    return report.html_page(results, run, report.Earlier(HOSTILE, HOSTILE, before))
 
 
 def test_the_page_obeys_nobody_and_is_read_aloud() -> None:
@@ -277,13 +283,35 @@ def test_the_page_says_what_changed_since_the_run_before() -> None:
     assert "<a href='previous.html'>2026-11-26</a>. 1 of 2 cells" in page
     assert "quantity 1, float32, 256 × 64, torch: 0.25 → OUTSIDE 1.50</li>" in page
     same = report.html_page(report.collect({"torch": several({}, {})}), {}, before)
-    assert "0 of 2 cells" in same
+    assert "0 of 2 cells are in another state. Of the others none has a larger error." in same
     assert "What changed" not in same
+    # Another number is no other state; what was raised is one, and so is suspicion.
+    grown = report.html_page(report.collect({"torch": several({}, {"worst": 0.5})}), {}, before)
+    assert "0 of 2 cells" in grown
+    assert "1 has a larger error; EQ-KL, quantity 1, float32, 256 × 64, torch grew most" in grown
+    for other in (
+        {"worst": None, "failure": "it raised"},
+        {"worst": None},
+        {"suspicion": 2.0, "likely": 1e-4},
+        {"worst": float("inf")},
+        {"worst": float("nan")},
+    ):
+        there = report.html_page(report.collect({"torch": several({}, other)}), run)
+        back = report.earlier_page(there, "")
+        page = report.html_page(report.collect({"torch": several({}, {})}), {}, back)
+        assert "1 of 2 cells" in page, other
+        (content,) = re.findall("id='run'>(.*)</script>", there.partition("<script>")[0])
+        assert "NaN" not in content
+        assert "Infinity" not in content
     for wrong in (
         "",
         "<html>",
         text.replace('"date"', '"day"'),
         text.replace('{"date"', '["date"'),
+        text.replace('["inside"', '[["inside"]'),
+        text.replace('["inside", ', "["),
+        text.replace(" 0.25]", ' "0.25"]'),
+        text.replace(" 0.25]", " NaN]"),
     ):
         with pytest.raises(ValueError, match="not written by"):
             report.earlier_page(wrong, "")
@@ -343,8 +371,18 @@ def test_every_colour_of_the_page_can_be_read(scheme: str) -> None:
     first, second = re.findall(r":root \{(.*?)\}", report._STYLE, re.DOTALL)
     text = {"light": first, "dark": second}[scheme]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", text))
-    pairs = [("text", "page"), ("link", "page")]
-    pairs += [(f"on-{name}", name) for name in ("bad", "missing", "keras", "suspicious")]
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", report._STYLE)
+    pairs = set()
+    for _, rule in rules:
+        said = dict(re.findall(r"(?:^|;)\s*(color|background): var\(--([a-z-]+)\)", rule))
+        if said:
+            pairs.add((said.get("color", "text"), said.get("background", "page")))
+    assert len(pairs) == 6
+    used = set(re.findall(r"var\(--([a-z-]+)\)", report._STYLE))
+    assert used == set(colours)
+    # No colour but these, and the white on which pictures are drawn.
+    others = re.sub(r":root \{.*?\}", "", report._STYLE, flags=re.DOTALL)
+    assert re.findall(r"#[0-9a-f]{3,6}\b|rgb|hsl", others) == ["#fff"]
     for letters, page in pairs:
         light, dark = sorted((luminance(colours[letters]), luminance(colours[page])), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (letters, page)
