@@ -45,6 +45,7 @@ from reference.validation import (
     non_negative,
     real_array,
     real_number,
+    sparsity_of_layers,
     sparsity_target,
     truth_array,
 )
@@ -303,28 +304,36 @@ def _extended_slope(rho: arb, e: arb, q: arb, rest: arb) -> arb:
 
 def kl_divergence(rho: Any, rho_hat: Any) -> Balls:
     """EQ-KL: ρ log(ρ/ρ̂) + (1 − ρ) log((1 − ρ)/(1 − ρ̂)). Notes, §3."""
-    p = _ball(real_number("rho", rho, low=0.0, high=1.0))
-    return _each(lambda q: _kl(p, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p = _balls("rho", sparsity_target(rho, np.shape(rho_hat), ends=True))
+    return _each(lambda p, q: _kl(p, q, 1 - q), p, rho_hat)
 
 
 def kl_divergence_derivative(rho: Any, rho_hat: Any) -> Balls:
     """EQ-KL-DERIVATIVE: −ρ/ρ̂ + (1 − ρ)/(1 − ρ̂). Notes, §3."""
-    p = _ball(real_number("rho", rho, low=0.0, high=1.0))
-    return _each(lambda q: _kl_slope(p, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p = _balls("rho", sparsity_target(rho, np.shape(rho_hat), ends=True))
+    return _each(lambda p, q: _kl_slope(p, q, 1 - q), p, rho_hat)
 
 
 def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Balls:
     """EQ-KL-EXTENSION: EQ-KL between ε and 1 − ε, both exact, and its tangents beyond."""
-    rho = sparsity_target(rho)
-    p, e = _ball(rho), _ball(extension_edge(epsilon, rho))
-    return _each(lambda q: _extended(p, e, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
+    return _each(lambda p, q: _extended(p, e, q, 1 - q), p, rho_hat)
 
 
 def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> Balls:
     """EQ-KL-EXTENSION-DERIVATIVE: EQ-KL-DERIVATIVE at the nearest point of [ε, 1 − ε]."""
-    rho = sparsity_target(rho)
-    p, e = _ball(rho), _ball(extension_edge(epsilon, rho))
-    return _each(lambda q: _extended_slope(p, e, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
+    return _each(lambda p, q: _extended_slope(p, e, q, 1 - q), p, rho_hat)
+
+
+def _targets_and_edge(rho: Any, epsilon: Any, rho_hat: Balls) -> tuple[Balls, arb]:
+    """ρ of all units, or of each; and ε."""
+    rho = sparsity_target(rho, np.shape(rho_hat))
+    return _balls("rho", rho), _ball(extension_edge(epsilon, rho))
 
 
 def log_mean_exp(values: Any) -> Balls:
@@ -344,15 +353,16 @@ def _means_of_sigmoids(z: Balls) -> tuple[Balls, Balls]:
 
 def kl_divergence_from_logits(rho: Any, logits: Any) -> Balls:
     """EQ-KL-LOGITS: EQ-KL of the mean of EQ-SIGMOID, for each unit."""
-    p = _ball(sparsity_target(rho))
-    return _each(lambda q, rest: _kl(p, q, rest), *_means_of_sigmoids(_samples("logits", logits)))
+    z = _samples("logits", logits)
+    p = _balls("rho", sparsity_target(rho, np.shape(z)))
+    return _each(_kl, p, *_means_of_sigmoids(z))
 
 
 def kl_divergence_from_logits_derivative(rho: Any, logits: Any) -> Balls:
     """EQ-KL-LOGITS-DERIVATIVE: EQ-KL-DERIVATIVE at the mean, times f′(zᵢ)/m."""
-    p = _ball(sparsity_target(rho))
     z = _samples("logits", logits)
-    slopes = _each(lambda q, rest: _kl_slope(p, q, rest), *_means_of_sigmoids(z))
+    p = _balls("rho", sparsity_target(rho, np.shape(z)))
+    slopes = _each(_kl_slope, p, *_means_of_sigmoids(z))
     return (slopes * sigmoid_derivative(z) / len(z)).reshape(np.shape(logits))
 
 
@@ -580,15 +590,15 @@ def sparsity_cost(
     symmetric: bool = False,
     mask: Any = None,
 ) -> Balls:
-    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ); 0 where β is, whatever the divergence. Notes, §3."""
+    """EQ-SPARSITY: β Σⱼ KL(ρⱼ‖ρ̂ⱼ); 0 where β is, whatever the divergence. Notes, §3."""
     rho_hat = mean_activation(activations, mask, symmetric=symmetric)
     return _sparsity(rho, beta, epsilon, rho_hat, 1 - rho_hat)
 
 
 def _sparsity(rho: Any, beta: Any, epsilon: Any, rho_hat: Balls, rest: Balls) -> Balls:
-    rho = sparsity_target(rho)
-    p, e, b = _ball(rho), _ball(extension_edge(epsilon, rho)), _ball(non_negative("beta", beta))
-    divergence = _sum(_each(lambda q, rest: _extended(p, e, q, rest), rho_hat, rest))
+    b = _ball(non_negative("beta", beta))
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
+    divergence = _sum(_each(lambda p, q, rest: _extended(p, e, q, rest), p, rho_hat, rest))
     return arb(0) if b == 0 else b * divergence
 
 
@@ -625,19 +635,27 @@ def sparse_autoencoder_cost(
     logits, activations = forward(
         parameters, x, activation=activation, output_activation=output_activation
     )
-    hidden = zip(logits[:-1], activations[1:-1], strict=True)
+    targets, betas, epsilon = _of_layers(rho, beta, epsilon, activations)
+    hidden = zip(targets, betas, logits[:-1], activations[1:-1], strict=False)
     terms = (
         reconstruction_cost(activations[-1], x if y is None else y),
         weight_decay_cost(parameters, weight_decay, tied_decay=tied_decay),
         sum(
             (
-                _sparsity(rho, beta, epsilon, *_means(z, a, activation, symmetric))
-                for z, a in hidden
+                _sparsity(of_layer, weight, epsilon, *_means(z, a, activation, symmetric))
+                for of_layer, weight, z, a in hidden
             ),
             arb(0),
         ),
     )
     return Terms(*terms, total=sum(terms, arb(0)))
+
+
+def _of_layers(
+    rho: Any, beta: Any, epsilon: Any, activations: Sequence[Balls]
+) -> tuple[list[Any], list[float], float]:
+    """ρ and β of each hidden layer, and ε."""
+    return sparsity_of_layers(rho, beta, epsilon, [a.shape[1] for a in activations[1:-1]])
 
 
 # --- the gradient ----------------------------------------------------------------------------
@@ -668,17 +686,17 @@ def hidden_delta(next_delta: Any, next_kernel: Any, derivative: Any, sparsity_sl
 def sparsity_slope(
     rho: Any, beta: Any, rho_hat: Any, m: int, *, epsilon: Any, symmetric: bool
 ) -> Balls:
-    """EQ-SPARSITY-SLOPE: (β/m) KL′(ρ̂ⱼ), half of it where ρ̂ is the mean of (1 + a)/2. Notes, §3."""
+    """EQ-SPARSITY-SLOPE: (β/m) KL′(ρ̂ⱼ) with ρⱼ; half of it where ρ̂ is of (1 + a)/2. Notes, §3."""
     q = _balls("rho_hat", rho_hat)
     return _slope(rho, beta, epsilon, q, 1 - q) / (2 * m if flag("symmetric", symmetric) else m)
 
 
 def _slope(rho: Any, beta: Any, epsilon: Any, rho_hat: Balls, rest: Balls) -> Balls:
-    rho = sparsity_target(rho)
-    p, e, b = _ball(rho), _ball(extension_edge(epsilon, rho)), _ball(non_negative("beta", beta))
+    b = _ball(non_negative("beta", beta))
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
     if b == 0:
         return _zeros(np.shape(rho_hat))
-    return b * _each(lambda q, rest: _extended_slope(p, e, q, rest), rho_hat, rest)
+    return b * _each(lambda p, q, rest: _extended_slope(p, e, q, rest), p, rho_hat, rest)
 
 
 def tied_gradient(of_layers: Sequence[Any]) -> list[Balls]:
@@ -714,10 +732,12 @@ def backpropagate(
             f"`y` must have the shape of the output, {activations[-1].shape}. "
             f"Received {target.shape}."
         )
+    targets, betas, epsilon = _of_layers(rho, beta, epsilon, activations)
     deltas = [output_delta(activations[-1], target, of_output(logits[-1]))]
     for layer in reversed(range(len(kernels) - 1)):
         means = _means(logits[layer], activations[layer + 1], activation, symmetric)
-        slope = _slope(rho, beta, epsilon, *means) / (2 * m if flag("symmetric", symmetric) else m)
+        slope = _slope(targets[layer], betas[layer], epsilon, *means)
+        slope = slope / (2 * m if flag("symmetric", symmetric) else m)
         derivative = _FUNCTIONS[activation][1](logits[layer])
         deltas.insert(0, hidden_delta(deltas[0], kernels[layer + 1], derivative, slope))
     of_layers = [_product(a.T, d) for a, d in zip(activations[:-1], deltas, strict=True)]

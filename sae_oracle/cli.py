@@ -192,7 +192,8 @@ def verify(arguments: argparse.Namespace) -> int:
         )
     if arguments.status is not None:
         files[arguments.status] = lambda path: write_result(
-            path, report.status_matrix(results, earlier)
+            path,
+            f"{report.status_matrix(results, earlier)}\n{report.by_equation(results, earlier)}",
         )
     page = None
     if arguments.report is not None:

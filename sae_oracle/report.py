@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import reference
+from sae_oracle.equations import holding_tests
 from sae_oracle.files import plain, shown
 from sae_oracle.pictures import feature_figure, png
 
@@ -492,6 +493,57 @@ def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, 
     said = [html.escape(line, quote=False) for line in failures(results)]
     lines += ["", *said] if said else []
     return "\n".join(lines) + "\n"
+
+
+def by_equation(results: Results, earlier: Sequence[Mapping[str, Mapping[str, Any]]] = ()) -> str:
+    """Return a Markdown table, a row an equation, dtype and size: its tests, and what was compared.
+
+    Args:
+        results: Of this run.
+        earlier: Of others, as `earlier_results` returns them.
+    """
+    measured: dict[tuple[str, str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for run in (results.backends, *earlier):
+        for name, result in run.items():
+            where = name if result.get("device") == "cpu" else f"{name} on {result.get('device')}"
+            for m in result.get("measurements", ()):
+                if m["worst"] is not None:
+                    key = m["equation"], m["dtype"], m["size"]
+                    measured.setdefault(key, []).append((where, m))
+    tests = holding_tests()
+    lines = [
+        "## By equation",
+        "",
+        "How many tests name an equation in their marker (`sae-oracle equations LABEL` has them):",
+        "of the oracle; of Keras objects, each on every backend; of the tools. Then what `verify`",
+        "compared: where, the largest error in units of its bound, and the relative error that is",
+        "certain to be found (after the stroke: suspicious) in the worst case. Where there is",
+        "nothing, the equation has no quantity of its own there: tests alone hold it.",
+        "",
+        "| equation | tests | dtype | size | on | worst | found | numbers |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for label in reference.equations():
+        counts = Counter(_kind_of_test(test) for test in tests[label])
+        head = f"| {label} | {', '.join(f'{counts[kind]} {kind}' for kind in sorted(counts))} |"
+        rows = {(dtype, size): m for (of, dtype, size), m in measured.items() if of == label}
+        if not rows:
+            lines.append(head + " — |" * 6)
+        for (dtype, size), found in rows.items():
+            names, chosen = zip(*found, strict=True)
+            likely = [m["likely"] for m in chosen if _has_likely(m)]
+            lines.append(
+                f"{head} {dtype} | {size} | {', '.join(dict.fromkeys(names))} | "
+                f"{_error(_worst(chosen)):.2f} | "
+                f"{_finds(max(m['resolution'] for m in chosen), likely)} | "
+                f"{sum(m['elements'] for m in chosen):,} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _kind_of_test(test: str) -> str:
+    kinds = {"tests/reference/": "oracle", "tests/keras_impl/": "Keras"}
+    return next((kind for folder, kind in kinds.items() if test.startswith(folder)), "tools")
 
 
 def heat_map(results: Results) -> str:

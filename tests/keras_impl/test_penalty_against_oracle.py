@@ -42,7 +42,7 @@ def hold(
     penalty: Any,
     a: Any,
     precision: str,
-    rho: float,
+    rho: Any,
     beta: float,
     *,
     run: Any = lambda function: function,
@@ -64,24 +64,30 @@ def hold(
     spread=st.sampled_from([0.01, 1.0, 4.0]),
     precision=precisions,
     masked=st.booleans(),
+    by_unit=st.booleans(),
 )
 # Next to 1 the rounding of ρ itself counts: a slope over one denominator divides it by 1 − r.
-@example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False)
+@example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False, False)
+@example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False, True)
 def test_value_and_gradient(
     seed: int,
     shape: tuple[int, ...],
-    rho: float,
+    rho: Any,
     beta: float,
     kind: str,
     spread: float,
     precision: str,
     masked: bool,
+    by_unit: bool,
 ) -> None:
     if not has_gradients():
         precision = "float32"
     a = draw(seed, shape, kind, spread, precision)
     form = {"from_logits": kind == "logits", "symmetric": kind == "symmetric"}
     epsilon = min(1e-6, rho, 1 - rho)
+    if by_unit:
+        others = np.random.default_rng(seed).uniform(1e-4, 0.9999, size=shape[-1] - 1)
+        rho = np.array([rho, *others])
     run = mostly_compiled(seed)
     mask = None
     if masked:

@@ -101,5 +101,7 @@ def test_any_object_as_any_argument(name: str) -> None:
         kinds = kinds_of(names)
         if function.__name__ in ("kl_divergence", "kl_divergence_derivative"):
             kinds["rho"] = "probability"  # exact at the ends too
+        if "weight_decay" in names:  # the cost of a network
+            kinds |= {"rho": "rho by layer", "beta": "factor by layer"}
         found = [*wrong(function, lambda: {n: VALID[n]() for n in names}, kinds)]
     assert not found, "\n".join(found)

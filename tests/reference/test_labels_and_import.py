@@ -36,8 +36,12 @@ def labels_of_tests() -> set[str]:
     return found
 
 
+WRONG_ON_PURPOSE = {"EQ-K", "EQ-NOTHING", "EQ-KL-EXTENTION"}
+"""What commands are asked for, to see what they answer."""
+
+
 def test_every_label_that_is_named_is_defined() -> None:
-    defined = set(reference.equations())
+    defined = {*reference.equations(), *WRONG_ON_PURPOSE}
     named = labels_in(
         "reference/*.py",
         "keras_impl/**/*.py",

@@ -211,6 +211,20 @@ def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
     assert {line.count("|") for line in rows} == {15}
 
 
+def test_the_status_has_the_evidence_of_each_equation() -> None:
+    here = several(
+        {"worst": 0.25, "resolution": 1e-3}, {"worst": 0.5, "resolution": 1e-5, "elements": 3}
+    )
+    there = several({"worst": float("nan"), "likely": 1e-4}) | {"device": "GPU"}
+    text = report.by_equation(report.collect({"torch": here}), [{"jax": there}])
+    (row,) = [line for line in text.splitlines() if line.startswith("| EQ-KL |")]
+    assert re.search(r"\d+ oracle", row)
+    assert "| float32 | 256 × 64 | torch, jax on GPU | inf | 1.0e-03 / 1.0e-04 | " in row
+    labels = [line.split(" | ")[0][2:] for line in text.splitlines() if line.startswith("| EQ")]
+    assert labels == list(reference.equations())
+    assert re.search(r"\| EQ-PACK \| [^|]*oracle[^|]* \| — \|", text)
+
+
 def test_the_status_has_rows_of_earlier_runs() -> None:
     earlier = {"verdict": "", "backends": {"jax": {**result(0.5), "device": "H200"}}}
     checks = {"kind": "sae-oracle checks", "found": {"verify wide": {"jax": earlier}, "bench": {}}}
