@@ -22,6 +22,7 @@ from rich.text import Text
 import reference
 from sae_oracle.equations import holding_tests
 from sae_oracle.files import plain, shown
+from sae_oracle.formulas import typeset
 from sae_oracle.pictures import feature_figure, png
 
 EXERCISE_MARGIN = 0.0035
@@ -645,8 +646,7 @@ button.sort { font: inherit; font-weight: 600; color: inherit; background: none;
 .filter { display: flex; flex-wrap: wrap; gap: .5rem 1rem }
 img { max-width: 100%; background: #fff }
 img.heat { width: 36rem }
-.formula { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", serif;
-  font-size: 1.1em }
+.formula { font-size: 1.1em }
 @media print { .filter { display: none } .wide { overflow: visible }
   body { max-width: none; font-size: 9pt } td { white-space: normal }
   tr > :first-child { position: static; max-width: 12rem }
@@ -989,7 +989,7 @@ def html_page(
         equation = known[label]
         lines.append(
             f"<dt id='{label}'><b>{label}</b> <code>{equation.function}</code></dt>"
-            f"<dd><span class='formula'>{escape(equation.formula)}</span><br>"
+            f"<dd><span class='formula'>{typeset(equation.formula)}</span><br>"
             f"Source: {escape(equation.source)}</dd>"
         )
     content = json.dumps({"date": run.get("date", "no date"), "cells": by_name})

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from rich.console import Console
 
 import reference
 from sae_oracle import cli, processes, report
+from sae_oracle.formulas import LOWERED, RAISED, typeset
 from tests.faults.stand_in import measurements
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 from tests.pages import Page
@@ -181,6 +183,31 @@ def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     assert Page(a_page()).from_elsewhere == []
     assert "CS294A lecture notes" in page
     assert reference.equations()["EQ-KL"].function in page
+    assert page.count("<math>") > 10
+
+
+def test_every_formula_is_typeset_and_says_what_it_said() -> None:
+    indices = str.maketrans(RAISED | LOWERED | {"½": "12", "\u0302": "^", "\u0305": "¯"})
+    for label, equation in reference.equations().items():
+        text = typeset(equation.formula)
+        ElementTree.fromstring(f"<p>{text}</p>")
+        plain = re.sub("<[^>]*>", "", re.sub("<msqrt>", "√", text))
+        assert all(re.fullmatch(ELEMENT, name) for name in re.findall("<([a-z]+)", text)), label
+        was = equation.formula.translate(indices)
+        # A root has a line instead of brackets; indices have no need of braces.
+        left_out = str.maketrans("", "", " ()_{}`")
+        assert html.unescape(plain).translate(left_out) == was.translate(left_out), label
+        assert not re.search(r"[_{}]", plain), label
+    script = typeset("(Wᵢⱼ⁽ˡ⁾)² ρ̂_batch")
+    low, high = "<mrow><mi>i</mi><mi>j</mi></mrow>", "<mi>l</mi>"
+    assert f"<msubsup><mi>W</mi>{low}<mrow>" in script
+    assert high in script
+    assert "<mrow><mi>batch</mi></mrow></msub></math>" in script
+    assert "<msqrt><mn>6</mn></msqrt>" in typeset("±√6 / 2")
+    assert "<msqrt><mn>1</mn><mspace" in typeset("√(1 + (2 − x)) y")
+    assert typeset("√(1 + x) y").count("<math>") == 2
+    assert "<msqrt>" not in typeset("√Σᵢ x")
+    assert "&lt;</mo></math>" in typeset("a < b")
 
 
 def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
@@ -249,6 +276,8 @@ def test_a_row_shows_the_smallest_error_that_every_case_and_backend_would_find()
     nothing = report.collect({"torch": result(None, quantity="Keras L2", failure="no")})
     assert nothing.resolution(*nothing.cells) == "—"
 
+
+ELEMENT = "code|m(ath|i|n|o|row|sub|sup|subsup|over|frac|sqrt|space)"
 
 HOSTILE = "</script><script>document.title='obeyed'</script>'\"<b>&"
 
