@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import json
@@ -429,12 +430,13 @@ def earlier_results(content: Mapping[str, Any]) -> list[Mapping[str, Mapping[str
     Raises:
         ValueError: If it is neither.
     """
-    if isinstance(content.get("backends"), Mapping) and "verdict" in content:
-        return [content["backends"]]
-    if content.get("kind") == "sae-oracle checks":
-        names = [name for name in content["found"] if name.split()[0] == "verify"]
-        runs = [run for name in names for run in content["found"][name].values()]
-        return [run["backends"] for run in runs]
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        if isinstance(content.get("backends"), Mapping) and "verdict" in content:
+            return [content["backends"]]
+        if content.get("kind") == "sae-oracle checks":
+            names = [name for name in content["found"] if name.split()[0] == "verify"]
+            runs = [run for name in names for run in content["found"][name].values()]
+            return [run["backends"] for run in runs]
     raise ValueError("not written by `sae-oracle verify --json` or benchmarks/gpu_checks.py")
 
 

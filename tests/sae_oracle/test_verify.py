@@ -637,7 +637,7 @@ def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "No such folder" in done.stdout
     found = tmp_path / "found.json"
-    for text in ("{", "{}"):
+    for text in ("{", "{}", "[]", "1", "[" * 100_000, '{"kind": "sae-oracle checks"}'):
         found.write_text(text)
         done = run("verify", "--beside", str(found), "--backend", "numpy")
         assert done.returncode == 2
