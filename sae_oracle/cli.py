@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import json
 import os
 import re
 import shlex
@@ -31,6 +30,7 @@ from sae_oracle.conformance import command as conformance
 from sae_oracle.files import (
     first_line,
     for_programs,
+    from_programs,
     is_stdout,
     plain,
     shown,
@@ -136,8 +136,8 @@ def verify(arguments: argparse.Namespace) -> int:
     earlier = []
     for path in arguments.beside:
         try:
-            earlier += report.earlier_results(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            earlier += report.earlier_results(from_programs(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
             words = f"[bold red]--beside {shown(path)}:[/] {shown(first_line(error))}"
             say_problem(console, words)
             return 2

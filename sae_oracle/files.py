@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import secrets
 import shutil
@@ -264,21 +265,47 @@ def write_each(files: Mapping[Path, Callable[[Path], None]]) -> dict[Path, str]:
 
 
 def for_programs(schema_version: int, found: Mapping[str, Any]) -> str:
-    """Return the JSON of a command.
+    """Return the JSON of a command; what is no number or infinite is a string, which JSON has.
 
     Args:
         schema_version: It changes when a name of `found` goes or means something else.
         found: What the command found.
 
-    >>> print(for_programs(1, {"status": 0}).replace(__version__, "0.1.0"), end="")
+    >>> print(for_programs(1, {"worst": math.inf}).replace(__version__, "0.1.0"), end="")
     {
      "schema_version": 1,
      "version": "0.1.0",
-     "status": 0
+     "worst": "Infinity"
     }
     """
     everything = {"schema_version": schema_version, "version": __version__, **found}
-    return json.dumps(everything, indent=1) + "\n"
+    return json.dumps(_replaced(everything, _named), indent=1, allow_nan=False) + "\n"
+
+
+def from_programs(text: str) -> Any:
+    """Return what `for_programs` was given, with the two versions.
+
+    >>> from_programs('{"worst": ["-Infinity", "NaN", "inside"]}')
+    {'worst': [-inf, nan, 'inside']}
+    """
+    numbers = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+    return _replaced(
+        json.loads(text),
+        lambda value: numbers.get(value, value) if isinstance(value, str) else value,
+    )
+
+
+def _named(value: Any) -> Any:
+    is_strange = isinstance(value, float) and not math.isfinite(value)
+    return json.dumps(value) if is_strange else value
+
+
+def _replaced(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _replaced(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, change) for item in value]
+    return change(value)
 
 
 def _write_to_stream(path: Path, data: bytes) -> None:

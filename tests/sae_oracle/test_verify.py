@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -27,8 +28,10 @@ from rich.console import Console
 
 import reference
 from sae_oracle import cli, processes, report
+from sae_oracle.formulas import LOWERED, RAISED, typeset
 from tests.faults.stand_in import measurements
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
+from tests.pages import Page
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -178,8 +181,34 @@ def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     assert "<img class='heat' alt='Heat map, a row a quantity" in page
     assert "src='data:image/png;base64," in page
     assert "http" not in page
+    assert Page(a_page()).from_elsewhere == []
     assert "CS294A lecture notes" in page
     assert reference.equations()["EQ-KL"].function in page
+    assert page.count("<math>") > 10
+
+
+def test_every_formula_is_typeset_and_says_what_it_said() -> None:
+    indices = str.maketrans(RAISED | LOWERED | {"½": "12", "\u0302": "^", "\u0305": "¯"})
+    for label, equation in reference.equations().items():
+        text = typeset(equation.formula)
+        ElementTree.fromstring(f"<p>{text}</p>")
+        plain = re.sub("<[^>]*>", "", re.sub("<msqrt>", "√", text))
+        assert all(re.fullmatch(ELEMENT, name) for name in re.findall("<([a-z]+)", text)), label
+        was = equation.formula.translate(indices)
+        # A root has a line instead of brackets; indices have no need of braces.
+        left_out = str.maketrans("", "", " ()_{}`")
+        assert html.unescape(plain).translate(left_out) == was.translate(left_out), label
+        assert not re.search(r"[_{}]", plain), label
+    script = typeset("(Wᵢⱼ⁽ˡ⁾)² ρ̂_batch")
+    low, high = "<mrow><mi>i</mi><mi>j</mi></mrow>", "<mi>l</mi>"
+    assert f"<msubsup><mi>W</mi>{low}<mrow>" in script
+    assert high in script
+    assert "<mrow><mi>batch</mi></mrow></msub></math>" in script
+    assert "<msqrt><mn>6</mn></msqrt>" in typeset("±√6 / 2")
+    assert "<msqrt><mn>1</mn><mspace" in typeset("√(1 + (2 − x)) y")
+    assert typeset("√(1 + x) y").count("<math>") == 2
+    assert "<msqrt>" not in typeset("√Σᵢ x")
+    assert "&lt;</mo></math>" in typeset("a < b")
 
 
 def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
@@ -249,6 +278,8 @@ def test_a_row_shows_the_smallest_error_that_every_case_and_backend_would_find()
     assert nothing.resolution(*nothing.cells) == "—"
 
 
+ELEMENT = "code|m(ath|i|n|o|row|sub|sup|subsup|over|frac|sqrt|space)"
+
 HOSTILE = "</script><script>document.title='obeyed'</script>'\"<b>&"
 
 
@@ -263,7 +294,11 @@ def a_page() -> str:
     }
     results = report.collect(backends, {"oracle": exercise_run(), "torch": exercise_run(0.5)})
     run = {"date": HOSTILE, "command": "sae-oracle " + "x" * 300}
-    return report.html_page(results, run, report.Earlier(HOSTILE, HOSTILE, {HOSTILE: "0.25"}))
+    before = {HOSTILE: report.Said(HOSTILE, HOSTILE, 0.25)}
+    for name, cell in report._cells_by_name(results).items():
+        if cell.worst == 1.5 or HOSTILE in name:
+            before[name] = cell._replace(words=HOSTILE, worst=0.125)
+    return report.html_page(results, run, report.Earlier(HOSTILE, HOSTILE, before))
 
 
 def test_the_page_obeys_nobody_and_is_read_aloud() -> None:
@@ -292,13 +327,35 @@ def test_the_page_says_what_changed_since_the_run_before() -> None:
     assert "<a href='previous.html'>2026-11-26</a>. 1 of 2 cells" in page
     assert "quantity 1, float32, 256 × 64, torch: 0.25 → OUTSIDE 1.50</li>" in page
     same = report.html_page(report.collect({"torch": several({}, {})}), {}, before)
-    assert "0 of 2 cells" in same
+    assert "0 of 2 cells are in another state. Of the others none has a larger error." in same
     assert "What changed" not in same
+    # Another number is no other state; what was raised is one, and so is suspicion.
+    grown = report.html_page(report.collect({"torch": several({}, {"worst": 0.5})}), {}, before)
+    assert "0 of 2 cells" in grown
+    assert "1 has a larger error; EQ-KL, quantity 1, float32, 256 × 64, torch grew most" in grown
+    for other in (
+        {"worst": None, "failure": "it raised"},
+        {"worst": None},
+        {"suspicion": 2.0, "likely": 1e-4},
+        {"worst": float("inf")},
+        {"worst": float("nan")},
+    ):
+        there = report.html_page(report.collect({"torch": several({}, other)}), run)
+        back = report.earlier_page(there, "")
+        page = report.html_page(report.collect({"torch": several({}, {})}), {}, back)
+        assert "1 of 2 cells" in page, other
+        (content,) = re.findall("id='run'>(.*)</script>", there.partition("<script>")[0])
+        assert "NaN" not in content
+        assert "Infinity" not in content
     for wrong in (
         "",
         "<html>",
         text.replace('"date"', '"day"'),
         text.replace('{"date"', '["date"'),
+        text.replace('["inside"', '[["inside"]'),
+        text.replace('["inside", ', "["),
+        text.replace(" 0.25]", ' "0.25"]'),
+        text.replace(" 0.25]", " NaN]"),
     ):
         with pytest.raises(ValueError, match="not written by"):
             report.earlier_page(wrong, "")
@@ -358,8 +415,18 @@ def test_every_colour_of_the_page_can_be_read(scheme: str) -> None:
     first, second = re.findall(r":root \{(.*?)\}", report._STYLE, re.DOTALL)
     text = {"light": first, "dark": second}[scheme]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", text))
-    pairs = [("text", "page"), ("link", "page")]
-    pairs += [(f"on-{name}", name) for name in ("bad", "missing", "keras", "suspicious")]
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", report._STYLE)
+    pairs = set()
+    for _, rule in rules:
+        said = dict(re.findall(r"(?:^|;)\s*(color|background): var\(--([a-z-]+)\)", rule))
+        if said:
+            pairs.add((said.get("color", "text"), said.get("background", "page")))
+    assert len(pairs) == 6
+    used = set(re.findall(r"var\(--([a-z-]+)\)", report._STYLE))
+    assert used == set(colours)
+    # No colour but these, and the white on which pictures are drawn.
+    others = re.sub(r":root \{.*?\}", "", report._STYLE, flags=re.DOTALL)
+    assert re.findall(r"#[0-9a-f]{3,6}\b|rgb|hsl", others) == ["#fff"]
     for letters, page in pairs:
         light, dark = sorted((luminance(colours[letters]), luminance(colours[page])), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (letters, page)
@@ -571,7 +638,7 @@ def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "No such folder" in done.stdout
     found = tmp_path / "found.json"
-    for text in ("{", "{}"):
+    for text in ("{", "{}", "[]", "1", "[" * 100_000, '{"kind": "sae-oracle checks"}'):
         found.write_text(text)
         done = run("verify", "--beside", str(found), "--backend", "numpy")
         assert done.returncode == 2
