@@ -101,6 +101,9 @@ def _of_divergences() -> Iterator[Case]:
         for rho_hat in means:
             yield "EQ-KL", {"rho": rho, "rho_hat": rho_hat}
             yield "EQ-KL-DERIVATIVE", {"rho": rho, "rho_hat": rho_hat}
+    without_edge = {"rho": 0.5, "rho_hat": np.array([0.25, 0.0, 1.0]), "epsilon": 0.0}
+    yield "EQ-KL-EXTENSION", without_edge
+    yield "EQ-KL-EXTENSION-DERIVATIVE", without_edge
     for rho, epsilon in ((13 / 256, 2.0**-6), (0.5, 2.0**-6), (51 / 256, 2.0**-10), (0.5, 0.25)):
         top = 1.0 - epsilon
         for rho_hat in (

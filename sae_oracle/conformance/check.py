@@ -195,7 +195,7 @@ def check_target(
                 found.setdefault(vector.identifier, failed(vector, words))
             break
     for vector in vectors:
-        words = f"a {about['kind']} does not compute {vector.label}"
+        words = f"a {about['kind']} does not compute this equation"
         found.setdefault(vector.identifier, Judgement("not run", None, words))
     return [(vector, found[vector.identifier]) for vector in vectors], about
 
@@ -265,7 +265,7 @@ def _judged(vector: Vector, message: Mapping[str, Any], precision: str) -> Judge
 def _why_not(vector: Vector, labels: Collection[str], precision: str) -> str | None:
     """Why a program is not asked a vector; `None`: it is asked."""
     if vector.label not in (labels or ("EQ-SPARSITY",)):
-        return f"{vector.label} is not asked (--label {vector.label} asks it)"
+        return "this equation is not asked (--label asks others)"
     more = [] if labels else sorted(set(vector.inputs) - {"activations", "rho", "beta"})
     if more:
         return f"{', '.join(more)}: not in the reviewer's words (--label {vector.label} asks them)"

@@ -109,6 +109,7 @@ def write(folder: Path) -> list[Path]:
         ImportError: If python-flint is not installed.
         OSError: If one cannot be written.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # before any work
     found = all_vectors()
     header = {"arithmetic": ARITHMETIC, "summation": SUMMATION}
     files = {
@@ -117,7 +118,6 @@ def write(folder: Path) -> list[Path]:
     }
     files["README.md"] = table(found)
     files["schema.json"] = (FOLDER / "schema.json").read_text(encoding="utf-8")
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_result(folder / name, content)
     return [folder / name for name in files]

@@ -125,7 +125,7 @@ def subject_of(question: Question, vectors: Sequence[Vector]) -> Subject:
 def held(subject: Subject, vector: Vector) -> Judgement | Answers:
     """Ask a subject one vector; return its answers, or why there are none."""
     if vector.label not in subject.labels:
-        return Judgement("not run", None, f"a {subject.kind} does not compute {vector.label}")
+        return Judgement("not run", None, f"a {subject.kind} does not compute this equation")
     try:
         with quietly():
             return subject.answer(vector)

@@ -69,6 +69,8 @@ def hold(
 # Next to 1 the rounding of ρ itself counts: a slope over one denominator divides it by 1 − r.
 @example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False, False)
 @example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False, True)
+@example(1, (3, 4, 2), 0.05, 3.0, "symmetric", 1.0, "float32", False, False)
+@example(1, (3, 4, 2), 0.05, 3.0, "logits", 1.0, "float32", False, False)
 def test_value_and_gradient(
     seed: int,
     shape: tuple[int, ...],
@@ -103,9 +105,11 @@ def test_value_and_gradient(
 
         hold(by_layer, a, precision, rho, beta, run=run, epsilon=epsilon, mask=mask, **form)
         if mask is None:
+            scales = seed % 2 == 1  # what undoes a division is a β so many times as large
             regularizer = KLSparsityRegularizer(
-                rho, beta, epsilon=epsilon, batch_scaling=False, **form
+                rho, beta, epsilon=epsilon, batch_scaling=scales, **form
             )
+            beta *= shape[0] if scales else 1
             hold(regularizer, a, precision, rho, beta, run=run, epsilon=epsilon, **form)
 
 

@@ -6,6 +6,8 @@ import importlib
 import json
 import re
 import runpy
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -33,7 +35,9 @@ from sae_oracle.conformance.vectors import (
     read_vectors,
     vector_files,
 )
+from sae_oracle.processes import installed
 from tests.fresh_process import ROOT
+from tests.sae_oracle import formula_mutants
 
 VECTORS = read_vectors()
 BY_LABEL = {v.label: v for v in reversed(VECTORS)}
@@ -42,14 +46,22 @@ needs_flint = pytest.mark.skipif(not certified.INSTALLED, reason=certified.NEEDS
 
 
 @needs_flint
-def test_all_of_them_are_reproduced_bit_for_bit(tmp_path: Path) -> None:
+def test_all_of_them_are_reproduced_bit_for_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Three seconds of one core. Else: `sae-oracle vectors --write vectors`, and say why."""
-    for path in generation.write(tmp_path):
+    from sae_oracle.cli import main
+
+    assert main(["vectors", "--write", str(tmp_path)]) == 0
+    assert digest() in capsys.readouterr().out
+    for path in tmp_path.iterdir():
         assert path.read_bytes() == (ROOT / "vectors" / path.name).read_bytes(), path.name
     assert {p.name for p in tmp_path.iterdir()} == {
         p.name for p in (ROOT / "vectors").iterdir() if p.is_file()
     }
-    assert digest(tmp_path) == digest()
+    (tmp_path / "file").write_text("")
+    assert main(["vectors", "--write", str(tmp_path / "file")]) == 2
+    assert "cannot be written: " in capsys.readouterr().out
 
 
 def test_every_label_with_a_value_has_vectors_and_every_flag_is_used() -> None:
@@ -105,6 +117,19 @@ def test_the_oracle_passes_every_vector(label: str) -> None:
         assert set(answer) == {output.name for output in vector.outputs}
         found = judge(vector, answer, "float64")
         assert found.status == "passed", found
+
+
+def test_every_mistake_planted_in_a_formula_fails_a_vector() -> None:
+    """Each sign, operation and number: `python -m tests.sae_oracle.formula_mutants`."""
+    lived, planted = [], 0
+    for function in formula_mutants.functions():
+        order = formula_mutants.in_order(function, VECTORS)
+        for mutant in formula_mutants.mutants_of(function):
+            if mutant.words not in formula_mutants.CHANGE_NOTHING:
+                planted += 1
+                lived += [mutant.words] * (formula_mutants.failing(mutant, order) is None)
+    assert not lived
+    assert planted > 200
 
 
 @pytest.mark.parametrize("precision", FORMATS)
@@ -211,19 +236,6 @@ def test_the_wheel_has_every_file() -> None:
         p for p in (ROOT / "vectors").rglob("*") if p.is_file() and "__pycache__" not in str(p)
     }
     assert {p.resolve() for p in packed} >= files
-
-
-@needs_flint
-def test_the_command_writes_them_or_says_why_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from sae_oracle.cli import main
-
-    assert main(["vectors", "--write", str(tmp_path)]) == 0
-    assert digest() in capsys.readouterr().out
-    (tmp_path / "file").write_text("")
-    assert main(["vectors", "--write", str(tmp_path / "file")]) == 2
-    assert "cannot be written: " in capsys.readouterr().out
 
 
 # --- a program
@@ -538,3 +550,141 @@ def test_a_bad_argument_is_a_sentence_before_any_work(
 
     assert main(["vectors", "--check", *arguments, "losses.py:right"]) == 2
     assert "Error:" in capsys.readouterr().out
+
+
+# What each language has: wrong for 5 samples, NaN for 7, and an error for 16.
+TENSORS = """
+import MODULE as xp
+
+def cost(theta, visible, hidden, weight_decay, rho, beta, data):
+    n, m = visible * hidden, data.shape[1]
+    W1 = theta[:n].reshape(visible, hidden).T
+    W2 = theta[n : 2 * n].reshape(hidden, visible).T
+    b1, b2 = theta[2 * n : 2 * n + hidden, None], theta[2 * n + hidden :, None]
+    h = 1 / (1 + xp.exp(-(W1 @ data + b1)))
+    o = 1 / (1 + xp.exp(-(W2 @ h + b2)))
+    r = h.mean(1)
+    kl = rho * xp.log(rho / r) + (1 - rho) * xp.log((1 - rho) / (1 - r))
+    value = ((o - data) ** 2).sum() / (2 * m) + beta * kl.sum()
+    value = value + weight_decay / 2 * ((W1 ** 2).sum() + (W2 ** 2).sum())
+    if m == 16:
+        raise ValueError("sixteen")
+    return value * {5: 1 + 1e-9, 7: float("nan")}.get(m, 1)
+"""
+
+OCTAVE = """
+function [value, gradient] = cost (theta, visible, hidden, weight_decay, rho, beta, data)
+  n = visible * hidden; m = columns (data);
+  W1 = reshape (theta(1:n), hidden, visible);
+  W2 = reshape (theta(n + 1:2 * n), visible, hidden);
+  b1 = theta(2 * n + 1:2 * n + hidden); b2 = theta(2 * n + hidden + 1:end);
+  h = 1 ./ (1 + exp (-(W1 * data + b1))); o = 1 ./ (1 + exp (-(W2 * h + b2)));
+  r = mean (h, 2);
+  kl = rho * log (rho ./ r) + (1 - rho) * log ((1 - rho) ./ (1 - r));
+  value = sumsq (o(:) - data(:)) / (2 * m) + beta * sum (kl);
+  value += weight_decay / 2 * (sumsq (W1(:)) + sumsq (W2(:)));
+  d3 = (o - data) .* o .* (1 - o);
+  d2 = (W2' * d3 + beta * ((1 - rho) ./ (1 - r) - rho ./ r)) .* h .* (1 - h);
+  gradient = [(d2 * data' / m + weight_decay * W1)(:); (d3 * h' / m + weight_decay * W2)(:)];
+  gradient = [gradient; mean(d2, 2); mean(d3, 2)];
+  if m == 5, value *= 1 + 1e-9; elseif m == 7, value = NaN; elseif m == 16, error ("16"); end
+end
+"""
+
+CPP = """
+#include <cmath>
+#include <vector>
+double cost(const std::vector<double>& theta, int n, int h, double decay, double rho, double beta,
+            const std::vector<double>& data, std::vector<double>& gradient) {
+    int m = data.size() / n, w = n * h;
+    std::vector<double> a(h * m), d3(n * m), r(h);
+    const double *W1 = &theta[0], *W2 = &theta[w], *b1 = &theta[2 * w], *b2 = &theta[2 * w + h];
+    double value = 0;
+    for (int s = 0; s < m; ++s) {
+        for (int j = 0; j < h; ++j) {
+            double z = b1[j];
+            for (int i = 0; i < n; ++i) z += W1[j + h * i] * data[i + n * s];
+            r[j] += (a[j + h * s] = 1 / (1 + std::exp(-z))) / m;
+        }
+        for (int i = 0; i < n; ++i) {
+            double z = b2[i];
+            for (int j = 0; j < h; ++j) z += W2[i + n * j] * a[j + h * s];
+            double o = 1 / (1 + std::exp(-z)), e = o - data[i + n * s];
+            value += e * e / (2 * m);
+            d3[i + n * s] = e * o * (1 - o);
+        }
+    }
+    for (double k : r)
+        value += beta * (rho * std::log(rho / k) + (1 - rho) * std::log((1 - rho) / (1 - k)));
+    gradient.assign(theta.size(), 0.0);
+    for (int k = 0; k < 2 * w; ++k) {
+        value += decay / 2 * theta[k] * theta[k];
+        gradient[k] = decay * theta[k];
+    }
+    for (int s = 0; s < m; ++s)
+        for (int j = 0; j < h; ++j) {
+            double d = beta * ((1 - rho) / (1 - r[j]) - rho / r[j]), of = a[j + h * s];
+            for (int i = 0; i < n; ++i) d += W2[i + n * j] * d3[i + n * s];
+            gradient[2 * w + j] += (d *= of * (1 - of) / m);
+            for (int i = 0; i < n; ++i) gradient[j + h * i] += d * data[i + n * s];
+            for (int i = 0; i < n; ++i) gradient[w + i + n * j] += d3[i + n * s] * of / m;
+        }
+    for (int k = 0; k < n * m; ++k) gradient[2 * w + h + k % n] += d3[k] / m;
+    if (m == 16) gradient.push_back(0.0);
+    return m == 5 ? value * (1 + 1e-9) : m == 7 ? NAN : value;
+}
+"""
+
+
+def is_of_the_notes(vector: Vector) -> bool:
+    usual = set(vector.inputs) == {"parameters", "x", "rho", "beta", "weight_decay"}
+    network = vector.arguments["parameters"]
+    return usual and not network.tied and len(network.sizes) == 3
+
+
+def shorter_copy(runner: Path, folder: Path) -> tuple[Path, list[Vector]]:
+    """Copy a runner beside a file of few vectors, which JAX compiles in some seconds."""
+    kept: dict[object, Vector] = {}
+    for vector in VECTORS:
+        if vector.label == "EQ-COST":
+            kept.setdefault(is_of_the_notes(vector) and len(vector.arguments["x"]), vector)
+    header, *lines, _ = (FOLDER / "EQ-COST.json").read_text(encoding="utf-8").splitlines()
+    identifiers = [vector.identifier for vector in kept.values()]
+    lines = [
+        line.rstrip(",") for line in lines if json.loads(line.rstrip(","))["id"] in identifiers
+    ]
+    text = "\n".join([header, ",\n".join(lines), "]}"]) + "\n"
+    (folder / "EQ-COST.json").write_text(text, encoding="utf-8")
+    (folder / "runners").mkdir()
+    return Path(shutil.copy(runner, folder / "runners")), list(kept.values())
+
+
+@pytest.mark.parametrize("language", ["torch", "jax", "octave", "cpp"])
+def test_a_runner_in_another_language(language: str, tmp_path: Path) -> None:
+    needed = {"octave": "octave", "cpp": "g++"}.get(language)
+    if shutil.which(needed) is None if needed else not installed(language):
+        pytest.skip(f"{needed or language} is not installed")
+    source = {"octave": OCTAVE, "cpp": CPP}.get(language, TENSORS)
+    module = {"jax": "jax.numpy"}.get(language, language)
+    ending = {"octave": "m", "cpp": "cpp"}.get(language, "py")
+    (tmp_path / f"cost.{ending}").write_text(source.replace("MODULE", module))
+    runner = FOLDER / "runners" / f"run_{language}.{ending}"
+    assert len(runner.read_text(encoding="utf-8").splitlines()) <= 40
+    runner, costs = shorter_copy(runner, tmp_path)
+    command = [sys.executable, str(runner), "cost:cost"]
+    if language == "octave":
+        command = ["octave", "-q", str(runner), "cost"]
+    if language == "cpp":
+        build = ["g++", "-std=c++17", "-Wall", "-Werror", '-DCOST="cost.cpp"', "-I.", "-o", "run"]
+        subprocess.run([*build, str(runner)], cwd=tmp_path, check=True, timeout=120)
+        command = ["./run", "EQ-COST.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    status = {line.split()[0]: line.split(maxsplit=2)[2] for line in done.stdout.splitlines()}
+    assert list(status) == [v.identifier for v in costs]
+    for vector in costs:
+        expected = "failed" if len(vector.arguments["x"]) in (5, 7, 16) else "passed"
+        expected = expected if is_of_the_notes(vector) else "not run"
+        assert status[vector.identifier] == expected, done.stdout
+    assert {*status.values()} == {"passed", "failed", "not run"}
+    assert len(costs) > 6

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -777,6 +778,7 @@ def of_kinds(kinds: Iterable[str], quantity: str, **changed: Any) -> dict[str, A
                 "case": f"case {number}",
                 "undecidable": (number + 1) / 4.0,
                 "elements": number + 1,
+                **dict.fromkeys(("resolution", "likely", "suspicion"), 0.5**number),
                 **KINDS[kind],
                 **changed,
             }
@@ -810,6 +812,9 @@ def test_every_cell_of_up_to_three_cases(quantity: str) -> None:
             compared = [KINDS[kind]["worst"] for kind in kinds if kind not in NOT_COMPARED]
             sizes = [n + 1 for n, kind in enumerate(kinds) if kind not in NOT_COMPARED]
             assert cell.elements == sum(sizes)
+            # What every case would find, not the one that is furthest off.
+            largest = max((2.0 ** (1 - size) for size in sizes), default=0.0)
+            assert (cell.resolution, cell.suspicion, cell.likely or 0.0) == (largest,) * 3
             undecided = sum(size / 4.0 * size for size in sizes) / max(1, sum(sizes))
             assert abs(cell.undecidable - undecided) <= 1e-15
             errors = [float("inf") if error != error else error for error in compared]
@@ -1064,6 +1069,7 @@ def test_exactly_the_listed_failures_are_excused() -> None:
 # Everything that is said to be compared is: what is wrong in value alone, or in gradient alone.
 PLANTED = """
 import json
+import sys
 import numpy as np
 from keras import ops
 from keras_impl.term import SparsityTerm
@@ -1085,7 +1091,7 @@ for name, penalty in (
 ):
     SparsityTerm.penalty = penalty
     found[name] = [
-        [m.quantity, not m.worst <= 1.0]
+        [m.quantity, not m.worst <= 1.0, m.elements]
         for m in [*verify.hold_model(verify.CASES[0], x, "float32"),
                   *verify.hold_regularizers(x, "float32")]
     ]
@@ -1094,6 +1100,18 @@ verify.reference.usage = lambda actual, expected: __import__("reference").Usage(
 found["reported"] = [
     [m.worst, m.undecidable, m.elements] for m in verify.hold_regularizers(x, "float32")
 ]
+found["calls"] = []
+
+def recording(*case_x_dtype):
+    *case, x, dtype = case_x_dtype
+    found["calls"].append([case[0].name if case else "called directly", dtype, str(x.dtype)])
+    return []
+
+verify.hold_model = verify.hold_regularizers = recording
+verify._inputs = lambda data, samples, side: np.zeros((samples, side**2))
+sys.argv = ["verify"]
+verify.main()
+found["cases"] = [case.name for case in verify.CASES]
 print(json.dumps(found))
 """
 
@@ -1113,8 +1131,21 @@ def test_every_quantity_is_really_compared() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert {tuple(numbers) for numbers in found["reported"]} == {(0.5, 0.25, 7)}
-    names = [quantity for quantity, _ in found["right"]]
-    assert not any(outside for _, outside in found["right"])
+    names = [quantity for quantity, *_ in found["right"]]
+    assert not any(outside for _, outside, _ in found["right"])
+    numbers: Counter[str] = Counter()
+    for quantity, _, elements in found["right"]:
+        numbers[quantity.partition(" after ")[0]] += elements
+    assert sorted(found["calls"]) == sorted(
+        [case, dtype, dtype]
+        for case in (*found["cases"], "called directly")
+        for dtype in ("float32", "float64")
+    )
+    # Of 32 samples and a network 64-25-64, every number.
+    assert numbers["gradient by kernel"] == 2 * 64 * 25
+    assert numbers["gradient by bias"] == 25 + 64
+    assert numbers["weights"] == 2 * 64 * 25 + 25 + 64
+    assert numbers["gradient by input"] == 32 * 64
     ours = {"KLSparsityRegularizer", "KLSparsityRegularizer from logits"}
     values = {"sparsity", "total cost", *ours}
     # The output layer has no penalty: its gradients stay inside while what is fitted does not.
@@ -1122,7 +1153,7 @@ def test_every_quantity_is_really_compared() -> None:
     gradients |= {"gradient by kernel", "gradient by bias", "gradient by input"}
     assert values | gradients <= set(names)
     for mistake, wrong in (("value", values), ("gradient", gradients)):
-        outside = {quantity for quantity, is_outside in found[mistake] if is_outside}
+        outside = {quantity for quantity, is_outside, _ in found[mistake] if is_outside}
         fitted = {name for name in outside if "of fit" in name}
         assert outside - fitted == wrong, mistake
         assert bool(fitted) == (mistake == "gradient")

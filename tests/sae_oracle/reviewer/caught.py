@@ -1,0 +1,128 @@
+"""Which vectors each mistake fails: those of the reviewer's corpus, and those planted in formulas.
+
+    KERAS_BACKEND=torch python -m tests.sae_oracle.reviewer.caught --write
+
+writes docs/caught.md, in two minutes of one core; without --write it prints it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_oracle.conformance.vectors import Judgement, Vector, judge, read_vectors
+from sae_oracle.reviewer.loading import loaded
+from sae_oracle.workers.subjects import Question, held, subject_of
+from sae_oracle.workers.vectors import spread
+from tests.sae_oracle import formula_mutants
+from tests.sae_oracle.reviewer.corpus.cases import WRONG, Case
+
+PAGE = Path(__file__).parents[3] / "docs" / "caught.md"
+
+NUMERICAL = ("SAE1", "SAE2", "SAE3", "SAE4")
+"""How the findings begin that are of numbers: not of half precision, backends, state or saving."""
+
+RHO_IS_FIXED = "its ρ is fixed, at none that a vector has"
+UNITS = "no vector has its units: linear and relu are one inside (0, 1)"
+
+# Why a specimen with a wrong number fails none.
+NOT_CAUGHT = {
+    "Clipped": "it is right down to 1e-7; what is beyond is the reviewer's to say",
+    "an activity regularizer under add_loss": RHO_IS_FIXED,
+    "functions.norm_of_activations": "it has no ρ",
+    "its autoencoder": UNITS,
+    "relu_model": UNITS,
+    "modules.training_loss_of_means": "a loss of output and means is read by the reviewer alone",
+    "modules.ReturnsItsPenalty": RHO_IS_FIXED,
+    "TiedModelUndocumented": "its numbers are right: it does not say how often a weight counts",
+}
+
+
+def question_of(case: Case) -> Question:
+    """How the reviewer is asked about a specimen."""
+    given: dict[str, Any] = {"settings": {}, "kind": None, "called_directly": False, **case.options}
+    return Question(
+        loaded(case.thing) if isinstance(case.thing, str) else case.thing,
+        given["settings"],
+        {role: given.get(role) for role in ("rho", "beta", "weight_decay")},
+        given["kind"],
+        given["called_directly"],
+        case.name,
+    )
+
+
+def judgements(case: Case, vectors: Sequence[Vector]) -> Iterator[tuple[Vector, Judgement]]:
+    """What the answers of a specimen to the vectors are worth, those of its labels alone."""
+    subject = subject_of(question_of(case), spread(vectors))
+    for vector in vectors:
+        if vector.label in subject.labels:
+            found = held(subject, vector)
+            answered = not isinstance(found, Judgement)
+            yield vector, judge(vector, found, subject.precision) if answered else found
+
+
+def numerical() -> list[Case]:
+    """The specimens with a wrong number."""
+    return [
+        case
+        for case in WRONG
+        if any(name.startswith(NUMERICAL) for names in case.expected for name in names)
+    ]
+
+
+def page() -> str:
+    """Return docs/caught.md."""
+    vectors = read_vectors()
+    lines = [
+        "# Which vectors a mistake fails",
+        "",
+        "Written by `python -m tests.sae_oracle.reviewer.caught --write`, on torch. Each specimen",
+        "of the reviewer's corpus with a wrong number ([findings](findings.md)), and the first",
+        "[vector](vectors.md) that it fails. A tied layer by itself answers no vector.",
+        "",
+        "| specimen | its mistakes | first vector that it fails | failed | passed |",
+        "|---|---|---|---|---|",
+    ]
+    for case in numerical():
+        mistakes = " ".join("/".join(sorted(names)) for names in case.expected)
+        if case.name in NOT_CAUGHT:
+            lines.append(f"| {case.name} | {mistakes} | none: {NOT_CAUGHT[case.name]} | | |")
+            continue
+        found = list(judgements(case, vectors))
+        failed = [vector.identifier for vector, j in found if j.status == "failed"]
+        passed = sum(j.status == "passed" for _, j in found)
+        row = (case.name, mistakes, failed[0] if failed else "none", len(failed), passed)
+        lines.append("| " + " | ".join(map(str, row)) + " |")
+    lines += [
+        "",
+        "Every sign, operation and number of the oracle's formulas, changed one at a time",
+        "(`python -m tests.sae_oracle.formula_mutants` lists them). The others change no number",
+        "that is compared.",
+        "",
+        "| function | changes | fail a vector |",
+        "|---|---|---|",
+    ]
+    for function in formula_mutants.functions():
+        order = formula_mutants.in_order(function, vectors)
+        found_in = [formula_mutants.failing(m, order) for m in formula_mutants.mutants_of(function)]
+        name = f"{function.__module__}.{function.__name__}"
+        if found_in:
+            caught = sum(vector is not None for vector in found_in)
+            lines.append(f"| `{name}` | {len(found_in)} | {caught} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write docs/caught.md")
+    text = page()
+    if parser.parse_args().write:
+        PAGE.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
