@@ -155,13 +155,14 @@ def write_equations(source: Path) -> None:
     import reference
     from sae_oracle.catalogue import MISTAKES
     from sae_oracle.equations import bibtex, holding_tests
+    from sae_oracle.formulas import typeset
 
     folder = source / "equations"
     folder.mkdir()
     tests = holding_tests()
     rows = []
     for equation in reference.equations().values():
-        label = equation.label
+        label, formula = equation.label, typeset(equation.formula)
         word = re.compile(rf"{label}(?![A-Z0-9-])")
         citing = [m for m in MISTAKES if word.search(m.source)]
         _, _, public = equation.function.partition(".")
@@ -174,9 +175,12 @@ def write_equations(source: Path) -> None:
         lines = [
             f"# {label}",
             "",
-            ":::{container} formula",
-            escaped(equation.formula),
-            ":::",
+            "```{raw} html",
+            '<div class="formula">',
+            # Each label that it names has its page.
+            re.sub(r"EQ-[A-Z0-9-]*[A-Z0-9]", r'<a href="\g<0>.html">\g<0></a>', formula),
+            "</div>",
+            "```",
             "",
             f"**Source.** {escaped(equation.source)}",
             "",
@@ -206,8 +210,8 @@ def write_equations(source: Path) -> None:
             "```",
         ]
         (folder / f"{label}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        formula = escaped(equation.formula).replace("|", "\\|")
-        rows.append(f"| {label} | {formula} |")
+        text = escaped(equation.formula).replace("|", "\\|")
+        rows.append(f"| {label} | {text} |")
     page = ["# Equations", "", "Each has a page whose address stays.", "", "| label | formula |"]
     toctree = ["", "```{toctree}", ":hidden:", ":glob:", "", "equations/*", "```"]
     page += ["|---|---|", *rows, *toctree]

@@ -18,6 +18,7 @@ import pytest
 import reference
 import sae_oracle
 from sae_oracle.catalogue import MISTAKES
+from sae_oracle.formulas import typeset
 from tests.fresh_process import ROOT
 from tests.pages import Page, is_elsewhere, loaded_by_style
 
@@ -131,6 +132,10 @@ def test_a_page_of_an_equation_says_who_holds_it_and_who_cites_it(site: Path) ->
 
 
 def test_formulas_are_typeset_without_a_script(site: Path) -> None:
+    text = (site / "equations" / "EQ-SPARSITY-LOGITS.html").read_text(encoding="utf-8")
+    formula, _, _ = reference.equations()["EQ-SPARSITY-LOGITS"].formula.partition(" of ")
+    assert typeset(formula) in text
+    assert 'by <a href="EQ-KL-LOGITS.html">EQ-KL-LOGITS</a>' in text
     text = (site / "training.html").read_text(encoding="utf-8")
     assert "<math" in text
     assert "mathjax" not in text.lower().replace("mathjax_ignore", "")
