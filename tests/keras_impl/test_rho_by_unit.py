@@ -133,6 +133,9 @@ def test_a_sequence_is_by_layer_and_mirrored() -> None:
         again = SparseAutoencoder.from_config(config)
         assert (again.rho, again.beta, again.epsilon) == (model.rho, model.beta, model.epsilon)
     assert SparseAutoencoder(2, rho=[0.1], beta=(2.0,)).rho == (0.1,)
+    deep = SparseAutoencoder((4, 3, 2), rho=[0.1, [0.2, 0.3, 0.4], 0.5], beta=[1, 2, 3])
+    assert deep.rho == (0.1, (0.2, 0.3, 0.4), 0.5, (0.2, 0.3, 0.4), 0.1)
+    assert deep.beta == (1.0, 2.0, 3.0, 2.0, 1.0)
     assert SparseAutoencoder((3, 2), rho=[1e-7, 0.5]).epsilon == 1e-7
     assert SparseAutoencoder((3, 2), rho=[0.5, [0.5, 1e-7]]).penalties[0].epsilon == 1e-7
 
