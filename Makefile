@@ -17,12 +17,16 @@ help: ## say what each target does
 verify: $(STAMP) ## hold every backend to the oracle on real images; write report/index.html
 	$(BIN)/sae-oracle verify --report report
 
-# Its many processes share the bytecode, also where the shell says otherwise.
+OF_ORACLE := --rcfile=tests/reference/coverage.toml
+
+# Its many processes share the bytecode, also where the shell says otherwise. The oracle's tests run
+# every line and every branch of it.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP) $(EARLIER)/.installed lint ## lint, and every test on every backend
 	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras \
 	  --backends jax,tensorflow,torch tests/keras_impl
-	$(BIN)/python -m pytest
+	$(BIN)/python -m coverage run $(OF_ORACLE) -m pytest
+	$(BIN)/python -m coverage report $(OF_ORACLE)
 
 $(EARLIER)/.installed: $(STAMP)
 	rm -rf $(EARLIER)
@@ -73,4 +77,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean: ## remove .venv and everything that a run leaves
-	rm -rf $(VENV) report *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) report *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

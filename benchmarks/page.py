@@ -10,6 +10,7 @@ hand there, and what was learned, is in `benchmarks/results/*-gpu.md`.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,19 +162,23 @@ def gpu_page() -> str:
 
 
 def tests_section(checks: Checks) -> list[str]:
-    """Return how many tests passed, by file, and what `verify` said."""
+    """Return what `verify` said, and how many tests passed; by file, where any failed."""
     text = ["## Verify and tests\n"]
     for (check, backend), outcome in checks.outcomes.items():
         if check.startswith("verify"):
             text.append(f"- {check}, {backend}, {outcome['seconds']:.0f} s: {outcome['detail']}")
-    text += ["", "| tests | backend | outcome | s | |\n|---|---|---|---|---|"]
-    for (check, backend), outcome in sorted(checks.outcomes.items()):
-        if check.startswith("tests "):
-            name = check.removeprefix("tests ")
-            text.append(
-                f"| {name} | {backend} | {outcome['status']} | {outcome['seconds']:.0f} |"
-                f" {outcome['detail']} |"
-            )
+    tests = {key: o for key, o in checks.outcomes.items() if key[0].startswith("tests ")}
+    for backend in sorted({backend for _, backend in tests}):
+        details = [o["detail"] for (_, on), o in tests.items() if on == backend]
+        counts = {
+            word: sum(int(n) for d in details for n in re.findall(rf"(\d+) {word}", d))
+            for word in ("passed", "failed", "error", "skipped")
+        }
+        counted = ", ".join(f"{number} {word}" for word, number in counts.items())
+        text.append(f"- the tests of {len(details)} files and folders, {backend}: {counted}")
+    for (check, backend), outcome in sorted(tests.items()):
+        if outcome["status"] == "failed":
+            text.append(f"- {check}, {backend}: {outcome['detail']}")
     return [*text, ""]
 
 

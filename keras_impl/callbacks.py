@@ -16,7 +16,7 @@ from keras_impl.exact.chunks import Chunks
 from keras_impl.exact.objective import FullDataObjective
 from keras_impl.models import SparseAutoencoder
 from keras_impl.units import from_keras_units, to_keras_units
-from keras_impl.validation import cut, integer
+from keras_impl.validation import cut, entries, integer
 
 
 class Anneal(keras.callbacks.Callback):
@@ -26,12 +26,13 @@ class Anneal(keras.callbacks.Callback):
     that the optimizer has taken; so a second `fit` goes on where the first one ended, as a
     learning rate does. Where Keras runs several steps in one execution (`steps_per_execution`),
     they have the value of the first. Nothing is compiled for a change. The logs of an epoch have
-    the value at its end, as "annealed_beta".
+    the value at its end, as "annealed_beta": of several numbers their mean.
 
     Args:
         name: "rho", "beta" or "weight_decay", of all that `set_hyperparameters` changes.
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`, or any function of the step,
-            an integer from 0 on, that returns a number.
+            an integer from 0 on, that returns a number; or of a coefficient by unit or by layer
+            what `set_hyperparameters` takes.
 
     Raises:
         TypeError: If the schedule is not a function.
@@ -81,14 +82,15 @@ class Anneal(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Say which value it has."""
         if logs is not None:
-            logs[f"annealed_{self.name}"] = self._value
+            logs[f"annealed_{self.name}"] = float(np.mean(_numbers(self._value)))
 
     def _change(self, step: int) -> None:
         value = self.schedule(step)
-        value = value if isinstance(value, (int, float)) else to_numpy(value)
-        if value != self._value:  # on JAX the model is brought up to date for a change
+        value = value if isinstance(value, (int, float, list, tuple)) else to_numpy(value)
+        # On JAX the model is brought up to date for a change.
+        if self._value is None or _numbers(value) != _numbers(self._value):
             set_hyperparameters(self.model, **{self.name: value})
-            self._value = float(value)
+            self._value = value
 
 
 LOGGED = ("rho_hat_mean", "rho_hat_max", "dead_units", "saturated_units", "r_squared")
@@ -224,14 +226,15 @@ class Watch(keras.callbacks.Callback):
         if self._warned or isinstance(model, SparseAutoencoder) or not _is_mse(model):
             return
         for owner, _ in owners_of(model, "beta"):
-            acting = from_keras_units(owner.rho, owner.beta, 0.0, features=features).beta
+            beta = float(np.max(owner.beta))  # the largest, where it is by layer
+            acting = from_keras_units(0.5, beta, 0.0, features=features).beta  # whatever ρ is
             if acting > 10.0:
                 self._warned = True
-                meant = to_keras_units(owner.rho, owner.beta, 0.0, features=features).beta
+                meant = to_keras_units(0.5, beta, 0.0, features=features).beta
                 warnings.warn(
                     f"Keras's `mse` averages over the {features} features and has no ½: beside it "
-                    f"β = {owner.beta:.4g} acts as {acting:.4g} does beside Ng's reconstruction, "
-                    f"{features / 2:.4g} times as strong. If {owner.beta:.4g} is in the units of "
+                    f"β = {beta:.4g} acts as {acting:.4g} does beside Ng's reconstruction, "
+                    f"{features / 2:.4g} times as strong. If {beta:.4g} is in the units of "
                     f"the notes, it is {meant:.3g} beside `mse`, and λ changes too: see "
                     "`to_keras_units`, or use `HalfSquaredError` as the loss.",
                     stacklevel=2,
@@ -272,6 +275,12 @@ class Watch(keras.callbacks.Callback):
         lines = [*below.get_lines(), *right.get_lines()]
         below.legend(lines, [line.get_label() for line in lines])
         return figure
+
+
+def _numbers(value: Any) -> list[Any]:
+    """A coefficient's numbers, of all layers and units."""
+    of_parts = entries(value)
+    return [value] if of_parts is None else [n for part in of_parts for n in _numbers(part)]
 
 
 def _targets(chunk: Any) -> Any:

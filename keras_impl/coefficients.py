@@ -84,7 +84,7 @@ class Coefficients:
         for each in models:
             write_state_back(each)
         found = self._found.get(name)
-        if found is not None and tuple(found.state.shape) == np.shape(value):
+        if found is not None:
             found.state.assign(np.asarray(value, dtype=found.state.dtype))
             models = set()
         else:
@@ -92,7 +92,7 @@ class Coefficients:
             strategy = getattr(next(iter(models)), "distribute_strategy", None)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 self._found[name] = Coefficient(name, value, dtype)
-        if keep_state(keeper, self._found[name], instead_of=found):
+        if keep_state(keeper, self._found[name]):
             models |= {model} if model is not None else set()
         for each in models:
             compile_anew(each)
@@ -114,7 +114,17 @@ class HasTerm:
 
     def checked(self, name: str, value: Any) -> Any:
         """Return the term with another ρ or β, or raise."""
-        return replace(self._term, **{name: value})
+        term = replace(self._term, **{name: value})
+        old, new = getattr(self._term, name), getattr(term, name)
+        if isinstance(old, tuple) and isinstance(new, float):
+            return replace(term, **{name: (new,) * len(old)})
+        if np.shape(old) != np.shape(new):
+            has = f"{len(old)} numbers, one for each unit" if isinstance(old, tuple) else "a number"
+            raise ValueError(
+                f"`{name}` of this {type(self).__name__} is {has}, and its shape cannot change. "
+                f"Received: {name}={cut(value)}"
+            )
+        return term
 
     def change(self, name: str, value: Any, keeper: Any = None, model: Any = None) -> None:
         """Change ρ or β; see `set_hyperparameters`."""
@@ -142,7 +152,8 @@ def set_hyperparameters(
 
     Args:
         model: A Keras model or layer.
-        rho: ρ, inside (0, 1), and not nearer to 0 or 1 than `epsilon`. `None`: as it is.
+        rho: ρ, inside (0, 1), and not nearer to 0 or 1 than `epsilon`. Where it is by unit or by
+            layer: as many numbers, or one for all of them. `None`: as it is.
         beta: β ≥ 0. `None`: as it is.
         weight_decay: λ ≥ 0. `None`: as it is.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_impl.backends.keras_internals import LayerThatKeepsItsLosses, refuse_time_distributed
 from keras_impl.backends.replicas import losses_of_this_replica
@@ -16,7 +17,7 @@ from keras_impl.divergence import at_least_float32, beside
 from keras_impl.means import valid_positions
 from keras_impl.recording import is_captured
 from keras_impl.regularizers import KLSparsityRegularizer
-from keras_impl.term import ReadOnly, SparsityTerm, unit_axis
+from keras_impl.term import ReadOnly, SparsityTerm
 from keras_impl.validation import cut, keras_object, real_number
 
 
@@ -78,7 +79,7 @@ class KLSparsity(HasTerm, PenaltyLayer):
     Practical Guide to Training Restricted Boltzmann Machines", §11.
 
     Args:
-        rho: ρ, the sparsity parameter, inside (0, 1).
+        rho: ρ, the sparsity parameter, inside (0, 1): a number, or one for each unit.
         beta: β ≥ 0, the weight of the term.
         from_logits: Whether the input are logits of sigmoid units (EQ-KL-LOGITS). Put the layer
             before the activation.
@@ -97,11 +98,19 @@ class KLSparsity(HasTerm, PenaltyLayer):
     later one (see `Anneal`). Nothing else can be changed.
 
     Raises:
-        TypeError, ValueError: If an argument leaves its range.
+        TypeError, ValueError: If an argument leaves its range; when the layer is built, if `rho`
+            has not one number for each unit.
         AttributeError: If another argument is assigned to later.
 
     >>> layer = KLSparsity(rho=0.5, beta=3.0)
     >>> activations = layer(ops.convert_to_tensor([[0.25], [0.75]]))
+    >>> float(layer.losses[0])
+    0.0
+
+    With a ρ for each unit:
+
+    >>> layer = KLSparsity(rho=[0.25, 0.75], beta=3.0)
+    >>> activations = layer(ops.convert_to_tensor([[0.25, 0.75]]))
     >>> float(layer.losses[0])
     0.0
     """
@@ -118,7 +127,7 @@ class KLSparsity(HasTerm, PenaltyLayer):
 
     def __init__(
         self,
-        rho: float = 0.05,
+        rho: float | Sequence[float] | NDArray[Any] = 0.05,
         beta: float = 1.0,
         from_logits: bool = False,
         momentum: float | None = None,
@@ -146,11 +155,12 @@ class KLSparsity(HasTerm, PenaltyLayer):
         """Create the state of the running average, if there is one.
 
         Raises:
-            ValueError: If the input has fewer than two axes, or an unknown number of units.
+            ValueError: If the input has fewer than two axes, an unknown number of units, or not
+                as many as `rho` has numbers.
         """
         super().build(input_shape)
         shape = tuple(input_shape)
-        units = shape[unit_axis(self.axis, shape)] if len(shape) > 1 else None
+        units = shape[self._term.unit_axis(shape)] if len(shape) > 1 else None
         if units is None:
             raise ValueError(
                 "KLSparsity takes the output of a layer, of shape (samples, ..., units) with a "

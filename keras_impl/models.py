@@ -6,12 +6,13 @@ import inspect
 import numbers
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_impl.backends.custom_gradients import affine, sigmoid_in_place
 from keras_impl.backends.keras_internals import (
@@ -26,7 +27,16 @@ from keras_impl.layers import KLSparsity
 from keras_impl.losses import HalfSquaredError
 from keras_impl.regularizers import WeightDecay
 from keras_impl.term import ReadOnly, SparsityTerm
-from keras_impl.validation import cut, flag, integer, non_negative
+from keras_impl.validation import (
+    cut,
+    entries,
+    extension_edge,
+    flag,
+    integer,
+    non_negative,
+    sparsity_target,
+    sparsity_targets,
+)
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
@@ -118,8 +128,12 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
     Args:
         hidden_units: Units of the hidden layer; or a sequence, the layers of the encoder from the
             input inwards, mirrored by the decoder: (100, 25) is n-100-25-100-n.
-        rho: ρ, the sparsity parameter, inside (0, 1).
-        beta: β ≥ 0, the weight of the sparsity term.
+        rho: ρ, the sparsity parameter, inside (0, 1); or a sequence by hidden layer, in which an
+            entry is a number, or a sequence by unit of that layer. It has an entry for each of
+            `hidden_units`, which the decoder mirrors as it does the units, or for every hidden
+            layer: (0.05, 0.1) of (100, 25) is (0.05, 0.1, 0.05). A sequence is never by unit of the
+            only layer: that is [[...]].
+        beta: β ≥ 0, the weight of the sparsity term; or a sequence by hidden layer, of numbers.
         weight_decay: λ ≥ 0, of (λ/2)Σ‖W‖²; biases are not decayed.
         tied: Whether the decoder uses the encoder's kernels transposed (with its own biases).
         activation: f of the hidden layers: "sigmoid", "tanh", "relu" or "linear".
@@ -145,11 +159,13 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
     >>> history = model.fit(np.full((8, 64), 0.5, "float32"), verbose=0)
     >>> sorted(history.history)
     ['loss', 'reconstruction', 'sparsity', 'weight_decay']
+    >>> SparseAutoencoder((100, 25), rho=(0.05, 0.1), beta=[3.0, 1.0, 0.0]).rho
+    (0.05, 0.1, 0.05)
     """
 
     hidden_units = ReadOnly("_fixed.hidden_units")
-    rho = Changeable("_term.rho")
-    beta = Changeable("_term.beta")
+    rho = Changeable("_fixed.rho")
+    beta = Changeable("_fixed.beta")
     weight_decay = Changeable("_fixed.weight_decay")
     tied = ReadOnly("_fixed.tied")
     activation = ReadOnly("_fixed.activation")
@@ -164,8 +180,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
     def __init__(
         self,
         hidden_units: int | Sequence[int],
-        rho: float = 0.05,
-        beta: float = 3.0,
+        rho: float | Sequence[Any] | NDArray[Any] = 0.05,
+        beta: float | Sequence[float] | NDArray[Any] = 3.0,
         weight_decay: float = 1e-4,
         tied: bool = False,
         activation: str = "sigmoid",
@@ -179,13 +195,13 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._term = SparsityTerm(
-            rho, beta, from_logits, epsilon, symmetric, cross_replica=cross_replica
-        )
         if output_activation is not None:
             output_activation = _activation("output_activation", output_activation)
+        units = _hidden_units(hidden_units)
         self._fixed = SimpleNamespace(
-            hidden_units=_hidden_units(hidden_units),
+            hidden_units=units,
+            rho=_of_layers("rho", rho, units),
+            beta=_of_layers("beta", beta, units),
             weight_decay=non_negative("weight_decay", weight_decay),
             tied=flag("tied", tied),
             activation=_activation("activation", activation),
@@ -193,6 +209,21 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             tied_decay=integer("tied_decay", tied_decay, low=1),
             seed=None if seed is None else integer("seed", seed),
         )
+        targets = self._by_layer("rho")
+        # One ε in all layers: that of the target that is nearest to 0 or 1.
+        epsilon = extension_edge(epsilon, [float(t) for rho in targets for t in np.ravel(rho)])
+        form = {"from_logits": from_logits, "symmetric": symmetric, "cross_replica": cross_replica}
+        self.penalties = [
+            KLSparsity(
+                rho,
+                beta,
+                epsilon=epsilon,
+                dtype=self.dtype_policy,
+                name=f"kl_sparsity_{layer}",
+                **form,
+            )
+            for layer, (rho, beta) in enumerate(zip(targets, self._by_layer("beta"), strict=True))
+        ]
         if self.from_logits and self.activation != "sigmoid":
             raise ValueError(
                 "`from_logits=True` is for sigmoid hidden units. "
@@ -201,12 +232,6 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         if self.tied_decay > 2:
             raise ValueError(f"`tied_decay` must be 1 or 2. Received: tied_decay={tied_decay!r}")
         self._decay = WeightDecay(self.weight_decay * self._decay_times)
-        self.penalties = [
-            KLSparsity(
-                **self._term.get_config(), dtype=self.dtype_policy, name=f"kl_sparsity_{layer}"
-            )
-            for layer in range(2 * len(self.hidden_units) - 1)
-        ]
         # Computed in the dtype of the model, in float32 at least.
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
         self.reconstruction_loss = HalfSquaredError(dtype=dtype)
@@ -219,16 +244,33 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         ]
 
     @property
+    def _term(self) -> SparsityTerm:
+        """What the terms of all hidden layers have in common, and ρ and β of the first."""
+        return self.penalties[0].term
+
+    def _by_layer(self, name: str) -> Sequence[Any]:
+        """ρ or β of each hidden layer."""
+        value = getattr(self._fixed, name)
+        return value if isinstance(value, tuple) else [value] * (2 * len(self.hidden_units) - 1)
+
+    @property
     def _decay_times(self) -> int:
         return self.tied_decay if self.tied else 1
 
     coefficient_names = ("rho", "beta", "weight_decay")
 
     def checked(self, name: str, value: Any) -> Any:
-        """Return what another ρ, β or λ makes of the term or of λ, or raise."""
+        """Return another ρ, β or λ, or raise."""
         if name == "weight_decay":
             return non_negative(name, value)
-        return replace(self._term, **{name: value})
+        made = _of_layers(name, value, self.hidden_units)
+        of_layers = made if isinstance(made, tuple) else [made] * len(self.penalties)
+        found = tuple(
+            getattr(penalty.checked(name, of_layer), name)
+            for penalty, of_layer in zip(self.penalties, of_layers, strict=True)
+        )
+        # What is by unit stays so.
+        return found if any(isinstance(of_layer, tuple) for of_layer in found) else made
 
     def change(self, name: str, value: Any, keeper: Any = None, model: Any = None) -> None:
         """Change ρ, β or λ; see `set_hyperparameters`."""
@@ -237,9 +279,9 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             self._fixed.weight_decay = made
             self._decay.change(name, made * self._decay_times, self, model or self)
             return
-        self._term = made
-        for penalty in self.penalties:
-            penalty.change(name, value, penalty, model or self)
+        setattr(self._fixed, name, made)
+        for penalty, of_layer in zip(self.penalties, self._by_layer(name), strict=True):
+            penalty.change(name, of_layer, penalty, model or self)
 
     def __dir__(self) -> list[str]:
         # Keras saves what it finds here, and these hold what is saved already.
@@ -533,7 +575,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         """Return every argument, as plain Python values."""
         term = self._term.get_config()
         del term["axis"]  # the last, of a matrix
-        fixed = {**vars(self._fixed), "hidden_units": list(self.hidden_units)}
+        fixed = {name: _in_lists(value) for name, value in vars(self._fixed).items()}
         return {**super().get_config(), **term, **fixed}
 
 
@@ -579,6 +621,43 @@ def _hidden_units(hidden_units: Any) -> tuple[int, ...]:
             f"Received: hidden_units={cut(hidden_units)}"
         )
     return tuple(integer("hidden_units", n, low=1) for n in units)
+
+
+def _of_layers(name: str, value: Any, hidden_units: tuple[int, ...]) -> Any:
+    """Return ρ or β: a number, or a tuple with an entry for every hidden layer."""
+    given = entries(value)
+    if given is None:
+        return sparsity_target(value) if name == "rho" else non_negative(name, value)
+    layers = len(hidden_units)
+    units = (*hidden_units, *reversed(hidden_units[:-1]))
+    if len(given) not in (layers, len(units)):
+        lengths = f"{layers}, which the decoder mirrors, or {len(units)}" if layers > 1 else "1"
+        by_unit = ""
+        if name == "rho" and hidden_units == (len(given),):
+            by_unit = f" For one number a unit write rho=[{cut(value)}]."
+        raise ValueError(
+            f"`{name}` must be a number, or a sequence by hidden layer, of the length {lengths}."
+            f"{by_unit} Received: {name}={cut(value)}"
+        )
+    found: list[Any] = []
+    for layer, of_layer in enumerate(given):
+        if name == "beta":
+            found.append(non_negative(name, of_layer, f"[{layer}]"))
+            continue
+        targets = sparsity_targets(of_layer, f"[{layer}]")
+        if isinstance(targets, tuple) and len(targets) != units[layer]:
+            raise ValueError(
+                f"`rho` of hidden layer {layer} must be a number, or one for each of its "
+                f"{units[layer]} units. Received: rho[{layer}]={cut(of_layer)}"
+            )
+        found.append(targets)
+    mirrored = reversed(found[:-1]) if len(found) < len(units) else ()
+    return (*found, *mirrored)
+
+
+def _in_lists(value: Any) -> Any:
+    """Return what is in tuples in lists, which JSON keeps as they are."""
+    return [_in_lists(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _activation(argument: str, name: Any) -> str:

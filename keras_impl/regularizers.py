@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_impl.backends.keras_internals import (
     is_weight,
@@ -37,7 +39,7 @@ class KLSparsityRegularizer(HasTerm, keras.regularizers.Regularizer):
     Source: CS294A lecture notes "Sparse autoencoder", §3.
 
     Args:
-        rho: ρ, the sparsity parameter, inside (0, 1).
+        rho: ρ, the sparsity parameter, inside (0, 1): a number, or one for each unit.
         beta: β ≥ 0, the weight of the term.
         from_logits: Whether the layer's output are logits of sigmoid units (EQ-KL-LOGITS): finite
             and right at any saturation. Put it on a layer without activation.
@@ -78,7 +80,7 @@ class KLSparsityRegularizer(HasTerm, keras.regularizers.Regularizer):
 
     def __init__(
         self,
-        rho: float = 0.05,
+        rho: float | Sequence[float] | NDArray[Any] = 0.05,
         beta: float = 1.0,
         from_logits: bool = False,
         epsilon: float | None = None,
@@ -114,8 +116,8 @@ class KLSparsityRegularizer(HasTerm, keras.regularizers.Regularizer):
             A scalar, at least float32: βΣKL, times the number of rows if `batch_scaling` says so.
 
         Raises:
-            ValueError: If `x` has fewer than two axes, or is a weight; or inside of
-                `keras.layers.TimeDistributed`.
+            ValueError: If `x` has fewer than two axes, or not a unit for each number of `rho`, or
+                is a weight; or inside of `keras.layers.TimeDistributed`.
         """
         if is_weight(x):
             raise ValueError(

@@ -21,12 +21,13 @@ from keras_impl.means import (
     valid_positions,
 )
 from keras_impl.validation import (
+    cut,
     extension_edge,
     flag,
     integer,
     non_negative,
     sparsity_form,
-    sparsity_target,
+    sparsity_targets,
 )
 
 
@@ -35,7 +36,7 @@ class SparsityTerm:
     """The sparsity term of one layer's output (EQ-SPARSITY), with all of its hyperparameters.
 
     Args:
-        rho: ρ, the sparsity parameter, inside (0, 1).
+        rho: ρ, the sparsity parameter, inside (0, 1): a number, or one for each unit.
         beta: β ≥ 0, the weight of the term.
         from_logits: Whether the output are logits of sigmoid units (EQ-KL-LOGITS).
         epsilon: Outside [ε, 1 − ε] the KL continues along its tangent (EQ-KL-EXTENSION); 0: the
@@ -51,9 +52,11 @@ class SparsityTerm:
     >>> term = SparsityTerm(rho=0.5, beta=3.0)
     >>> float(term.penalty(ops.convert_to_tensor([[0.25], [0.75]])))
     0.0
+    >>> float(SparsityTerm([0.25, 0.75]).penalty(ops.convert_to_tensor([[0.25, 0.75]])))
+    0.0
     """
 
-    rho: float = 0.05
+    rho: Any = 0.05  # a float, or a tuple of one for each unit, once it is checked
     beta: float = 1.0
     from_logits: bool = False
     epsilon: Any = None  # a float once it is checked
@@ -62,7 +65,7 @@ class SparsityTerm:
     cross_replica: bool = True
 
     def __post_init__(self) -> None:
-        rho = sparsity_target(self.rho)
+        rho = sparsity_targets(self.rho)
         from_logits, symmetric = sparsity_form(self.from_logits, self.symmetric)
         checked = {
             "rho": rho,
@@ -165,14 +168,29 @@ class SparsityTerm:
 
         Raises:
             ValueError: If `x` has no axis of samples beside that of the units; or is an image,
-                Keras's data format is "channels_first", and `axis` is not given.
+                Keras's data format is "channels_first", and `axis` is not given; or if ρ is by
+                unit, and there is not one for each.
         """
-        axis, rank = unit_axis(self.axis, tuple(x.shape)), len(x.shape)
+        axis, rank = self.unit_axis(tuple(x.shape)), len(x.shape)
         if axis == rank - 1:
             return x, mask
         if mask is not None and len(mask.shape) == rank:
             mask = ops.moveaxis(mask, axis, -1)
         return ops.moveaxis(x, axis, -1), mask
+
+    def unit_axis(self, shape: tuple[int | None, ...]) -> int:
+        """Return the axis of the units, counted from the front.
+
+        Raises:
+            ValueError: As `units_last`.
+        """
+        axis = unit_axis(self.axis, shape)
+        if isinstance(self.rho, tuple) and shape[axis] != len(self.rho):
+            raise ValueError(
+                f"`rho` has {len(self.rho)} numbers, one for each unit, and the input has "
+                f"{shape[axis]} units. Received: rho={cut(self.rho)}, shape {shape}"
+            )
+        return axis
 
     def choose(self, *, logits: Any, activations: Any) -> Any:
         """Return which of the two the term is computed from."""
@@ -180,7 +198,8 @@ class SparsityTerm:
 
     def get_config(self) -> dict[str, Any]:
         """Return every argument, as plain Python values."""
-        return asdict(self)
+        rho = list(self.rho) if isinstance(self.rho, tuple) else self.rho
+        return {**asdict(self), "rho": rho}
 
     def with_tensors(self, tensors: Mapping[str, Any]) -> SparsityTerm:
         """Return the term with coefficients that compiled steps read, and do not hold.

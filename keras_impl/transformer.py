@@ -6,6 +6,7 @@ The only module that needs scikit-learn; `import keras_impl` does not import it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from keras_impl.backends.arrays import to_numpy
 from keras_impl.backends.process import dtype_within
 from keras_impl.exact.lbfgs import fit_lbfgs, full_cost_and_gradient
 from keras_impl.models import SparseAutoencoder
-from keras_impl.validation import cut, integer, plain, real_number
+from keras_impl.validation import cut, entries, integer, plain, real_number
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -61,7 +62,7 @@ class SparseAutoencoderTransformer(
 
     Args:
         n_components: Hidden units, 1 or more.
-        rho: ρ, the sparsity parameter, inside (0, 1).
+        rho: ρ, the sparsity parameter, inside (0, 1): a number, or one for each component.
         beta: β ≥ 0, the weight of the sparsity term.
         weight_decay: λ ≥ 0, of (λ/2)Σ‖W‖².
         tied: Whether the decoder uses the encoder's kernel transposed.
@@ -98,7 +99,7 @@ class SparseAutoencoderTransformer(
         self,
         n_components: int = 25,
         *,
-        rho: float = 0.05,
+        rho: float | Sequence[float] | NDArray[Any] = 0.05,
         beta: float = 3.0,
         weight_decay: float = 1e-4,
         tied: bool = False,
@@ -253,7 +254,7 @@ class SparseAutoencoderTransformer(
             )
         return SparseAutoencoder(
             integer("n_components", self.n_components, low=1),
-            rho=self.rho,
+            rho=self.rho if entries(self.rho) is None else [self.rho],
             beta=self.beta,
             weight_decay=self.weight_decay,
             tied=self.tied,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
-from keras_impl.validation import integer, non_negative, sparsity_target
+from keras_impl.validation import integer, non_negative, sparsity_targets
 
 
 class KerasUnits(NamedTuple):
@@ -21,7 +24,7 @@ class KerasUnits(NamedTuple):
         l2: The argument of `keras.regularizers.L2` for the kernels.
     """
 
-    rho: float
+    rho: float | tuple[float, ...]
     beta: float
     l2: float
 
@@ -35,7 +38,7 @@ class NgUnits(NamedTuple):
         weight_decay: λ, of (λ/2)Σ‖W‖².
     """
 
-    rho: float
+    rho: float | tuple[float, ...]
     beta: float
     weight_decay: float
 
@@ -48,12 +51,16 @@ def _batch_factor(batch_size: Any) -> int:
 
 
 def to_keras_units(
-    rho: float, beta: float, weight_decay: float, features: int, batch_size: int | None = None
+    rho: float | Sequence[float] | NDArray[Any],
+    beta: float,
+    weight_decay: float,
+    features: int,
+    batch_size: int | None = None,
 ) -> KerasUnits:
     """Return what to write beside Keras's `"mse"` for Ng's ρ, β and λ.
 
     Args:
-        rho: ρ, inside (0, 1).
+        rho: ρ, inside (0, 1): a number, or one for each unit.
         beta: β ≥ 0.
         weight_decay: λ ≥ 0.
         features: n, over which `"mse"` averages.
@@ -74,19 +81,23 @@ def to_keras_units(
     """
     scale = 2.0 / integer("features", features, low=1)
     return KerasUnits(
-        rho=sparsity_target(rho),
+        rho=sparsity_targets(rho),
         beta=non_negative("beta", beta) * scale * _batch_factor(batch_size),
         l2=non_negative("weight_decay", weight_decay) / 2.0 * scale,
     )
 
 
 def from_keras_units(
-    rho: float, beta: float, l2: float, features: int, batch_size: int | None = None
+    rho: float | Sequence[float] | NDArray[Any],
+    beta: float,
+    l2: float,
+    features: int,
+    batch_size: int | None = None,
 ) -> NgUnits:
     """Return Ng's ρ, β and λ of a Keras model with `"mse"`; the inverse of `to_keras_units`.
 
     Args:
-        rho: ρ, inside (0, 1).
+        rho: ρ, inside (0, 1): a number, or one for each unit.
         beta: The factor of ΣKL in the model's regularizer.
         l2: The argument of its `keras.regularizers.L2`.
         features: n, over which `"mse"` averages.
@@ -104,7 +115,7 @@ def from_keras_units(
     """
     scale = 2.0 / integer("features", features, low=1)
     return NgUnits(
-        rho=sparsity_target(rho),
+        rho=sparsity_targets(rho),
         beta=non_negative("beta", beta) / scale / _batch_factor(batch_size),
         weight_decay=2.0 * non_negative("l2", l2) / scale,
     )

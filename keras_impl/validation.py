@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -101,11 +101,12 @@ def real_number(
     high: float,
     low_open: bool = False,
     high_open: bool = False,
+    entry: str = "",
 ) -> float:
     """Return `value` as a Python float inside an interval.
 
     A Python float keeps the dtype of the tensors that it meets; a NumPy float64 would promote
-    them on JAX.
+    them on JAX. `entry` is which of a sequence it is, as "[2]", for the message.
 
     Raises:
         TypeError: If `value` is not one real number.
@@ -117,7 +118,9 @@ def real_number(
     number = plain(value)
     interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
-        raise TypeError(f"`{name}` must be a number in {interval}. Received: {name}={cut(value)}")
+        raise TypeError(
+            f"`{name}` must be a number in {interval}. Received: {name}{entry}={cut(value)}"
+        )
     try:
         number = float(number)
     except OverflowError:
@@ -125,18 +128,58 @@ def real_number(
     above = number > low if low_open else number >= low
     below = number < high if high_open else number <= high
     if not (above and below):
-        raise ValueError(f"`{name}` must lie in {interval}. Received: {name}={cut(value)}")
+        raise ValueError(f"`{name}` must lie in {interval}. Received: {name}{entry}={cut(value)}")
     return number
 
 
-def sparsity_target(rho: Any) -> float:
+def sparsity_target(rho: Any, entry: str = "") -> float:
     """Return ρ, inside (0, 1)."""
-    return real_number("rho", rho, low=0.0, high=1.0, low_open=True, high_open=True)
+    return real_number("rho", rho, low=0.0, high=1.0, low_open=True, high_open=True, entry=entry)
 
 
-def non_negative(name: str, value: Any) -> float:
+def sparsity_targets(rho: Any, entry: str = "") -> float | tuple[float, ...]:
+    """Return ρ, inside (0, 1): a number, or one for each unit.
+
+    Raises:
+        TypeError: If `rho` is neither a real number nor a sequence of them.
+        ValueError: If a number leaves (0, 1), or there is none.
+
+    >>> sparsity_targets(0.5), sparsity_targets([0.25, 0.5])
+    (0.5, (0.25, 0.5))
+    """
+    targets = entries(rho)
+    if targets is None:
+        return sparsity_target(rho, entry)
+    if not targets:
+        raise ValueError(
+            "`rho` must be a number in (0.0, 1.0), or one for each unit. "
+            f"Received: rho{entry}={cut(rho)}"
+        )
+    return tuple(sparsity_target(of_unit, f"{entry}[{j}]") for j, of_unit in enumerate(targets))
+
+
+def entries(value: Any) -> list[Any] | None:
+    """Return what a sequence, or an array or a tensor with axes, holds; `None` if it is none.
+
+    >>> entries((1, [2])), entries(0.5), entries("ab")
+    ([1, [2]], None, None)
+    """
+    is_text = isinstance(value, (str, bytes, bytearray, memoryview))
+    if isinstance(value, Sequence) and not is_text:
+        return list(value)
+    if not getattr(value, "shape", ()):
+        return None
+    from keras_impl.backends.arrays import to_numpy
+
+    try:
+        return list(to_numpy(value))
+    except Exception:  # a tensor without a value yet; each backend raises its own
+        return None
+
+
+def non_negative(name: str, value: Any, entry: str = "") -> float:
     """Return a finite number that is not negative."""
-    return real_number(name, value, low=0.0, high=math.inf, high_open=True)
+    return real_number(name, value, low=0.0, high=math.inf, high_open=True, entry=entry)
 
 
 def integer(name: str, value: Any, *, low: int | None = None) -> int:
@@ -163,21 +206,23 @@ def integer(name: str, value: Any, *, low: int | None = None) -> int:
     return number
 
 
-def extension_edge(epsilon: Any, rho: float) -> float:
-    """Return ε, with 0 ≤ ε < ½ and ε ≤ min(ρ, 1 − ρ): the target lies where the KL is exact.
+def extension_edge(epsilon: Any, rho: float | Sequence[float]) -> float:
+    """Return ε, with 0 ≤ ε < ½ and ε ≤ min(ρ, 1 − ρ): each target lies where the KL is exact.
 
     `None` is the ε of everybody who does not ask: 10⁻⁶, or less where ρ is nearer to 0 or 1.
 
     >>> extension_edge(None, 0.05), extension_edge(None, 1e-7)
     (1e-06, 1e-07)
     """
+    targets = [rho] if isinstance(rho, float) else rho
+    highest = min(min(target, 1.0 - target) for target in targets)
     if epsilon is None:
-        return min(1e-6, rho, 1.0 - rho)
+        return min(1e-6, highest)
     epsilon = real_number("epsilon", epsilon, low=0.0, high=0.5, high_open=True)
-    if epsilon > min(rho, 1.0 - rho):
+    if epsilon > highest:
         raise ValueError(
-            f"`epsilon` must lie in [0, min(rho, 1 - rho)] = [0, {min(rho, 1.0 - rho)}]. "
-            f"Received: epsilon={epsilon!r}, rho={rho!r}"
+            f"`epsilon` must lie in [0, min(rho, 1 - rho)] = [0, {highest}]. "
+            f"Received: epsilon={epsilon!r}, rho={cut(rho)}"
         )
     return epsilon
 

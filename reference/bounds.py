@@ -37,6 +37,7 @@ from reference.validation import (
     non_negative,
     real_array,
     real_number,
+    sparsity_of_layers,
     sparsity_target,
 )
 
@@ -144,10 +145,7 @@ def cost_and_gradient_with_bounds(  # noqa: D417
     >>> 0.0 < float(step.cost.reconstruction.bound) < 1e-6
     True
     """
-    rho = sparsity_target(rho)
-    beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
-    epsilon = extension_edge(epsilon, rho)
     symmetric, from_logits = flag("symmetric", symmetric), flag("from_logits", from_logits)
     summation = _summation(summation)
     if from_logits and activation != "sigmoid":
@@ -158,6 +156,7 @@ def cost_and_gradient_with_bounds(  # noqa: D417
         parameters = without_bounds(parameters)
     multiplicity = decay_multiplicity(parameters.tied, tied_decay)
     shapes = [kernel.value.shape for kernel in parameters.layer_kernels]
+    targets, betas, epsilon = sparsity_of_layers(rho, beta, epsilon, [n for _, n in shapes[:-1]])
     x = sample_rows("x", x, shapes[0][0])
     y = x if y is None else real_array("y", y, ndim=2, finite=True)
     if y.shape != (len(x), shapes[-1][1]):
@@ -195,24 +194,22 @@ def cost_and_gradient_with_bounds(  # noqa: D417
     for layer in range(len(kernels) - 2, -1, -1):
         carried = compute.matmul(delta, kernels[layer + 1].transposed)
         if from_logits:
-            divergence, by_logit = wide.kl_divergence_from_logits(rho, logits[layer])
-            penalty_delta = compute.cast(wide.multiply(wide.number(beta), by_logit))
+            divergence, by_logit = wide.kl_divergence_from_logits(targets[layer], logits[layer])
+            penalty_delta = compute.cast(wide.multiply(wide.number(betas[layer]), by_logit))
             delta = compute.add(compute.multiply(carried, slopes[layer]), penalty_delta)
         else:
             rho_hat = wide.mean_over_samples(activations[layer + 1], symmetric=symmetric)
-            divergence = wide.kl_divergence(rho, rho_hat, epsilon)
-            factor = beta / 2.0 if symmetric else beta
-            slope = wide.divide_by_count(
-                wide.multiply(wide.number(factor), wide.kl_derivative(rho, rho_hat, epsilon)),
-                m,
-            )
+            divergence = wide.kl_divergence(targets[layer], rho_hat, epsilon)
+            factor = betas[layer] / 2.0 if symmetric else betas[layer]
+            by_mean = wide.kl_derivative(targets[layer], rho_hat, epsilon)
+            slope = wide.divide_by_count(wide.multiply(wide.number(factor), by_mean), m)
             delta = compute.multiply(
-                compute.add(carried, compute.shared(compute.cast(_switched(beta, slope)))),
+                compute.add(carried, compute.shared(compute.cast(_switched(betas[layer], slope)))),
                 slopes[layer],
             )
         deltas.insert(0, delta)
-        term = wide.multiply(wide.number(beta), wide.total(divergence))
-        sparsity_terms.insert(0, _switched(beta, term))
+        term = wide.multiply(wide.number(betas[layer]), wide.total(divergence))
+        sparsity_terms.insert(0, _switched(betas[layer], term))
 
     of_layers = [
         compute.matmul_over_samples(a, d) for a, d in zip(activations[:-1], deltas, strict=True)
@@ -381,14 +378,14 @@ def kl_sparsity_with_bounds(
     from_logits: bool = False,
     precision: str = "float32",
 ) -> tuple[Bounded, Bounded]:
-    """EQ-BOUND-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of one layer's output, and its gradient by each element.
+    """EQ-BOUND-SPARSITY: β Σⱼ KL(ρⱼ‖ρ̂ⱼ) of one layer's output, and its gradient by each element.
 
     Source: EQ-SPARSITY and EQ-SPARSITY-SLOPE (EQ-KL-LOGITS and its derivative) in the rules of
     `reference.rounding`.
 
     Args:
         activations: (samples, ..., units); logits if `from_logits`.
-        rho: ρ, inside (0, 1).
+        rho: ρ inside (0, 1), a number; or (units,), ρⱼ.
         beta: β ≥ 0.
         epsilon: Where EQ-KL-EXTENSION begins.
         symmetric: Whether the activations lie in [−1, 1].
@@ -406,11 +403,11 @@ def kl_sparsity_with_bounds(
     >>> float(value.value), gradient.value.tolist()
     (0.0, [[0.0], [0.0]])
     """
-    rho = sparsity_target(rho)
+    samples, valid = valid_samples(activations, mask)
+    rho = sparsity_target(rho, samples.shape)
     beta = non_negative("beta", beta)
     epsilon = extension_edge(epsilon, rho)
     symmetric, from_logits = flag("symmetric", symmetric), flag("from_logits", from_logits)
-    samples, valid = valid_samples(activations, mask)
     compute = Arithmetic(precision)
     wide = Arithmetic(at_least_float32(compute.precision))
     a = exact(samples[valid])

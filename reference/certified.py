@@ -37,11 +37,17 @@ from reference.equations import equations
 from reference.network import Parameters
 from reference.network import initialise as initial_parameters
 from reference.validation import (
+    each,
     extension_edge,
+    flag,
+    instance,
+    integer,
     non_negative,
     real_array,
     real_number,
+    sparsity_of_layers,
     sparsity_target,
+    truth_array,
 )
 
 __all__ = ["CERTIFIED", "Gradients", "Network", "Propagated", "Terms", "certify", "text"]
@@ -143,13 +149,12 @@ def _ball(value: Any) -> arb:
 
 def _balls(name: str, value: Any, *, ndim: int | None = None, finite: bool = True) -> Balls:
     """The balls of an array of real numbers, exactly; balls as they are."""
-    if isinstance(value, arb) or (isinstance(value, np.ndarray) and value.dtype == object):
+    if isinstance(value, arb):
         return value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"`{name}` must be a number or rows of equal length.") from error
-    return np.frompyfunc(arb, 1, 1)(real_array(name, array, ndim=ndim, finite=finite))
+    is_object = isinstance(value, np.ndarray) and value.dtype == object
+    if is_object and all(isinstance(ball, arb) for ball in value.flat):
+        return value
+    return np.frompyfunc(arb, 1, 1)(real_array(name, value, ndim=ndim, finite=finite))
 
 
 def _each(function: Callable[..., arb], *arrays: Balls) -> Balls:
@@ -299,28 +304,36 @@ def _extended_slope(rho: arb, e: arb, q: arb, rest: arb) -> arb:
 
 def kl_divergence(rho: Any, rho_hat: Any) -> Balls:
     """EQ-KL: ρ log(ρ/ρ̂) + (1 − ρ) log((1 − ρ)/(1 − ρ̂)). Notes, §3."""
-    p = _ball(real_number("rho", rho, low=0.0, high=1.0))
-    return _each(lambda q: _kl(p, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p = _balls("rho", sparsity_target(rho, np.shape(rho_hat), ends=True))
+    return _each(lambda p, q: _kl(p, q, 1 - q), p, rho_hat)
 
 
 def kl_divergence_derivative(rho: Any, rho_hat: Any) -> Balls:
     """EQ-KL-DERIVATIVE: −ρ/ρ̂ + (1 − ρ)/(1 − ρ̂). Notes, §3."""
-    p = _ball(real_number("rho", rho, low=0.0, high=1.0))
-    return _each(lambda q: _kl_slope(p, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p = _balls("rho", sparsity_target(rho, np.shape(rho_hat), ends=True))
+    return _each(lambda p, q: _kl_slope(p, q, 1 - q), p, rho_hat)
 
 
 def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Balls:
     """EQ-KL-EXTENSION: EQ-KL between ε and 1 − ε, both exact, and its tangents beyond."""
-    rho = sparsity_target(rho)
-    p, e = _ball(rho), _ball(extension_edge(epsilon, rho))
-    return _each(lambda q: _extended(p, e, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
+    return _each(lambda p, q: _extended(p, e, q, 1 - q), p, rho_hat)
 
 
 def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> Balls:
     """EQ-KL-EXTENSION-DERIVATIVE: EQ-KL-DERIVATIVE at the nearest point of [ε, 1 − ε]."""
-    rho = sparsity_target(rho)
-    p, e = _ball(rho), _ball(extension_edge(epsilon, rho))
-    return _each(lambda q: _extended_slope(p, e, q, 1 - q), _balls("rho_hat", rho_hat))
+    rho_hat = _balls("rho_hat", rho_hat)
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
+    return _each(lambda p, q: _extended_slope(p, e, q, 1 - q), p, rho_hat)
+
+
+def _targets_and_edge(rho: Any, epsilon: Any, rho_hat: Balls) -> tuple[Balls, arb]:
+    """ρ of all units, or of each; and ε."""
+    rho = sparsity_target(rho, np.shape(rho_hat))
+    return _balls("rho", rho), _ball(extension_edge(epsilon, rho))
 
 
 def log_mean_exp(values: Any) -> Balls:
@@ -340,15 +353,16 @@ def _means_of_sigmoids(z: Balls) -> tuple[Balls, Balls]:
 
 def kl_divergence_from_logits(rho: Any, logits: Any) -> Balls:
     """EQ-KL-LOGITS: EQ-KL of the mean of EQ-SIGMOID, for each unit."""
-    p = _ball(sparsity_target(rho))
-    return _each(lambda q, rest: _kl(p, q, rest), *_means_of_sigmoids(_samples("logits", logits)))
+    z = _samples("logits", logits)
+    p = _balls("rho", sparsity_target(rho, np.shape(z)))
+    return _each(_kl, p, *_means_of_sigmoids(z))
 
 
 def kl_divergence_from_logits_derivative(rho: Any, logits: Any) -> Balls:
     """EQ-KL-LOGITS-DERIVATIVE: EQ-KL-DERIVATIVE at the mean, times f′(zᵢ)/m."""
-    p = _ball(sparsity_target(rho))
     z = _samples("logits", logits)
-    slopes = _each(lambda q, rest: _kl_slope(p, q, rest), *_means_of_sigmoids(z))
+    p = _balls("rho", sparsity_target(rho, np.shape(z)))
+    slopes = _each(_kl_slope, p, *_means_of_sigmoids(z))
     return (slopes * sigmoid_derivative(z) / len(z)).reshape(np.shape(logits))
 
 
@@ -360,7 +374,7 @@ def _valid(activations: Any, mask: Any) -> Any:
     shape = np.shape(activations)[:-1]
     if mask is None:
         return np.ones(math.prod(shape), dtype=bool)
-    valid = np.asarray(mask, dtype=bool)
+    valid = truth_array("mask", mask)
     if valid.shape != shape:
         raise ValueError(
             f"`mask` must have the shape of `activations` without its last axis, {shape}. "
@@ -374,14 +388,14 @@ def _valid(activations: Any, mask: Any) -> Any:
 def mean_activation(activations: Any, mask: Any = None, *, symmetric: bool = False) -> Balls:
     """EQ-RHO-HAT: (1/m) Σᵢ aⱼ(xᵢ), or of (1 + a)/2 (footnote 3). Notes, §3."""
     a = _samples("activations", activations)[_valid(activations, mask)]
-    if symmetric:
+    if flag("symmetric", symmetric):
         a = (1 + a) / 2
     return np.sum(a, axis=0) / len(a)
 
 
 def mean_activation_of_chunks(chunks: Iterable[Any]) -> Balls:
     """EQ-RHO-HAT-CHUNKS: EQ-RHO-HAT of all the chunks' samples together."""
-    parts = [_samples("chunks", chunk) for chunk in chunks]
+    parts = [_samples("chunks", chunk) for chunk in each("chunks", chunks, "arrays")]
     if not parts or len({part.shape[1] for part in parts}) > 1:
         raise ValueError(
             "`chunks` must hold at least one chunk, all with as many units. Received shapes "
@@ -426,13 +440,10 @@ class Network(NamedTuple):
         return self.kernels + [k.T for k in self.kernels[::-1]] if self.tied else self.kernels
 
 
-def _network(parameters: Any) -> Network:
+def _network(parameters: Any, name: str = "parameters") -> Network:
     if isinstance(parameters, Network):
         return parameters
-    if not isinstance(parameters, Parameters):
-        raise TypeError(
-            f"`parameters` must be reference.Parameters. Received {type(parameters).__name__}."
-        )
+    parameters = instance(name, parameters, Parameters)
     return Network(
         [_balls("kernels", kernel) for kernel in parameters.kernels],
         [_balls("biases", bias) for bias in parameters.biases],
@@ -448,7 +459,7 @@ def pack(parameters: Any) -> Balls:
 
 def unpack(vector: Any, like: Any) -> Network:
     """EQ-UNPACK: what EQ-PACK has packed. Assignment."""
-    theta, network = _balls("vector", vector, ndim=1), _network(like)
+    theta, network = _balls("vector", vector, ndim=1), _network(like, "like")
     count = sum(array.size for array in (*network.kernels, *network.biases))
     if len(theta) != count:
         raise ValueError(f"`vector` must have {count} elements. Received {len(theta)}.")
@@ -501,7 +512,9 @@ class Propagated(NamedTuple):
 
 def _names(activation: str, output_activation: str | None, layers: int) -> list[str]:
     for argument, name in (("activation", activation), ("output_activation", output_activation)):
-        if name not in _FUNCTIONS and (name is not None or argument == "activation"):
+        if name is None and argument == "output_activation":
+            continue
+        if not isinstance(name, str) or name not in _FUNCTIONS:
             raise ValueError(
                 f"`{argument}` must be one of {sorted(_FUNCTIONS)}. Received {name!r}."
             )
@@ -546,16 +559,16 @@ class Terms(NamedTuple):
 def reconstruction_cost(output: Any, y: Any) -> Balls:
     """EQ-RECONSTRUCTION: (1/m) Σᵢ ½‖h(xᵢ) − yᵢ‖². Notes, §2, eq (8)."""
     h, y = _balls("output", output), _balls("y", y)
-    if h.shape != y.shape or h.ndim < 2 or len(h) == 0:
+    if np.shape(h) != np.shape(y) or np.ndim(h) < 2 or len(h) == 0:
         raise ValueError(
-            f"`y` must have the shape of `output`, {h.shape}, with at least one sample. "
-            f"Received {y.shape}."
+            f"`output` and `y` must have one shape, (samples, ..., features), with at least one "
+            f"sample. Received {np.shape(h)} and {np.shape(y)}."
         )
     return _sum(_squares(h - y)) / 2 / len(h)
 
 
 def _how_often(network: Network, tied_decay: int) -> int:
-    if tied_decay not in (1, 2):
+    if integer("tied_decay", tied_decay, low=1) > 2:
         raise ValueError(f"`tied_decay` must be 1 or 2. Received {tied_decay!r}.")
     return tied_decay if network.tied else 1
 
@@ -577,21 +590,21 @@ def sparsity_cost(
     symmetric: bool = False,
     mask: Any = None,
 ) -> Balls:
-    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ); 0 where β is, whatever the divergence. Notes, §3."""
+    """EQ-SPARSITY: β Σⱼ KL(ρⱼ‖ρ̂ⱼ); 0 where β is, whatever the divergence. Notes, §3."""
     rho_hat = mean_activation(activations, mask, symmetric=symmetric)
     return _sparsity(rho, beta, epsilon, rho_hat, 1 - rho_hat)
 
 
 def _sparsity(rho: Any, beta: Any, epsilon: Any, rho_hat: Balls, rest: Balls) -> Balls:
-    rho = sparsity_target(rho)
-    p, e, b = _ball(rho), _ball(extension_edge(epsilon, rho)), _ball(non_negative("beta", beta))
-    divergence = _sum(_each(lambda q, rest: _extended(p, e, q, rest), rho_hat, rest))
+    b = _ball(non_negative("beta", beta))
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
+    divergence = _sum(_each(lambda p, q, rest: _extended(p, e, q, rest), p, rho_hat, rest))
     return arb(0) if b == 0 else b * divergence
 
 
 def _means(logits: Balls, activations: Balls, name: str, symmetric: bool) -> tuple[Balls, Balls]:
     """ρ̂ and 1 − ρ̂ of each unit of a layer; of a sigmoid both from the logits."""
-    if name == "sigmoid" and not symmetric:
+    if name == "sigmoid" and not flag("symmetric", symmetric):
         return _means_of_sigmoids(logits)
     rho_hat = mean_activation(activations, symmetric=symmetric)
     return rho_hat, 1 - rho_hat
@@ -622,19 +635,27 @@ def sparse_autoencoder_cost(
     logits, activations = forward(
         parameters, x, activation=activation, output_activation=output_activation
     )
-    hidden = zip(logits[:-1], activations[1:-1], strict=True)
+    targets, betas, epsilon = _of_layers(rho, beta, epsilon, activations)
+    hidden = zip(targets, betas, logits[:-1], activations[1:-1], strict=False)
     terms = (
         reconstruction_cost(activations[-1], x if y is None else y),
         weight_decay_cost(parameters, weight_decay, tied_decay=tied_decay),
         sum(
             (
-                _sparsity(rho, beta, epsilon, *_means(z, a, activation, symmetric))
-                for z, a in hidden
+                _sparsity(of_layer, weight, epsilon, *_means(z, a, activation, symmetric))
+                for of_layer, weight, z, a in hidden
             ),
             arb(0),
         ),
     )
     return Terms(*terms, total=sum(terms, arb(0)))
+
+
+def _of_layers(
+    rho: Any, beta: Any, epsilon: Any, activations: Sequence[Balls]
+) -> tuple[list[Any], list[float], float]:
+    """ρ and β of each hidden layer, and ε."""
+    return sparsity_of_layers(rho, beta, epsilon, [a.shape[1] for a in activations[1:-1]])
 
 
 # --- the gradient ----------------------------------------------------------------------------
@@ -665,17 +686,17 @@ def hidden_delta(next_delta: Any, next_kernel: Any, derivative: Any, sparsity_sl
 def sparsity_slope(
     rho: Any, beta: Any, rho_hat: Any, m: int, *, epsilon: Any, symmetric: bool
 ) -> Balls:
-    """EQ-SPARSITY-SLOPE: (β/m) KL′(ρ̂ⱼ), half of it where ρ̂ is the mean of (1 + a)/2. Notes, §3."""
+    """EQ-SPARSITY-SLOPE: (β/m) KL′(ρ̂ⱼ) with ρⱼ; half of it where ρ̂ is of (1 + a)/2. Notes, §3."""
     q = _balls("rho_hat", rho_hat)
-    return _slope(rho, beta, epsilon, q, 1 - q) / (2 * m if symmetric else m)
+    return _slope(rho, beta, epsilon, q, 1 - q) / (2 * m if flag("symmetric", symmetric) else m)
 
 
 def _slope(rho: Any, beta: Any, epsilon: Any, rho_hat: Balls, rest: Balls) -> Balls:
-    rho = sparsity_target(rho)
-    p, e, b = _ball(rho), _ball(extension_edge(epsilon, rho)), _ball(non_negative("beta", beta))
+    b = _ball(non_negative("beta", beta))
+    p, e = _targets_and_edge(rho, epsilon, rho_hat)
     if b == 0:
         return _zeros(np.shape(rho_hat))
-    return b * _each(lambda q, rest: _extended_slope(p, e, q, rest), rho_hat, rest)
+    return b * _each(lambda p, q, rest: _extended_slope(p, e, q, rest), p, rho_hat, rest)
 
 
 def tied_gradient(of_layers: Sequence[Any]) -> list[Balls]:
@@ -711,10 +732,12 @@ def backpropagate(
             f"`y` must have the shape of the output, {activations[-1].shape}. "
             f"Received {target.shape}."
         )
+    targets, betas, epsilon = _of_layers(rho, beta, epsilon, activations)
     deltas = [output_delta(activations[-1], target, of_output(logits[-1]))]
     for layer in reversed(range(len(kernels) - 1)):
         means = _means(logits[layer], activations[layer + 1], activation, symmetric)
-        slope = _slope(rho, beta, epsilon, *means) / (2 * m if symmetric else m)
+        slope = _slope(targets[layer], betas[layer], epsilon, *means)
+        slope = slope / (2 * m if flag("symmetric", symmetric) else m)
         derivative = _FUNCTIONS[activation][1](logits[layer])
         deltas.insert(0, hidden_delta(deltas[0], kernels[layer + 1], derivative, slope))
     of_layers = [_product(a.T, d) for a, d in zip(activations[:-1], deltas, strict=True)]
@@ -735,7 +758,7 @@ def gradient_descent(
     """The value of EQ-BOUND-DESCENT: W ← W − α ∂J/∂W and b ← b − α ∂J/∂b. Notes, §2.2."""
     network = _network(parameters)
     alpha = _ball(non_negative("learning_rate", learning_rate))
-    for _ in range(steps):
+    for _ in range(integer("steps", steps, low=0)):
         gradients = backpropagate(network, x, **arguments)
         network = Network(
             [w - alpha * g for w, g in zip(network.kernels, gradients.kernels, strict=True)],
@@ -787,12 +810,14 @@ def l2_gradient(weights: Any, factor: Any = 0.01) -> Balls:
 
 def l1_l2(weights: Any, l1_factor: Any = 0.0, l2_factor: Any = 0.0) -> Balls:
     """EQ-L1L2: EQ-L1 + EQ-L2. Keras documentation."""
-    return l1(weights, l1_factor) + l2(weights, l2_factor)
+    factors = real_number("l1_factor", l1_factor), real_number("l2_factor", l2_factor)
+    return l1(weights, factors[0]) + l2(weights, factors[1])
 
 
 def l1_l2_gradient(weights: Any, l1_factor: Any = 0.0, l2_factor: Any = 0.0) -> Balls:
     """EQ-L1L2-GRADIENT: EQ-L1-GRADIENT + EQ-L2-GRADIENT."""
-    return l1_gradient(weights, l1_factor) + l2_gradient(weights, l2_factor)
+    factors = real_number("l1_factor", l1_factor), real_number("l2_factor", l2_factor)
+    return l1_gradient(weights, factors[0]) + l2_gradient(weights, factors[1])
 
 
 def _vectors(weights: Any, mode: str) -> tuple[Balls, Balls, Balls]:
@@ -801,7 +826,7 @@ def _vectors(weights: Any, mode: str) -> tuple[Balls, Balls, Balls]:
     That is its length, or 10⁻⁷ (the float64 number) where it is shorter.
     """
     matrix = _balls("weights", weights, ndim=2)
-    if mode not in ("rows", "columns"):
+    if not isinstance(mode, str) or mode not in ("rows", "columns"):
         raise ValueError(f'`mode` must be "rows" or "columns". Received {mode!r}.')
     rows = matrix if mode == "rows" else matrix.T
     if len(rows) < 2:
@@ -947,18 +972,15 @@ def _exactly(point: arb) -> Fraction | None:
 
 
 def _decimal(value: Fraction, digits: int, *, zeros: bool = True) -> str:
-    """A fraction rounded to so many significant digits, half to even; `zeros`: also at the end."""
+    """A dyadic fraction to so many significant digits, half to even; `zeros`: also at the end."""
     if value == 0:
         return "0"
     size = abs(value)
-    # 10**power ≤ size < 10**(power + 1), from the lengths of numerator and denominator.
-    power = math.floor(
-        (size.numerator.bit_length() - size.denominator.bit_length()) * math.log10(2.0)
-    )
+    # 2**twos ≤ size, since the denominator is a power of two; 10**power ≤ size < 10**(power + 1).
+    twos = size.numerator.bit_length() - size.denominator.bit_length()
+    power = math.floor(twos * math.log10(2.0))
     while size >= Fraction(10) ** (power + 1):
         power += 1
-    while size < Fraction(10) ** power:
-        power -= 1
     number = round(size * Fraction(10) ** (digits - 1 - power))
     if number == 10**digits:
         number, power = number // 10, power + 1
@@ -1093,7 +1115,7 @@ def _inputs(
                 Parameters(
                     content.pop("kernels"),
                     content.pop("biases"),
-                    tied=bool(content.pop("tied", False)),
+                    tied=content.pop("tied", False),
                 ),
             )
         for name, value in content.items():

@@ -18,6 +18,7 @@ from reference.validation import (
     integer,
     non_negative,
     real_array,
+    sparsity_of_layers,
     sparsity_target,
 )
 
@@ -127,13 +128,15 @@ def sparsity_cost(
     symmetric: bool = False,
     mask: Any = None,
 ) -> float:
-    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ), a sum over the units of one hidden layer.
+    """EQ-SPARSITY: β Σⱼ KL(ρⱼ‖ρ̂ⱼ), a sum over the units of one hidden layer.
+
+    In the notes all units have one ρ.
 
     Source: CS294A lecture notes "Sparse autoencoder", §3.
 
     Args:
         activations: (samples, ..., units); ρ̂ is EQ-RHO-HAT of them.
-        rho: ρ, inside (0, 1).
+        rho: ρ inside (0, 1), a number; or (units,), ρⱼ.
         beta: β ≥ 0.
         epsilon: Where EQ-KL-EXTENSION begins; 0: the exact divergence, infinite at 0 and 1.
         symmetric: Whether the activations lie in [−1, 1] (see EQ-RHO-HAT).
@@ -144,16 +147,18 @@ def sparsity_cost(
 
     >>> sparsity_cost([[0.5, 0.5], [0.5, 0.5]], rho=0.5, beta=3.0)
     0.0
+    >>> sparsity_cost([[0.25, 0.75]], rho=[0.25, 0.75], beta=3.0)
+    0.0
     """
-    rho = sparsity_target(rho)
+    rho_hat = mean_activation(activations, mask, symmetric=symmetric)
+    rho = sparsity_target(rho, rho_hat.shape)
     beta = non_negative("beta", beta)
     epsilon = extension_edge(epsilon, rho)
-    rho_hat = mean_activation(activations, mask, symmetric=symmetric)
     return _weighted_sum(beta, extended_kl_divergence(rho, rho_hat, epsilon))
 
 
 def sparsity_cost_from_logits(logits: Any, rho: Any, beta: Any) -> float:
-    """EQ-SPARSITY-LOGITS: β Σⱼ KL(ρ‖ρ̂ⱼ) of sigmoid units, by EQ-KL-LOGITS.
+    """EQ-SPARSITY-LOGITS: β Σⱼ KL(ρⱼ‖ρ̂ⱼ) of sigmoid units, by EQ-KL-LOGITS.
 
     Source: CS294A lecture notes "Sparse autoencoder", §3, by way of EQ-KL-LOGITS.
 
@@ -200,15 +205,17 @@ def sparse_autoencoder_cost(
     """EQ-COST: J = (1/m) Σᵢ ½‖h(xᵢ) − yᵢ‖² + (λ/2) Σₗ ‖W⁽ˡ⁾‖² + β Σⱼ KL(ρ‖ρ̂ⱼ).
 
     ρ̂ⱼ is the mean over all the rows of x: give the whole training set. The sparsity term runs
-    over the units of every hidden layer.
+    over the units of every hidden layer, and is that of each layer, EQ-SPARSITY, where ρ or β is
+    by layer.
 
     Source: CS294A lecture notes "Sparse autoencoder", §2, eq (8), and §3.
 
     Args:
         parameters: The network, untied or tied, of any depth.
         x: (m, n), a row a sample.
-        rho: ρ, inside (0, 1).
-        beta: β ≥ 0.
+        rho: ρ, inside (0, 1); or a sequence with an entry for each hidden layer, a number or one
+            for each unit.
+        beta: β ≥ 0; or a sequence with a number for each hidden layer.
         weight_decay: λ ≥ 0.
         y: The targets, (m, units of the last layer). `None`: x, the autoencoder.
         activation: f of the hidden layers: "sigmoid", "tanh", "relu" or "linear".
@@ -232,15 +239,16 @@ def sparse_autoencoder_cost(
     >>> cost.total == cost.reconstruction + cost.weight_decay + cost.sparsity
     True
     """
-    rho = sparsity_target(rho)
-    beta = non_negative("beta", beta)
-    epsilon, symmetric = extension_edge(epsilon, rho), flag("symmetric", symmetric)
+    symmetric = flag("symmetric", symmetric)
     propagated = forward(parameters, x, activation=activation, output_activation=output_activation)
+    targets, betas, epsilon = sparsity_of_layers(
+        rho, beta, epsilon, [a.shape[1] for a in propagated.hidden]
+    )
     return Cost(
         reconstruction=reconstruction_cost(propagated.output, x if y is None else y),
         weight_decay=weight_decay_cost(parameters, weight_decay, tied_decay=tied_decay),
         sparsity=sum(
-            sparsity_cost(a, rho, beta, epsilon=epsilon, symmetric=symmetric)
-            for a in propagated.hidden
+            sparsity_cost(a, target, of_layer, epsilon=epsilon, symmetric=symmetric)
+            for a, target, of_layer in zip(propagated.hidden, targets, betas, strict=False)
         ),
     )

@@ -1,6 +1,7 @@
 """KL(ρ‖ρ̂) of two Bernoulli means: exact, differentiated, extended beyond its ends, from logits.
 
-Natural logarithms throughout. ρ is the sparsity parameter, ρ̂ the mean activation.
+Natural logarithms throughout. ρ is the sparsity parameter, ρ̂ the mean activation. ρ is a number,
+or an array of one for each unit: then ρⱼ stands beside the ρ̂ⱼ of its unit, on the last axis.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reference.activations import log_sigmoid
-from reference.validation import Array, extension_edge, real_array, real_number, sparsity_target
+from reference.validation import Array, extension_edge, real_array, sparsity_target
 
 
 def _probability(name: str, value: Any) -> Array:
@@ -33,7 +34,7 @@ def kl_divergence(rho: Any, rho_hat: Any) -> Array:
     Source: CS294A lecture notes "Sparse autoencoder", §3.
 
     Args:
-        rho: The target, a number in [0, 1].
+        rho: The target in [0, 1], a number or (units,).
         rho_hat: Mean activations, any shape, in [0, 1].
 
     Returns:
@@ -41,21 +42,22 @@ def kl_divergence(rho: Any, rho_hat: Any) -> Array:
 
     Raises:
         TypeError: If an argument is not real.
-        ValueError: If an argument leaves [0, 1].
+        ValueError: If an argument leaves [0, 1], or `rho` has not one number for each unit.
 
     >>> float(kl_divergence(0.05, 0.05)), float(kl_divergence(0.05, 0.0))
     (0.0, inf)
     >>> round(float(kl_divergence(0.05, 0.2)), 12)
     0.093943026024
+    >>> kl_divergence([0.25, 0.75], [0.25, 0.75]).tolist()
+    [0.0, 0.0]
     """
-    rho = real_number("rho", rho, low=0.0, high=1.0)
     rho_hat = _probability("rho_hat", rho_hat)
-    divergence = np.zeros_like(rho_hat)
-    with np.errstate(divide="ignore"):
-        if rho > 0.0:
-            divergence = divergence + rho * (np.log(rho) - np.log(rho_hat))
-        if rho < 1.0:
-            divergence = divergence + (1.0 - rho) * (np.log1p(-rho) - np.log1p(-rho_hat))
+    rho = sparsity_target(rho, rho_hat.shape, ends=True)
+    rest = 1.0 - rho
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_ones = rho * (np.log(rho) - np.log(rho_hat))
+        of_zeros = rest * (np.log1p(-rho) - np.log1p(-rho_hat))
+    divergence: Array = np.where(rho > 0.0, of_ones, 0.0) + np.where(rest > 0.0, of_zeros, 0.0)
     return divergence
 
 
@@ -67,7 +69,7 @@ def kl_divergence_derivative(rho: Any, rho_hat: Any) -> Array:
     Source: CS294A lecture notes "Sparse autoencoder", §3.
 
     Args:
-        rho: The target, a number in [0, 1].
+        rho: The target in [0, 1], a number or (units,).
         rho_hat: Mean activations, any shape, in [0, 1].
 
     Returns:
@@ -75,19 +77,17 @@ def kl_divergence_derivative(rho: Any, rho_hat: Any) -> Array:
 
     Raises:
         TypeError: If an argument is not real.
-        ValueError: If an argument leaves [0, 1].
+        ValueError: If an argument leaves [0, 1], or `rho` has not one number for each unit.
 
     >>> float(kl_divergence_derivative(0.25, 0.25)), float(kl_divergence_derivative(0.25, 0.5))
     (0.0, 1.0)
     """
-    rho = real_number("rho", rho, low=0.0, high=1.0)
     rho_hat = _probability("rho_hat", rho_hat)
-    derivative = np.zeros_like(rho_hat)
-    with np.errstate(divide="ignore", over="ignore"):
-        if rho > 0.0:
-            derivative = derivative - rho / rho_hat
-        if rho < 1.0:
-            derivative = derivative + (1.0 - rho) / (1.0 - rho_hat)
+    rho = sparsity_target(rho, rho_hat.shape, ends=True)
+    rest = 1.0 - rho
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        of_ones, of_zeros = rho / rho_hat, rest / (1.0 - rho_hat)
+        derivative: Array = np.where(rest > 0.0, of_zeros, 0.0) - np.where(rho > 0.0, of_ones, 0.0)
     return derivative
 
 
@@ -112,7 +112,7 @@ def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Array:
     CS294A lecture notes "Sparse autoencoder", §3.
 
     Args:
-        rho: The target, inside (0, 1).
+        rho: The target inside (0, 1), a number or (units,).
         rho_hat: Mean activations, any shape; any real number if ε > 0, else in [0, 1].
         epsilon: Where the tangent begins, in [0, min(ρ, 1 − ρ)].
 
@@ -129,9 +129,9 @@ def extended_kl_divergence(rho: Any, rho_hat: Any, epsilon: Any) -> Array:
     >>> round(float(far - near), 12)
     1.333333333333
     """
-    rho = sparsity_target(rho)
-    epsilon = extension_edge(epsilon, rho)
     rho_hat = real_array("rho_hat", rho_hat)
+    rho = sparsity_target(rho, rho_hat.shape)
+    epsilon = extension_edge(epsilon, rho)
     if epsilon == 0.0:
         return kl_divergence(rho, rho_hat)
     r = np.clip(rho_hat, epsilon, upper_edge(epsilon))
@@ -156,7 +156,7 @@ def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> A
     Source: the derivative of EQ-KL-EXTENSION; EQ-KL-DERIVATIVE between ε and 1 − ε.
 
     Args:
-        rho: The target, inside (0, 1).
+        rho: The target inside (0, 1), a number or (units,).
         rho_hat: Mean activations, any shape; any real number if ε > 0, else in [0, 1].
         epsilon: Where the tangent begins, in [0, min(ρ, 1 − ρ)].
 
@@ -170,9 +170,9 @@ def extended_kl_divergence_derivative(rho: Any, rho_hat: Any, epsilon: Any) -> A
     >>> extended_kl_divergence_derivative(0.5, [-3.0, 0.5, 7.0], 0.25).round(12).tolist()
     [-1.333333333333, 0.0, 1.333333333333]
     """
-    rho = sparsity_target(rho)
-    epsilon = extension_edge(epsilon, rho)
     rho_hat = real_array("rho_hat", rho_hat)
+    rho = sparsity_target(rho, rho_hat.shape)
+    epsilon = extension_edge(epsilon, rho)
     if epsilon == 0.0:
         return kl_divergence_derivative(rho, rho_hat)
     return kl_divergence_derivative(rho, np.clip(rho_hat, epsilon, upper_edge(epsilon)))
@@ -199,7 +199,7 @@ def kl_divergence_from_logits(rho: Any, logits: Any) -> Array:
     Source: CS294A lecture notes "Sparse autoencoder", §3, with EQ-LOG-SIGMOID for f.
 
     Args:
-        rho: The target, inside (0, 1).
+        rho: The target inside (0, 1), a number or (units,).
         logits: (..., units); the mean runs over every axis but the last.
 
     Returns:
@@ -214,8 +214,8 @@ def kl_divergence_from_logits(rho: Any, logits: Any) -> Array:
     >>> float(kl_divergence_from_logits(0.5, [[1e4]])[0]) - (5e3 + float(np.log(0.5)))
     0.0
     """
-    rho = sparsity_target(rho)
     z = samples_and_units("logits", logits)
+    rho = sparsity_target(rho, z.shape)
     log_rho_hat = log_mean_exp(log_sigmoid(z))
     log_one_minus_rho_hat = log_mean_exp(log_sigmoid(-z))
     return rho * (np.log(rho) - log_rho_hat) + (1.0 - rho) * (
@@ -232,7 +232,7 @@ def kl_divergence_from_logits_derivative(rho: Any, logits: Any) -> Array:
     Source: the chain rule on EQ-KL-LOGITS; equal to EQ-KL-DERIVATIVE · f′(zᵢ)/m.
 
     Args:
-        rho: The target, inside (0, 1).
+        rho: The target inside (0, 1), a number or (units,).
         logits: (..., units); the mean runs over every axis but the last.
 
     Returns:
@@ -245,8 +245,8 @@ def kl_divergence_from_logits_derivative(rho: Any, logits: Any) -> Array:
     >>> kl_divergence_from_logits_derivative(0.25, [[1e4], [1e4]]).tolist()
     [[0.375], [0.375]]
     """
-    rho = sparsity_target(rho)
     z = samples_and_units("logits", logits)
+    rho = sparsity_target(rho, z.shape)
     share_of_ones = _softmax(log_sigmoid(z))
     share_of_zeros = _softmax(log_sigmoid(-z))
     gradient = -rho * share_of_ones * np.exp(log_sigmoid(-z)) + (

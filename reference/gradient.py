@@ -15,12 +15,11 @@ from reference.estimators import mean_activation
 from reference.network import Parameters, forward, layer_activations
 from reference.validation import (
     Array,
-    extension_edge,
     flag,
     non_negative,
     real_array,
     real_number,
-    sparsity_target,
+    sparsity_of_layers,
 )
 
 
@@ -114,12 +113,12 @@ def backpropagate(  # noqa: D417
     >>> gradients.parameters.kernels[0].tolist(), gradients.x.tolist()
     ([[3.0]], [[1.0]])
     """
-    rho = sparsity_target(rho)
-    beta = non_negative("beta", beta)
     weight_decay = non_negative("weight_decay", weight_decay)
-    epsilon = extension_edge(epsilon, rho)
     symmetric = flag("symmetric", symmetric)
     propagated = forward(parameters, x, activation=activation, output_activation=output_activation)
+    targets, betas, epsilon = sparsity_of_layers(
+        rho, beta, epsilon, [a.shape[1] for a in propagated.hidden]
+    )
     x = propagated.activations[0]
     y = x if y is None else real_array("y", y, ndim=2, finite=True)
     if y.shape != propagated.output.shape:
@@ -138,7 +137,9 @@ def backpropagate(  # noqa: D417
     deltas = [delta]
     for layer in range(len(kernels) - 2, -1, -1):
         rho_hat = mean_activation(propagated.activations[layer + 1], symmetric=symmetric)
-        slope = sparsity_slope(rho, beta, rho_hat, m, epsilon=epsilon, symmetric=symmetric)
+        slope = sparsity_slope(
+            targets[layer], betas[layer], rho_hat, m, epsilon=epsilon, symmetric=symmetric
+        )
         if not np.all(np.isfinite(slope)):
             unit = int(np.argmin(np.isfinite(slope)))
             raise ValueError(
@@ -169,9 +170,9 @@ def backpropagate(  # noqa: D417
 
 
 def sparsity_slope(
-    rho: float, beta: float, rho_hat: Array, m: int, *, epsilon: float, symmetric: bool
+    rho: Any, beta: float, rho_hat: Array, m: int, *, epsilon: float, symmetric: bool
 ) -> Array:
-    """EQ-SPARSITY-SLOPE: (β/m) ∂KL(ρ‖ρ̂ⱼ)/∂ρ̂ⱼ, the derivative of the term by one activation.
+    """EQ-SPARSITY-SLOPE: (β/m) ∂KL(ρⱼ‖ρ̂ⱼ)/∂ρ̂ⱼ, the derivative of the term by one activation.
 
     Half of it for tanh units whose ρ̂ is the mean of (1 + a)/2.
 

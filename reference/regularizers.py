@@ -180,7 +180,7 @@ def kl_sparsity(
     symmetric: bool = False,
     mask: Any = None,
 ) -> float:
-    """EQ-SPARSITY as a regularizer of one layer's output: β Σⱼ KL(ρ‖ρ̂ⱼ).
+    """EQ-SPARSITY as a regularizer of one layer's output: β Σⱼ KL(ρⱼ‖ρ̂ⱼ).
 
     Source: CS294A lecture notes "Sparse autoencoder", §3. See `reference.cost.sparsity_cost`.
 
@@ -199,13 +199,13 @@ def kl_sparsity_gradient(
     symmetric: bool = False,
     mask: Any = None,
 ) -> Array:
-    """EQ-SPARSITY-SLOPE for every activation: (β/m) ∂KL(ρ‖ρ̂ⱼ)/∂ρ̂ⱼ, 0 where masked.
+    """EQ-SPARSITY-SLOPE for every activation: (β/m) ∂KL(ρⱼ‖ρ̂ⱼ)/∂ρ̂ⱼ, 0 where masked.
 
     Source: CS294A lecture notes "Sparse autoencoder", §3.
 
     Args:
         activations: (samples, ..., units).
-        rho: ρ, inside (0, 1).
+        rho: ρ inside (0, 1), a number; or (units,), ρⱼ.
         beta: β ≥ 0.
         epsilon: Where EQ-KL-EXTENSION begins.
         symmetric: Whether the activations lie in [−1, 1].
@@ -220,10 +220,10 @@ def kl_sparsity_gradient(
     >>> kl_sparsity_gradient([[0.5], [0.5]], rho=0.25, beta=2.0).tolist()
     [[1.0], [1.0]]
     """
-    rho = sparsity_target(rho)
+    rho_hat = mean_activation(activations, mask, symmetric=symmetric)
+    rho = sparsity_target(rho, rho_hat.shape)
     beta = non_negative("beta", beta)
     epsilon = extension_edge(epsilon, rho)
-    rho_hat = mean_activation(activations, mask, symmetric=symmetric)
     _, valid = valid_samples(activations, mask)
     m = int(np.sum(valid))
     slope = sparsity_slope(rho, beta, rho_hat, m, epsilon=epsilon, symmetric=symmetric)

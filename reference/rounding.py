@@ -551,7 +551,7 @@ class Arithmetic:
         )
         return self.store(rho_hat, bound)
 
-    def target(self, rho: float) -> tuple[Bounded, Bounded]:
+    def target(self, rho: Any) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-TARGET: ρ ± E_ρ, as EQ-BOUND-NUMBER stores it; 1 − ρ: E_ρ + u(1 − ρ + E_ρ).
 
         An implementation may take 1 − ρ from ρ as it stores it: beside 1 that is all that is left
@@ -561,12 +561,12 @@ class Arithmetic:
         """
         stored = self.number(rho)
         rest = 1.0 - rho
-        error = stored.bound if stored.bound < min(rho, rest) else np.array(np.inf)
+        error = np.where(stored.bound < np.minimum(rho, rest), stored.bound, np.inf)
         return Bounded(stored.value, error), Bounded(
             np.array(rest), error + self.u * (rest + error)
         )
 
-    def _rounded_divergence(self, rho: float, logs: Array, logs_of_rest: Array) -> Array:
+    def _rounded_divergence(self, rho: Any, logs: Array, logs_of_rest: Array) -> Array:
         """How far ρ(log ρ − l₁) + (1 − ρ)(log(1 − ρ) − l₀) may be where l₁ and l₀ are given.
 
         For each half, with w its weight, w ± E as in EQ-BOUND-TARGET and w₋ the least of it:
@@ -596,7 +596,7 @@ class Arithmetic:
                 )
         return rounded
 
-    def kl_divergence(self, rho: float, rho_hat: Bounded, epsilon: float) -> Bounded:
+    def kl_divergence(self, rho: Any, rho_hat: Bounded, epsilon: float) -> Bounded:
         """EQ-BOUND-KL: E max|KL′| on ρ̂ ± E, and the rounding of both halves, stored.
 
         A half is w(log w − log r) with w = ρ, or 1 − ρ and 1 − r. What it may be off is
@@ -625,7 +625,7 @@ class Arithmetic:
             bound = rho_hat.bound * steepest + rounded + tangent
         return self.store(value, np.where(at.undecidable, np.inf, bound))
 
-    def kl_derivative(self, rho: float, rho_hat: Bounded, epsilon: float) -> Bounded:
+    def kl_derivative(self, rho: Any, rho_hat: Bounded, epsilon: float) -> Bounded:
         """EQ-BOUND-KL-DERIVATIVE: the spread of KL′ over ρ̂ ± E, and its rounding, stored.
 
         Rounding: (E_ρ + γ₇ρ)/r + (E_q + γ₇q)/(1 − r) at the worst ends, with ρ ± E_ρ and
@@ -647,14 +647,14 @@ class Arithmetic:
             bound = spread + self._rounded_slope(rho, at, roundings=7.0)
         return self.store(value, np.where(at.undecidable, np.inf, bound))
 
-    def _rounded_slope(self, rho: float, at: _Nearest, *, roundings: float) -> Array:
+    def _rounded_slope(self, rho: Any, at: _Nearest, *, roundings: float) -> Array:
         target, rest = self.target(rho)
         gamma = self.gamma(roundings)
         return (target.bound + gamma * target.magnitude) / at.low + (
             rest.bound + gamma * rest.magnitude
         ) / (1.0 - at.high)
 
-    def _between_the_edges(self, rho: float, rho_hat: Bounded, epsilon: float) -> _Nearest:
+    def _between_the_edges(self, rho: Any, rho_hat: Bounded, epsilon: float) -> _Nearest:
         """Where a right r = min(max(ρ̂, ε), 1 − ε) may be, and how far ρ̂ may be beyond it."""
         top = upper_edge(epsilon) if epsilon > 0.0 else 1.0
         of_lower = self.number(epsilon).bound
@@ -721,7 +721,7 @@ class Arithmetic:
     def _moved_log_sigmoid(self, z: Bounded) -> Array:
         return _moved(log_sigmoid, z, SIGMOID_ROUNDOFFS * self.u)
 
-    def kl_divergence_from_logits(self, rho: float, z: Bounded) -> tuple[Bounded, Bounded]:
+    def kl_divergence_from_logits(self, rho: Any, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-KL-LOGITS: KL(ρ‖ρ̂) from logits and its gradient by each logit.
 
         Value: ρE₁ + (1 − ρ)E₀ and the rounding of both halves as in EQ-BOUND-KL, stored. Gradient
@@ -749,11 +749,12 @@ class Arithmetic:
         return self.store(value, bound), gradient
 
 
-def _spread(rho: float, edge: float, error: Array) -> Array:
+def _spread(rho: Any, edge: float, error: Array) -> Array:
     """The most that KL′ changes from an edge to the edge ± error; NaN at 0 and at 1."""
     with np.errstate(invalid="ignore"):
         around = np.clip([edge - error, edge, edge + error], 0.0, 1.0)
-        return np.max(np.abs(np.diff(kl_divergence_derivative(rho, around))))
+        around = np.broadcast_to(around.reshape(3, *np.ndim(rho) * (1,)), (3, *np.shape(rho)))
+        return np.max(np.abs(np.diff(kl_divergence_derivative(rho, around), axis=0)), axis=0)
 
 
 def _moved(function: Callable[[Any], Array], z: Bounded, relative: float) -> Array:

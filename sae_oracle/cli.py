@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import json
 import os
 import re
 import shlex
@@ -19,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
 from rich.progress import Progress
 
 from sae_oracle import __version__, report
@@ -31,6 +29,8 @@ from sae_oracle.bench import command as benchmark
 from sae_oracle.conformance import command as conformance
 from sae_oracle.files import (
     first_line,
+    for_programs,
+    from_programs,
     is_stdout,
     plain,
     shown,
@@ -38,10 +38,19 @@ from sae_oracle.files import (
     write_each,
     write_result,
 )
-from sae_oracle.options import Limits, add_limits, file_name, limits_of, seconds
+from sae_oracle.options import (
+    Limits,
+    add_json,
+    add_limits,
+    add_quiet,
+    file_name,
+    limits_of,
+    seconds,
+)
 from sae_oracle.pictures import write_png
 from sae_oracle.processes import (
     BACKENDS,
+    ERROR,
     INTERRUPTION,
     NO_LIMITS,
     TIME_LIMIT,
@@ -54,6 +63,7 @@ from sae_oracle.processes import (
     problem_with,
     progress_on,
     run_backend,
+    say_problem,
     signal_name,
 )
 
@@ -103,13 +113,13 @@ def verify(arguments: argparse.Namespace) -> int:
     70 a mistake of ours ended it.
     """
     asked = {"--json": arguments.json, "--status": arguments.status}
-    console = console_for(stderr=any(map(is_stdout, asked.values())))
+    console = console_for(stderr=any(map(is_stdout, asked.values())), quiet=arguments.quiet)
     names = BACKENDS if arguments.backend == "all" else (arguments.backend,)
     problem = problem_with(asked, names)
     if problem is None and arguments.report is not None:
         problem = _problem_with_folder("--report", arguments.report)
     if problem is not None:
-        console.print(problem, soft_wrap=True)
+        say_problem(console, problem)
         return 2
     previous: report.Earlier | None = None
     kept = None
@@ -118,19 +128,18 @@ def verify(arguments: argparse.Namespace) -> int:
             previous, kept = _previous(arguments)
         except (OSError, ValueError) as error:
             words = f"--previous {arguments.previous}: {first_line(error)}"
-            console.print(f"[bold red]Error:[/] {shown(words)}", soft_wrap=True)
+            say_problem(console, f"{ERROR} {shown(words)}")
             return 2
     elif arguments.previous is not None:
-        console.print("[bold red]Error:[/] --previous needs --report", soft_wrap=True)
+        say_problem(console, f"{ERROR} --previous needs --report")
         return 2
     earlier = []
     for path in arguments.beside:
         try:
-            earlier += report.earlier_results(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            console.print(
-                f"[bold red]--beside {shown(path)}:[/] {shown(first_line(error))}", soft_wrap=True
-            )
+            earlier += report.earlier_results(from_programs(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
+            words = f"[bold red]--beside {shown(path)}:[/] {shown(first_line(error))}"
+            say_problem(console, words)
             return 2
     with (
         progress_on(console) as progress,
@@ -164,12 +173,11 @@ def verify(arguments: argparse.Namespace) -> int:
         known = {name: result for name, result in found.items() if result["kind"] != "error"}
         if known:
             report.print_results(report.collect(known), console)
-        console.print("[bold red]Interrupted:[/] no file is written; the rest is not verified.")
+        words = "[bold red]Interrupted:[/] no file is written; the rest is not verified."
+        say_problem(console, words)
         raise Interrupted
     results = report.collect(found, exercise)
     everything = {
-        "schema_version": SCHEMA_VERSION,
-        "version": __version__,
         "passed": results.passed,
         "verdict": report.summary(results),
         "cells": results.counts,
@@ -180,11 +188,12 @@ def verify(arguments: argparse.Namespace) -> int:
     files: dict[Path, Callable[[Path], None]] = {}
     if arguments.json is not None:
         files[arguments.json] = lambda path: write_result(
-            path, json.dumps(everything, indent=1) + "\n"
+            path, for_programs(SCHEMA_VERSION, everything)
         )
     if arguments.status is not None:
         files[arguments.status] = lambda path: write_result(
-            path, report.status_matrix(results, earlier)
+            path,
+            f"{report.status_matrix(results, earlier)}\n{report.by_equation(results, earlier)}",
         )
     page = None
     if arguments.report is not None:
@@ -201,12 +210,14 @@ def verify(arguments: argparse.Namespace) -> int:
             features = report.exercise_features(exercise)
             files[arguments.report / "features.png"] = lambda path: write_png(features, path)
     problems = write_each(files)
+    status = 2 if problems else status_of(results)
+    console.quiet = arguments.quiet and status == 0
     report.print_results(results, console)
     if page is not None and page not in problems:
         console.print(f"Report: {shown(page)}", soft_wrap=True)
     for problem in problems.values():
-        console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
-    return 2 if problems else status_of(results)
+        say_problem(console, f"{ERROR} {problem}")
+    return status
 
 
 def status_of(results: report.Results) -> int:
@@ -276,7 +287,7 @@ def _problem_with_folder(option: str, folder: Path) -> str | None:
             return None
     except (OSError, RuntimeError, ValueError) as error:
         name = shown(str(folder)[:300])
-        return f"[bold red]Error:[/] {option} must be a folder: {name}: {shown(first_line(error))}"
+        return f"{ERROR} {option} must be a folder: {name}: {shown(first_line(error))}"
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -311,13 +322,14 @@ def _submit_exercises(
 
 
 def _on_one_backend(
-    command: Callable[..., int], arguments: argparse.Namespace, console: Console
+    command: Callable[..., int], arguments: argparse.Namespace, files: Mapping[str, Path | None]
 ) -> int:
     """Run a command on the backend that it names, or on the first installed one that trains."""
+    console = console_for(stderr=any(map(is_stdout, files.values())), quiet=arguments.quiet)
     names = TRAINING_BACKENDS if arguments.backend is None else (arguments.backend,)
-    problem = problem_with({}, names)
+    problem = problem_with(files, names)
     if problem is not None:
-        console.print(problem)
+        say_problem(console, problem)
         return 2
     backend = next(name for name in names if installed(name))
     run = partial(run_backend, limits=limits_of(arguments))
@@ -326,13 +338,13 @@ def _on_one_backend(
 
 def train(arguments: argparse.Namespace) -> int:
     """Train on one backend; return the exit status (see `sae_oracle.train.train`)."""
-    return _on_one_backend(training.train, arguments, console_for())
+    return _on_one_backend(training.train, arguments, {"--json": arguments.json})
 
 
 def encode(arguments: argparse.Namespace) -> int:
     """Encode on one backend; return the exit status (see `sae_oracle.encode.encode`)."""
-    console = console_for(stderr=is_stdout(arguments.out))
-    return _on_one_backend(encoding.encode, arguments, console)
+    files = {"--out": arguments.out, "--json": arguments.json}
+    return _on_one_backend(encoding.encode, arguments, files)
 
 
 def review(arguments: argparse.Namespace) -> int:
@@ -361,9 +373,8 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="hold 4,096 × 4,096-32,768 instead, in float32: 40 GB of memory, and minutes",
     )
-    verify_parser.add_argument(
-        "--json", type=file_name, metavar="FILE", help="write everything found"
-    )
+    add_json(verify_parser, "everything found")
+    add_quiet(verify_parser)
     verify_parser.add_argument(
         "--report",
         type=file_name,

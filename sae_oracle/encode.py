@@ -7,16 +7,20 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from sae_oracle.files import first_line, is_stream, problem_with_file, shown, write_result
-from sae_oracle.options import file_name
-from sae_oracle.processes import INTERRUPTION
+from sae_oracle.files import for_programs, is_stream, shown, write_each, write_result
+from sae_oracle.options import add_json, add_quiet, file_name
+from sae_oracle.processes import ERROR, INTERRUPTION, say_problem
 from sae_oracle.samples import preprocessing_beside, read_samples
+
+SCHEMA_VERSION = 1
+"""Of the JSON of `encode`: it changes when a name goes or means something else."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=".npy, or .csv: a row a sample, a column a hidden unit",
     )
+    add_json(parser, "what was encoded")
+    add_quiet(parser)
 
 
 def encode(
@@ -51,16 +57,13 @@ def encode(
     """
 
     def fail(problem: str) -> int:
-        console.print(f"[bold red]Error:[/] {problem}", highlight=False, soft_wrap=True)
+        say_problem(console, f"{ERROR} {problem}")
         return 2
 
     out: Path = arguments.out
     model: Path = arguments.model / "model.keras" if arguments.model.is_dir() else arguments.model
     if out.suffix.lower() not in (".npy", ".csv") and not is_stream(out):
         return fail(f"--out must end in .npy or .csv. Received {shown(out)}")
-    problem = problem_with_file("--out", out)
-    if problem is not None:
-        return fail(problem)
     try:
         if not model.is_file():
             return fail(f"MODEL must be the folder of a training or its model. No {shown(model)}")
@@ -85,9 +88,14 @@ def encode(
             digits = 9 if numbers.dtype.itemsize <= 4 else 17
             np.savetxt(buffer, numbers, fmt=f"%.{digits}g", delimiter=",")
             content = buffer.getvalue()
-    try:
-        write_result(out, content)
-    except OSError as error:
-        return fail(f"--out cannot be written: {shown(out)}: {shown(first_line(error))}")
-    console.print(f"Wrote {shown(out)}, {result['shape']}", highlight=False, soft_wrap=True)
-    return 0
+    files = {out: content}
+    if arguments.json is not None:
+        found = {name: value for name, value in result.items() if name != "kind"}
+        found = {"status": 0, "backend": backend, "files": [str(out)], **found}
+        files[arguments.json] = for_programs(SCHEMA_VERSION, found)
+    problems = write_each({p: partial(write_result, content=text) for p, text in files.items()})
+    if out not in problems:
+        console.print(f"Wrote {shown(out)}, {result['shape']}", highlight=False, soft_wrap=True)
+    for problem in problems.values():
+        fail(problem)
+    return 2 if problems else 0

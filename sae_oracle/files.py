@@ -6,9 +6,12 @@ name. A folder of results is replaced as one unit (`ResultFolder`).
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import fcntl
+import json
+import math
 import os
 import secrets
 import shutil
@@ -21,6 +24,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from rich.markup import escape
+
+from sae_oracle import __version__
 
 READER_WAIT = 60.0
 """Seconds that a FIFO may be without a reader, once there is something to read."""
@@ -68,13 +73,33 @@ def first_line(error: BaseException, limit: int = 300) -> str:
     return line if len(line) <= limit else line[:limit] + "…"
 
 
+IN_ASCII = {
+    "ρ̂": "rho_hat", "ρ": "rho", "β": "beta", "λ": "lambda", "ε": "epsilon", "Σ": "sum ", "σ": "s",
+    "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "→": "->", "½": "1/2",
+    "‖": "||", "²": "^2", "§": "section ", "…": "...", "’": "'", "“": '"', "”": '"', "ᵀ": "^T",
+    "∘": "o", "′": "'",
+}  # fmt: skip
+"""What stands for a letter where an encoding does not have it."""
+
+
+def _written_out(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    for letter, words in IN_ASCII.items():
+        text = text.replace(letter, words)
+    return text.encode("ascii", "replace").decode("ascii"), error.end
+
+
+codecs.register_error("sae-oracle", _written_out)
+
+
 class _Sound:
-    """A standard stream that drops what cannot be written."""
+    """A standard stream that drops what cannot be written, and spells what it has no letter for."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
+            stream.reconfigure(errors="sae-oracle")  # type: ignore[attr-defined]
 
     def write(self, text: str) -> int:
         try:
@@ -237,6 +262,50 @@ def write_each(files: Mapping[Path, Callable[[Path], None]]) -> dict[Path, str]:
         except (OSError, MemoryError) as error:
             problems[path] = f"{shown(path)} is not written: {shown(first_line(error))}"
     return problems
+
+
+def for_programs(schema_version: int, found: Mapping[str, Any]) -> str:
+    """Return the JSON of a command; what is no number or infinite is a string, which JSON has.
+
+    Args:
+        schema_version: It changes when a name of `found` goes or means something else.
+        found: What the command found.
+
+    >>> print(for_programs(1, {"worst": math.inf}).replace(__version__, "0.1.0"), end="")
+    {
+     "schema_version": 1,
+     "version": "0.1.0",
+     "worst": "Infinity"
+    }
+    """
+    everything = {"schema_version": schema_version, "version": __version__, **found}
+    return json.dumps(_replaced(everything, _named), indent=1, allow_nan=False) + "\n"
+
+
+def from_programs(text: str) -> Any:
+    """Return what `for_programs` was given, with the two versions.
+
+    >>> from_programs('{"worst": ["-Infinity", "NaN", "inside"]}')
+    {'worst': [-inf, nan, 'inside']}
+    """
+    numbers = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+    return _replaced(
+        json.loads(text),
+        lambda value: numbers.get(value, value) if isinstance(value, str) else value,
+    )
+
+
+def _named(value: Any) -> Any:
+    is_strange = isinstance(value, float) and not math.isfinite(value)
+    return json.dumps(value) if is_strange else value
+
+
+def _replaced(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _replaced(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, change) for item in value]
+    return change(value)
 
 
 def _write_to_stream(path: Path, data: bytes) -> None:

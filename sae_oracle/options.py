@@ -56,6 +56,27 @@ def file_name(text: str) -> Path:
     return Path(text)
 
 
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--json`.
+
+    Args:
+        parser: Of a command.
+        what: What is written.
+    """
+    words = f"write {what} as JSON (- is standard output)"
+    parser.add_argument("--json", type=file_name, metavar="FILE", help=words)
+
+
+def add_quiet(parser: argparse.ArgumentParser, what: str = "problems") -> None:
+    """Add `--quiet`.
+
+    Args:
+        parser: Of a command.
+        what: What is printed nevertheless.
+    """
+    parser.add_argument("--quiet", action="store_true", help=f"print {what} only")
+
+
 def seconds(text: str) -> float:
     """Parse a time limit.
 

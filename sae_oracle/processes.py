@@ -31,7 +31,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from sae_oracle.files import problem_with_file, shown
+from sae_oracle.files import is_stdout, problem_with_file, shown
 from sae_oracle.options import Limits
 
 BACKENDS = ("jax", "tensorflow", "torch", "numpy", "openvino")
@@ -59,15 +59,18 @@ NARROWEST = 20
 """Columns below which nothing can be read."""
 
 
-def console_for(*, stderr: bool = False, log: int = 120, highlight: bool = True) -> Console:
+def console_for(
+    *, stderr: bool = False, log: int = 120, highlight: bool = True, quiet: bool = False
+) -> Console:
     """Return where a command prints: as wide as COLUMNS says, else the terminal, else a log.
 
     Args:
         stderr: Whether that is the standard error.
         log: Columns of what is no terminal.
         highlight: Whether Rich colours numbers and names.
+        quiet: Whether it shows nothing but what `say_problem` prints.
     """
-    make = partial(Console, stderr=stderr, highlight=highlight)
+    make = partial(Console, stderr=stderr, highlight=highlight, quiet=quiet)
     asked = os.environ.get("COLUMNS", "")
     if re.fullmatch(r"[0-9]{1,4}", asked) and int(asked) > 0:
         return make(width=max(int(asked), NARROWEST))
@@ -76,6 +79,21 @@ def console_for(*, stderr: bool = False, log: int = 120, highlight: bool = True)
     console = make(_environ=others)
     # A log has no edge to wrap at.
     return console if console.is_terminal else make(width=log, _environ=others)
+
+
+ERROR = "[bold red]Error:[/]"
+
+
+def say_problem(console: Console, words: str) -> None:
+    """Print what is wrong, on a console that is quiet too.
+
+    Args:
+        console: Where.
+        words: Markup of Rich, on one line.
+    """
+    quiet, console.quiet = console.quiet, False
+    console.print(words, highlight=False, soft_wrap=True)
+    console.quiet = quiet
 
 
 def progress_on(console: Console, *more: ProgressColumn) -> Progress:
@@ -112,10 +130,11 @@ def problem_with(files: Mapping[str, Path | None], backends: Sequence[str]) -> s
     for option, path in asked.items():
         problem = problem_with_file(option, path)
         if problem is not None:
-            return f"[bold red]Error:[/] {problem}"
+            return f"{ERROR} {problem}"
         for other, same in asked.items():
-            if other != option and os.path.abspath(same) == os.path.abspath(path):
-                return f"[bold red]Error:[/] {option} and {other} must differ: {shown(path)}"
+            both = os.path.abspath(same) == os.path.abspath(path)
+            if other != option and (both or (is_stdout(same) and is_stdout(path))):
+                return f"{ERROR} {option} and {other} must differ: {shown(path)}"
     if not any(installed(name) for name in backends):
         return f"[bold red]Not installed:[/] {shown(', '.join(backends))}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import json
@@ -11,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -20,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 import reference
+from sae_oracle.equations import holding_tests
 from sae_oracle.files import plain, shown
+from sae_oracle.formulas import typeset
 from sae_oracle.pictures import feature_figure, png
 
 EXERCISE_MARGIN = 0.0035
@@ -427,12 +430,13 @@ def earlier_results(content: Mapping[str, Any]) -> list[Mapping[str, Mapping[str
     Raises:
         ValueError: If it is neither.
     """
-    if isinstance(content.get("backends"), Mapping) and "verdict" in content:
-        return [content["backends"]]
-    if content.get("kind") == "sae-oracle checks":
-        names = [name for name in content["found"] if name.split()[0] == "verify"]
-        runs = [run for name in names for run in content["found"][name].values()]
-        return [run["backends"] for run in runs]
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        if isinstance(content.get("backends"), Mapping) and "verdict" in content:
+            return [content["backends"]]
+        if content.get("kind") == "sae-oracle checks":
+            names = [name for name in content["found"] if name.split()[0] == "verify"]
+            runs = [run for name in names for run in content["found"][name].values()]
+            return [run["backends"] for run in runs]
     raise ValueError("not written by `sae-oracle verify --json` or benchmarks/gpu_checks.py")
 
 
@@ -492,6 +496,57 @@ def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, 
     said = [html.escape(line, quote=False) for line in failures(results)]
     lines += ["", *said] if said else []
     return "\n".join(lines) + "\n"
+
+
+def by_equation(results: Results, earlier: Sequence[Mapping[str, Mapping[str, Any]]] = ()) -> str:
+    """Return a Markdown table, a row an equation, dtype and size: its tests, and what was compared.
+
+    Args:
+        results: Of this run.
+        earlier: Of others, as `earlier_results` returns them.
+    """
+    measured: dict[tuple[str, str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for run in (results.backends, *earlier):
+        for name, result in run.items():
+            where = name if result.get("device") == "cpu" else f"{name} on {result.get('device')}"
+            for m in result.get("measurements", ()):
+                if m["worst"] is not None:
+                    key = m["equation"], m["dtype"], m["size"]
+                    measured.setdefault(key, []).append((where, m))
+    tests = holding_tests()
+    lines = [
+        "## By equation",
+        "",
+        "How many tests name an equation in their marker (`sae-oracle equations LABEL` has them):",
+        "of the oracle; of Keras objects, each on every backend; of the tools. Then what `verify`",
+        "compared: where, the largest error in units of its bound, and the relative error that is",
+        "certain to be found (after the stroke: suspicious) in the worst case. Where there is",
+        "nothing, the equation has no quantity of its own there: tests alone hold it.",
+        "",
+        "| equation | tests | dtype | size | on | worst | found | numbers |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for label in reference.equations():
+        counts = Counter(_kind_of_test(test) for test in tests[label])
+        head = f"| {label} | {', '.join(f'{counts[kind]} {kind}' for kind in sorted(counts))} |"
+        rows = {(dtype, size): m for (of, dtype, size), m in measured.items() if of == label}
+        if not rows:
+            lines.append(head + " — |" * 6)
+        for (dtype, size), found in rows.items():
+            names, chosen = zip(*found, strict=True)
+            likely = [m["likely"] for m in chosen if _has_likely(m)]
+            lines.append(
+                f"{head} {dtype} | {size} | {', '.join(dict.fromkeys(names))} | "
+                f"{_error(_worst(chosen)):.2f} | "
+                f"{_finds(max(m['resolution'] for m in chosen), likely)} | "
+                f"{sum(m['elements'] for m in chosen):,} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _kind_of_test(test: str) -> str:
+    kinds = {"tests/reference/": "oracle", "tests/keras_impl/": "Keras"}
+    return next((kind for folder, kind in kinds.items() if test.startswith(folder)), "tools")
 
 
 def heat_map(results: Results) -> str:
@@ -562,9 +617,9 @@ _STYLE = """
 :root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ccc; --link: #0645ad;
   --bad: #b71c1c; --on-bad: #fff; --missing: #6a1b9a; --on-missing: #fff; --keras: #e0e0e0;
   --on-keras: #222; --suspicious: #ffe082; --on-suspicious: #222 }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --page: #16181c; --line: #4a4f57;
-  --link: #8ab4f8; --bad: #ff8a80; --on-bad: #1a0000; --missing: #e1bee7; --on-missing: #1a001f;
-  --keras: #424242; --on-keras: #f2f2f2;
+@media screen and (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --page: #16181c;
+  --line: #4a4f57; --link: #8ab4f8; --bad: #ff8a80; --on-bad: #1a0000; --missing: #e1bee7;
+  --on-missing: #1a001f; --keras: #424242; --on-keras: #f2f2f2;
   --suspicious: #5d4a00; --on-suspicious: #fff8e1 } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 1.5rem auto;
   padding: 0 1rem; color: var(--text); background: var(--page); overflow-wrap: anywhere }
@@ -593,8 +648,7 @@ button.sort { font: inherit; font-weight: 600; color: inherit; background: none;
 .filter { display: flex; flex-wrap: wrap; gap: .5rem 1rem }
 img { max-width: 100%; background: #fff }
 img.heat { width: 36rem }
-.formula { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", serif;
-  font-size: 1.1em }
+.formula { font-size: 1.1em }
 @media print { .filter { display: none } .wide { overflow: visible }
   body { max-width: none; font-size: 9pt } td { white-space: normal }
   tr > :first-child { position: static; max-width: 12rem }
@@ -707,6 +761,20 @@ def escaped(text: object) -> str:
     return html.escape(plain(text))
 
 
+class Said(NamedTuple):
+    """What a page keeps of a cell, as JSON has it.
+
+    Args:
+        state: One of `STATES`, or "suspicious".
+        words: What the table says.
+        worst: The largest error in units of its bound; `None` where there is none that is finite.
+    """
+
+    state: str
+    words: str
+    worst: float | None
+
+
 @dataclass(frozen=True)
 class Earlier:
     """The page of an earlier run.
@@ -719,7 +787,7 @@ class Earlier:
 
     link: str
     date: str
-    cells: Mapping[str, str]
+    cells: Mapping[str, Said]
 
 
 _CELLS = re.compile(r"<script type='application/json' id='run'>(.*?)</script>", re.DOTALL)
@@ -738,31 +806,63 @@ def earlier_page(text: str, link: str) -> Earlier:
     found = _CELLS.search(text)
     try:
         content = json.loads(found[1]) if found else {}
-        date, cells = content["date"], content["cells"]
-        if not all(isinstance(word, str) for word in (date, *cells, *cells.values())):
+        date = content["date"]
+        cells = {name: Said(*cell) for name, cell in content["cells"].items()}
+        words = (date, *(word for cell in cells.values() for word in cell[:2]))
+        numbers = [cell.worst for cell in cells.values() if cell.worst is not None]
+        if not all(isinstance(word, str) for word in words) or not all(map(math.isfinite, numbers)):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("not written by this `sae-oracle verify --report`") from None
     return Earlier(link, date, cells)
 
 
-def _cells_by_name(results: Results) -> dict[str, str]:
+def _cells_by_name(results: Results) -> dict[str, Said]:
     return {
-        ", ".join((*row, name)): str(cell)
+        ", ".join((*row, name)): Said(
+            "suspicious" if cell.is_suspicious else cell.state,
+            str(cell),
+            cell.worst if cell.worst is not None and math.isfinite(cell.worst) else None,
+        )
         for row, cells in results.cells.items()
         for name, cell in cells.items()
     }
 
 
-def changes(earlier: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return a line for each cell that says something else than before, is new, or is gone.
+def changes(earlier: Mapping[str, Said], now: Mapping[str, Said]) -> list[str]:
+    """Return a line for each cell whose state is another than before, that is new, or is gone.
 
-    >>> changes({"EQ-L1, on jax": "0.50", "b": "0.10"}, {"EQ-L1, on jax": "OUTSIDE 2.00"})
-    ['EQ-L1, on jax: 0.50 → OUTSIDE 2.00', 'b: 0.10 → gone']
+    >>> before = {"EQ-L1, jax": Said("inside", "0.50", 0.5), "b": Said("inside", "0.10", 0.1)}
+    >>> changes(before, {"EQ-L1, jax": Said("outside", "OUTSIDE 2.00", 2.0)})
+    ['EQ-L1, jax: 0.50 → OUTSIDE 2.00', 'b: 0.10 → gone']
+    >>> changes(before, {**before, "b": Said("inside", "0.11", 0.11)})
+    []
     """
+    new, gone = Said("new", "new", None), Said("gone", "gone", None)
     names = [*now, *(name for name in earlier if name not in now)]
-    pairs = [(name, earlier.get(name, "new"), now.get(name, "gone")) for name in names]
-    return [f"{name}: {before} → {after}" for name, before, after in pairs if before != after]
+    pairs = [(name, earlier.get(name, new), now.get(name, gone)) for name in names]
+    return [f"{name}: {b.words} → {a.words}" for name, b, a in pairs if b.state != a.state]
+
+
+def growth(earlier: Mapping[str, Said], now: Mapping[str, Said]) -> str:
+    """Return a sentence on the error that grew most within its state.
+
+    >>> growth({"b": Said("inside", "0.10", 0.1)}, {"b": Said("inside", "0.30", 0.3)})
+    'Of the others 1 has a larger error; b grew most: 0.10 → 0.30.'
+    >>> growth({}, {})
+    'Of the others none has a larger error.'
+    """
+    grown = {
+        name: (cell.worst / before.worst if before.worst else math.inf, before.words, cell.words)
+        for name, cell in now.items()
+        if (before := earlier.get(name)) is not None and before.state == cell.state
+        if cell.worst is not None and before.worst is not None and cell.worst > before.worst
+    }
+    if not grown:
+        return "Of the others none has a larger error."
+    name, (_, was, words) = max(grown.items(), key=lambda pair: pair[1][0])
+    count = "1 has" if len(grown) == 1 else f"{len(grown)} have"
+    return f"Of the others {count} a larger error; {name} grew most: {was} → {words}."
 
 
 def _backend_rows(results: Results) -> list[str]:
@@ -841,8 +941,8 @@ def html_page(
         changed = changes(earlier.cells, by_name)
         lines.append(
             f"<p>The run before: <a href='{escape(earlier.link)}'>{escape(earlier.date)}</a>. "
-            f"{len(changed)} of {len(by_name.keys() | earlier.cells.keys())} cells say something "
-            "else.</p>"
+            f"{len(changed)} of {len(by_name.keys() | earlier.cells.keys())} cells are in another "
+            f"state. {escape(growth(earlier.cells, by_name))}</p>"
         )
         if changed:
             lines.append("<details><summary>What changed</summary><ul>")
@@ -891,7 +991,7 @@ def html_page(
         equation = known[label]
         lines.append(
             f"<dt id='{label}'><b>{label}</b> <code>{equation.function}</code></dt>"
-            f"<dd><span class='formula'>{escape(equation.formula)}</span><br>"
+            f"<dd><span class='formula'>{typeset(equation.formula)}</span><br>"
             f"Source: {escape(equation.source)}</dd>"
         )
     content = json.dumps({"date": run.get("date", "no date"), "cells": by_name})

@@ -21,19 +21,34 @@ from typing import Any
 
 from rich.console import Console
 
-from sae_oracle import __version__
 from sae_oracle.catalogue import BY_IDENTIFIER, KINDS, MISTAKES, identifiers
-from sae_oracle.files import is_stdout, shown, write_each, write_result
+from sae_oracle.files import (
+    for_programs,
+    is_stdout,
+    problem_with_file,
+    shown,
+    write_each,
+    write_result,
+)
 from sae_oracle.options import (
     OUTPUT,
     Limits,
+    add_json,
     add_limits,
+    add_quiet,
     file_name,
     limits_of,
     problem_with_number,
     seconds,
 )
-from sae_oracle.processes import Child, console_for, environment, problem_with
+from sae_oracle.processes import (
+    ERROR,
+    Child,
+    console_for,
+    environment,
+    problem_with,
+    say_problem,
+)
 from sae_oracle.review_formats import (
     FORMATS,
     SCHEMA_VERSION,
@@ -258,9 +273,9 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     if chosen_format == "json" and arguments.json is None:
         arguments.json = Path("-")
     prints_text = chosen_format == "text" and not is_stdout(arguments.json)
-    console = _console(stderr=not prints_text)
+    console = _console(stderr=not prints_text, quiet=arguments.quiet)
     if not all_backends:
-        console.print("[bold red]Not installed:[/] no backend of Keras is")
+        say_problem(console, "[bold red]Not installed:[/] no backend of Keras is")
         return 2
     command = program_of([arguments.target, *arguments.command])
     of_file = None if arguments.backend else backend_of(arguments.target, all_backends)
@@ -271,7 +286,7 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     problem = problem_with({"--json": arguments.json}, names)
     problem = problem or problem_with_hyperparameters(arguments)
     if problem is not None:
-        console.print(problem, soft_wrap=True)
+        say_problem(console, problem)
         return 2
     request = {
         "target": " ".join(command) or arguments.target,
@@ -309,14 +324,12 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     files = {}
     if arguments.json is not None:
         everything = {
-            "schema_version": SCHEMA_VERSION,
-            "version": __version__,
             "target": request["target"],
             "status": status,
             "findings": findings,
             "reviews": [result["review"] for result in results],
         }
-        files[arguments.json] = json.dumps(everything, indent=1) + "\n"
+        files[arguments.json] = for_programs(SCHEMA_VERSION, everything)
     if chosen_format in ("github", "sarif"):
         write = as_github if chosen_format == "github" else as_sarif
         said = [result["review"] for result in results if result["review"]["reason"]]
@@ -325,10 +338,11 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
     problems = write_each(
         {path: partial(write_result, content=text) for path, text in files.items()}
     )
+    console.quiet = arguments.quiet and status == 0
     if prints_text:
         print_review(results, console)
     for problem in problems.values():
-        console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
+        say_problem(console, f"{ERROR} {problem}")
     return 2 if problems else status
 
 
@@ -434,21 +448,37 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         metavar="FILE",
         help="write JSON (to standard output)",
     )
+    add_quiet(parser, "findings and problems")
     return parser
 
 
 def explain(arguments: argparse.Namespace) -> int:
     """Print what identifiers mean; return the exit status."""
-    console = _console()
-    if arguments.list or not arguments.identifiers:
+    console = _console(stderr=is_stdout(arguments.json))
+    lists = arguments.list or not arguments.identifiers
+    names = dict.fromkeys(name for names in arguments.identifiers for name in names)
+    chosen = MISTAKES if lists else [BY_IDENTIFIER[name] for name in names]
+    if arguments.json is not None:
+        problem = problem_with_file("--json", arguments.json)
+        if problem is None:
+            text = for_programs(
+                SCHEMA_VERSION, {"findings": [mistake._asdict() for mistake in chosen]}
+            )
+            written = write_each({arguments.json: partial(write_result, content=text)})
+            problem = next(iter(written.values()), None)
+        if problem is not None:
+            say_problem(console, f"{ERROR} {problem}")
+            return 2
+        if is_stdout(arguments.json):
+            return 0
+    if lists:
         for mistake in MISTAKES:
             print_wrapped(console, f"{mistake.identifier}  {mistake.severity:7}  {mistake.title}")
         return 0
-    chosen = dict.fromkeys(name for names in arguments.identifiers for name in names)
-    for position, name in enumerate(chosen):
+    for position, mistake in enumerate(chosen):
         if position:
             console.print()
-        print_mistake(console, BY_IDENTIFIER[name])
+        print_mistake(console, mistake)
     return 0
 
 
@@ -467,4 +497,5 @@ def add_explain_parser(commands: Any) -> argparse.ArgumentParser:
         help="such as SAE105; SAE4 is all that begin so",
     )
     parser.add_argument("--list", action="store_true", help="all of them, a line each")
+    add_json(parser, "the same")
     return parser

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sae_oracle import __version__
 from sae_oracle.catalogue import BY_IDENTIFIER, Mistake
-from sae_oracle.files import plain
+from sae_oracle.files import IN_ASCII, plain
 
 SCHEMA_VERSION = 1
 """Of the JSON that a review writes: it changes when a name goes or means something else."""
@@ -22,13 +22,6 @@ SCHEMA_VERSION = 1
 FORMATS = ("text", "json", "github", "sarif")
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-
-_IN_ASCII = {
-    "ρ̂": "rho_hat", "ρ": "rho", "β": "beta", "λ": "lambda", "ε": "epsilon", "Σ": "sum ", "σ": "s",
-    "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "→": "->", "½": "1/2",
-    "‖": "||", "²": "^2", "§": "section ", "…": "...", "’": "'", "“": '"', "”": '"', "ᵀ": "^T",
-    "∘": "o", "′": "'",
-}  # fmt: skip
 
 
 def readable(text: str, encoding: str) -> str:
@@ -40,7 +33,7 @@ def readable(text: str, encoding: str) -> str:
     try:
         text.encode(encoding)
     except (UnicodeEncodeError, LookupError):
-        for letter, words in _IN_ASCII.items():
+        for letter, words in IN_ASCII.items():
             text = text.replace(letter, words)
         return text.encode("ascii", "replace").decode("ascii")
     return text

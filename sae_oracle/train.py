@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,33 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import TextColumn
 
-from sae_oracle.files import READY, ResultFolder, first_line, shown
-from sae_oracle.options import file_name, memory, problem_with_number, seconds
+from sae_oracle.files import (
+    READY,
+    ResultFolder,
+    first_line,
+    for_programs,
+    shown,
+    write_each,
+    write_result,
+)
+from sae_oracle.options import (
+    add_json,
+    add_quiet,
+    file_name,
+    memory,
+    problem_with_number,
+    seconds,
+)
 from sae_oracle.pictures import feature_figure, png
-from sae_oracle.processes import INTERRUPTION, progress_on, signal_name
+from sae_oracle.processes import ERROR, INTERRUPTION, progress_on, say_problem, signal_name
 from sae_oracle.samples import Preprocessing, read_samples
 
 BUILT_IN = ("patches", "digits")
 
 FILES = ("model.keras", "history.json", "features.png")
+
+SCHEMA_VERSION = 1
+"""Of the JSON of `train`: it changes when a name goes or means something else."""
 
 CHECKPOINT = "checkpoint.npz"
 """What a training that was killed or interrupted can go on from; one that has ended leaves none."""
@@ -74,6 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="made if it is missing (default: trained)",
     )
+    add_json(parser, "what is printed at the end")
+    add_quiet(parser)
     parser.add_argument(
         "--time-limit",
         type=seconds,
@@ -197,8 +219,9 @@ def train(
             has_checkpoint = (out / CHECKPOINT).is_file()
             if results.has_finished_another:
                 console.print(f"Saved what an earlier training had left in {shown(arguments.out)}.")
-                if arguments.resume and not has_checkpoint:
-                    return 0  # it had ended
+                if arguments.resume and not has_checkpoint:  # it had ended
+                    text = (out / "history.json").read_text(encoding="utf-8")
+                    return _written(arguments, json.loads(text), 0, console)
             if arguments.resume and not has_checkpoint:
                 return _fail(console, f"--resume needs {shown(arguments.out / CHECKPOINT)}.")
             if has_checkpoint and not arguments.resume:
@@ -229,18 +252,37 @@ def train(
     if result["kind"] != "result":
         _fail(console, shown(result["error"]))
         if (out / CHECKPOINT).is_file():
-            console.print(
-                f"{shown(arguments.out / CHECKPOINT)} is there: --resume goes on from it."
-            )
-        return INTERRUPTION.status or int(result.get("status", 1))
-    _print_result(result, arguments.out, console, picture)
+            words = f"{shown(arguments.out / CHECKPOINT)} is there: --resume goes on from it."
+            say_problem(console, words)
+        status = INTERRUPTION.status or int(result.get("status", 1))
+        return _written(arguments, {"error": result["error"]}, status, console)
+    status = INTERRUPTION.status
     if INTERRUPTION.number is None and result["message"] == "interrupted":
-        return 130  # the process was asked, and not we
-    return INTERRUPTION.status
+        status = 130  # the process was asked, and not we
+    console.quiet = arguments.quiet and status == 0
+    _print_result(result, arguments.out, console, picture)
+    return _written(arguments, result, status, console)
+
+
+def _written(
+    arguments: argparse.Namespace, result: Mapping[str, Any], status: int, console: Console
+) -> int:
+    """Write what a program wants to know, if it does; return the exit status."""
+    if arguments.json is None:
+        return status
+    left_out = ("kind", "history", "preprocessing")  # history.json has them
+    found = {name: value for name, value in result.items() if name not in left_out}
+    files = [str(arguments.out / name) for name in (*FILES, CHECKPOINT)]
+    found |= {"status": status, "files": [file for file in files if os.path.isfile(file)]}
+    text = for_programs(SCHEMA_VERSION, found)
+    problems = write_each({arguments.json: partial(write_result, content=text)})
+    for problem in problems.values():
+        say_problem(console, f"{ERROR} {problem}")
+    return 2 if problems else status
 
 
 def _fail(console: Console, problem: str) -> int:
-    console.print(f"[bold red]Error:[/] {problem}", highlight=False, soft_wrap=True)
+    say_problem(console, f"{ERROR} {problem}")
     return 2
 
 
@@ -339,4 +381,4 @@ def _print_result(
     written = [file for file in FILES if no_picture is None or file != "features.png"]
     say(f"Wrote {', '.join(shown(out / file) for file in written)}")
     if no_picture is not None:
-        say(f"Wrote no {shown(out / 'features.png')}: {shown(no_picture)}")
+        say_problem(console, f"Wrote no {shown(out / 'features.png')}: {shown(no_picture)}")

@@ -129,7 +129,15 @@ SENSIBLE: dict[str, set[str]] = {
     "anything": set(VALUES),
 }
 
-SENSIBLE |= {f"{kind} or None": {*SENSIBLE[kind], "None"} for kind in ("rho", "factor")}
+# By unit, where nothing says how many there are; by layer, where there is one of two units.
+SENSIBLE["rho by unit"] = {*SENSIBLE["rho"], "array([0.5])"}
+SENSIBLE["rho by layer"] = {*SENSIBLE["rho"], "array([0.5])", "masked"}
+SENSIBLE["factor by layer"] = {*SENSIBLE["factor"], "array([0.5])", "[1]"}
+
+SENSIBLE |= {
+    f"{kind} or None": {*SENSIBLE[kind], "None"}
+    for kind in ("rho", "rho by layer", "factor", "factor by layer")
+}
 
 
 def wrong(

@@ -549,8 +549,8 @@ MUTANTS = (
     Mutant(
         "config without beta",
         TERM,
-        "        return asdict(self)\n",
-        '        return {k: v for k, v in asdict(self).items() if k != "beta"}\n',
+        '{**asdict(self), "rho": rho}',
+        '{**{k: v for k, v in asdict(self).items() if k != "beta"}, "rho": rho}',
         (OBJECTS,),
     ),
     Mutant(
@@ -598,8 +598,8 @@ MUTANTS = (
     Mutant(
         "a slope that each sample rounds anew",
         "reference/bounds.py",
-        "compute.shared(compute.cast(_switched(beta, slope)))",
-        "compute.cast(_switched(beta, slope))",
+        "compute.shared(compute.cast(_switched(betas[layer], slope)))",
+        "compute.cast(_switched(betas[layer], slope))",
         (LIKELY,),
     ),
     Mutant(

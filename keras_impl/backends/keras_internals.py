@@ -261,7 +261,7 @@ def is_compiling() -> bool:
     return bool(torch.compiler.is_compiling())
 
 
-def keep_state(layer: Any, holder: Any, instead_of: Any = None) -> bool:
+def keep_state(layer: Any, holder: Any) -> bool:
     """Make a layer keep a variable that is none of its weights; return whether it is new to it.
 
     Keras has such a place for the state of random numbers: what is there is in `variables`, and so
@@ -270,7 +270,6 @@ def keep_state(layer: Any, holder: Any, instead_of: Any = None) -> bool:
     Args:
         layer: A layer or a model, built or not.
         holder: Its `state` is the variable.
-        instead_of: What the layer keeps so far, and shall not keep any more.
 
     >>> class Holder:
     ...     state = keras.Variable(1.0, trainable=False)
@@ -281,8 +280,6 @@ def keep_state(layer: Any, holder: Any, instead_of: Any = None) -> bool:
     kept = states_kept(layer)
     if any(one is holder for one in kept):
         return False
-    if instead_of in kept:
-        kept.remove(instead_of)
     kept.append(holder)
     return True
 

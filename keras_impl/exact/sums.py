@@ -178,7 +178,7 @@ class LogitSums(NamedTuple):
         """EQ-KL-LOGITS of each unit; 0 where a mask leaves nothing."""
         log_count = np.log(np.maximum(self.count, 1.0))
         divergence = kl_divergence_of_logarithms(
-            target_of(term.rho, log_count),
+            target_of(term.rho, self.log_ones),
             self.log_ones - log_count,
             self.log_zeros - log_count,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -13,18 +12,19 @@ from typing import Any
 
 from rich.console import Console
 
-from sae_oracle import __version__
 from sae_oracle.bench import tables
 from sae_oracle.bench.sizes import NAMES
-from sae_oracle.files import is_stdout, shown, write_each, write_result
-from sae_oracle.options import file_name, seconds
+from sae_oracle.files import for_programs, is_stdout, shown, write_each, write_result
+from sae_oracle.options import add_json, add_quiet, file_name, seconds
 from sae_oracle.processes import (
+    ERROR,
     TRAINING_BACKENDS,
     console_for,
     installed,
     moving,
     problem_with,
     progress_on,
+    say_problem,
 )
 
 SCHEMA_VERSION = 1
@@ -75,7 +75,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--backend", choices=(*TRAINING_BACKENDS, "all"), default="all")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--size", choices=(*NAMES, "all"), default="mnist")
-    parser.add_argument("--json", type=file_name, metavar="FILE", help="write everything measured")
+    add_json(parser, "everything measured")
+    add_quiet(parser, "problems, and a line an answer,")
     parser.add_argument(
         "--plot", type=picture_name, metavar="FILE", help="draw the ratios (.svg, .png, .pdf)"
     )
@@ -99,20 +100,20 @@ def bench(
 ) -> int:
     """Measure one backend after the other; write, print, compare; return the exit status."""
     if console is None:
-        console = console_for(stderr=is_stdout(arguments.json) or is_stdout(arguments.plot))
+        is_taken = is_stdout(arguments.json) or is_stdout(arguments.plot)
+        console = console_for(stderr=is_taken, quiet=arguments.quiet)
     names = TRAINING_BACKENDS if arguments.backend == "all" else (arguments.backend,)
     problem = problem_with({"--json": arguments.json, "--plot": arguments.plot}, names)
     if problem is not None:
-        console.print(problem, soft_wrap=True)
+        say_problem(console, problem)
         return 2
     earlier = None
     if arguments.compare is not None:
         try:
             earlier = tables.load(arguments.compare)
         except (OSError, ValueError, RecursionError) as error:
-            console.print(
-                f"[bold red]Not a result of sae-oracle bench:[/] {shown(error)}", soft_wrap=True
-            )
+            words = f"[bold red]Not a result of sae-oracle bench:[/] {shown(error)}"
+            say_problem(console, words)
             return 2
     sizes = NAMES if arguments.size == "all" else (arguments.size,)
     found = {}
@@ -133,8 +134,6 @@ def bench(
             )
     results = {
         "kind": "sae-oracle bench",
-        "schema_version": SCHEMA_VERSION,
-        "version": __version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": arguments.device,
         "machine": machine(),
@@ -143,21 +142,23 @@ def bench(
     files: dict[Path, Callable[[Path], None]] = {}
     if arguments.json is not None:
         files[arguments.json] = lambda path: write_result(
-            path, json.dumps(results, indent=1) + "\n"
+            path, for_programs(SCHEMA_VERSION, results)
         )
     if arguments.plot is not None:
         files[arguments.plot] = lambda path: _draw(results, path)
     problems = write_each(files)
+    failed = [result for result in found.values() if result["kind"] == "error"]
+    console.quiet = arguments.quiet and not failed
     tables.print_results(results, console)
     for path in files:
         console.print(f"Written: {shown(path)}") if path not in problems else None
     if earlier is not None:
         tables.print_comparison(earlier, results, console)
+    console.quiet = False
     for line in tables.answers(results):
         console.print(shown(line), highlight=False, soft_wrap=True)
     for problem in problems.values():
-        console.print(f"[bold red]Error:[/] {problem}", soft_wrap=True)
-    failed = [result for result in found.values() if result["kind"] == "error"]
+        say_problem(console, f"{ERROR} {problem}")
     statuses = [int(result.get("status", 2)) for result in failed]
     return max([0, *statuses, *(2 for _ in problems)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sae_oracle.files import shown
+from sae_oracle.files import from_programs, shown
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
@@ -26,7 +25,7 @@ def load(path: Path) -> dict[str, Any]:
         OSError: If it cannot be read.
         ValueError: If it holds something else.
     """
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = from_programs(path.read_text(encoding="utf-8"))
     try:
         is_ours = results["kind"] == "sae-oracle bench" and isinstance(results["date"], str)
         for row in by_key(results).values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections import Counter
 from functools import partial
@@ -12,14 +11,21 @@ from typing import Any
 from sae_oracle.equations import labels_near
 from sae_oracle.files import (
     first_line,
+    for_programs,
     is_stdout,
     problem_with_file,
     shown,
     write_each,
     write_result,
 )
-from sae_oracle.options import add_limits, file_name, limits_of, seconds
-from sae_oracle.processes import BACKENDS, console_for, installed, problem_with
+from sae_oracle.options import add_json, add_limits, add_quiet, file_name, limits_of, seconds
+from sae_oracle.processes import (
+    BACKENDS,
+    ERROR,
+    console_for,
+    installed,
+    say_problem,
+)
 from sae_oracle.review_command import (
     FILE_LIMIT,
     PREFERRED,
@@ -30,7 +36,8 @@ from sae_oracle.review_command import (
     program_of,
 )
 
-ERROR = "[bold red]Error:[/]"
+SCHEMA_VERSION = 1
+"""Of the JSON of `vectors`: it changes when a name goes or means something else."""
 
 
 def vectors(arguments: argparse.Namespace) -> int:
@@ -41,25 +48,34 @@ def vectors(arguments: argparse.Namespace) -> int:
     from reference import certified
     from sae_oracle.conformance.vectors import digest
 
-    console = console_for(stderr=any(map(is_stdout, arguments.certificate or ())))
+    results = [path for path in (*(arguments.certificate or ()), arguments.json) if path]
+    console = console_for(stderr=any(map(is_stdout, results)), quiet=arguments.quiet)
     if arguments.check:
         return _check(arguments, console)
     if arguments.program or arguments.certificate or arguments.label:
         words = "a program, --certificate and --label go with --check"
-        console.print(f"{ERROR} {words}", soft_wrap=True)
+        say_problem(console, f"{ERROR} {words}")
         return 2
     if not certified.INSTALLED:
-        console.print(f"[bold red]Not installed:[/] {shown(certified.NEEDS)}", soft_wrap=True)
+        say_problem(console, f"[bold red]Not installed:[/] {shown(certified.NEEDS)}")
         return 2
     from sae_oracle.conformance.generation import write
 
+    problem = None if arguments.json is None else problem_with_file("--json", arguments.json)
+    if problem is not None:
+        say_problem(console, f"{ERROR} {problem}")
+        return 2
     try:
         files = write(arguments.write)
+        sha256 = digest(arguments.write)
+        if arguments.json is not None:
+            found = {"files": [str(file) for file in files], "sha256": sha256}
+            write_result(arguments.json, for_programs(SCHEMA_VERSION, found))
     except OSError as error:
         words = f"--write {arguments.write} cannot be written: {first_line(error)}"
-        console.print(f"{ERROR} {shown(words)}", soft_wrap=True)
+        say_problem(console, f"{ERROR} {shown(words)}")
         return 2
-    console.print(f"{len(files)} files; SHA-256 of the vectors {digest(arguments.write)}")
+    console.print(f"{len(files)} files; SHA-256 of the vectors {sha256}")
     return 0
 
 
@@ -72,6 +88,8 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
         problem = "--check needs what is checked: a file.py:Object, or a program after `--`"
     for path in arguments.certificate or ():
         problem = problem or problem_with_file("--certificate", path)
+    if arguments.json is not None:
+        problem = problem or problem_with_file("--json", arguments.json)
     try:
         every = [] if problem else read_vectors()
     except VectorError as error:
@@ -85,7 +103,7 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
             problem = f"--label {shown(label)}: there are no vectors of it; {hint}"
         labels |= dict.fromkeys(known if label == "all" else [chosen])
     if problem is not None:
-        console.print(f"{ERROR} {problem}", soft_wrap=True)
+        say_problem(console, f"{ERROR} {problem}")
         return 2
     name = shlex.join(arguments.program)
     program = program_of(arguments.program)
@@ -104,7 +122,7 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
             asked = [v for v in every if v.label in labels] if labels else every
             results, about = _check_target(arguments, asked)
     except check.CouldNotAskError as error:
-        console.print(f"{ERROR} {shown(error)}", soft_wrap=True)
+        say_problem(console, f"{ERROR} {shown(error)}")
         return 2
     found = check.certificate(name, results, about["format"], digest(), about)
     return _report(found, arguments, console)
@@ -117,7 +135,8 @@ def _check_target(arguments: argparse.Namespace, vectors: Any) -> Any:
     names = [name for name in PREFERRED if installed(name)]
     problem = problem_with_hyperparameters(arguments)
     backend = arguments.backend or backend_of(target, names) or default_backend(names or [""])
-    problem = problem or problem_with({}, [backend])
+    if problem is None and not installed(backend):
+        problem = f"not installed: {backend}"
     if problem is not None:
         raise check.CouldNotAskError(problem)
     return check.check_target(
@@ -144,22 +163,23 @@ def _report(found: dict[str, Any], arguments: argparse.Namespace, console: Any) 
     for result in found["results"]:
         if result["status"] == "not run":
             reasons[result["words"]] += 1
+        elif result["status"] == "failed":
+            say_problem(console, shown(check.line_of(result)))
         else:
             console.print(shown(check.line_of(result)), soft_wrap=True, highlight=False)
     for words, count in reasons.items():
         console.print(shown(f"{count} not run: {words}"), soft_wrap=True, highlight=False)
+    status = 1 if found["failed"] else 0 if found["passed"] else 2
+    console.quiet = arguments.quiet and status == 0
     console.print(check.summary(found), highlight=False)
     pages = {path: path.suffix in (".html", ".htm") for path in arguments.certificate or ()}
-    texts = {
-        path: check.as_page(found) if is_page else json.dumps(found, indent=1) + "\n"
-        for path, is_page in pages.items()
-    }
+    pages |= {} if arguments.json is None else {arguments.json: False}
+    text = for_programs(SCHEMA_VERSION, found)
+    texts = {path: check.as_page(found) if is_page else text for path, is_page in pages.items()}
     problems = write_each({p: partial(write_result, content=t) for p, t in texts.items()})
     for problem in problems.values():
-        console.print(f"{ERROR} --certificate: {problem}", soft_wrap=True)
-    if problems:
-        return 2
-    return 1 if found["failed"] else 0 if found["passed"] else 2
+        say_problem(console, f"{ERROR} {problem}")
+    return 2 if problems else status
 
 
 def add_parser(commands: Any) -> None:
@@ -196,6 +216,8 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="a page if it ends in .html, else JSON (may be repeated)",
     )
+    add_json(parser, "the certificate, or the names and the digest of what was written,")
+    add_quiet(parser)
     parser.add_argument(
         "--label",
         action="append",

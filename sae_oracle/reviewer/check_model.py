@@ -479,6 +479,11 @@ def _review_sparsity(
     inner = [name for name in network.activations[:-1] if name in ("relu", "tanh", "linear")]
     rho, beta = target.values.get("rho"), target.values.get("beta")
     nested = _nested_regularizers(subject.model)
+    if (rho is None or beta is None) and len(set(nested)) > 1:
+        raise CouldNotReviewError(
+            "its layers have different ρ or β, and their sum is held to one of each: review each "
+            "penalty by itself"
+        )
     if rho is None and nested:
         rho, beta = nested[0]
         target.guesses.append(

@@ -143,8 +143,8 @@ def oracle_arguments(model: SparseAutoencoder) -> dict[str, Any]:
     """
     penalty = model.penalties[0]
     return {
-        "rho": penalty.rho,
-        "beta": penalty.beta,
+        "rho": model.rho,
+        "beta": model.beta,
         "weight_decay": model.weight_decay,
         "activation": model.activation,
         "output_activation": model.output_activation,

@@ -8,6 +8,7 @@ import signal
 import sys
 
 WORKERS = {
+    "sae_oracle.workers.encode",
     "sae_oracle.workers.train",
     "sae_oracle.workers.verify",
     "sae_oracle.workers.exercise",

@@ -78,6 +78,13 @@ def train(message: str = "CONVERGENCE") -> None:
     say(save(message))
 
 
+def encode() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--into", type=Path)
+    np.save(parser.parse_known_args()[0].into, np.eye(2))
+    say({"kind": "result", "shape": [2, 2], "preprocessing": "none"})
+
+
 def measurements(worst: float | None = 0.5, **changed: Any) -> dict[str, Any]:
     measurement = {
         "equation": "EQ-KL",

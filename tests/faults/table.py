@@ -131,7 +131,8 @@ def _files() -> Iterator[Call]:
     """Result files that cannot be written."""
     long, deep = "n" * 300, "/".join("d" * 200 for _ in range(25))
     options = (("verify", "--json"), ("verify", "--status"), ("bench", "--json"),
-               ("review keras_impl:KLSparsity", "--json"))  # fmt: skip
+               ("review keras_impl:KLSparsity", "--json"), ("train", "--json"),
+               ("encode m --data=x.csv --out=c.npy", "--json"), ("explain", "--json"))  # fmt: skip
     for command, option in options:
         start = command.split()
         yield Call((*start, option, ""), (option, "''"))
@@ -148,6 +149,9 @@ def _files() -> Iterator[Call]:
         yield Call((*start, option, "a\nb/x.json"), ("No such folder: a\\nb",))
     yield Call(("verify", "--json", "same", "--status", "./same"), ("must differ",))
     yield Call(("bench", "--json", "same.svg", "--plot", "same.svg"), ("must differ",))
+    encode = ("encode", "m", "--data=x.csv")
+    for out, json in (("-", "-"), ("-", "/dev/stdout"), ("c.npy", "./c.npy")):
+        yield Call((*encode, "--out", out, "--json", json), ("must differ",))
     for name in ("x.doc", "x", "x.", ".svg.txt", "", "x.svg ", "-", "x.json"):
         yield Call(("bench", "--plot", name), ("--plot", name))
     for name in ("no/x.svg", "folder.svg"):

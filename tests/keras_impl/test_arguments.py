@@ -78,7 +78,12 @@ def check(name: str, kinds: dict[str, str], **fixed: Any) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", OBJECTS)
 def test_any_object_as_any_argument_of_a_constructor(name: str) -> None:
-    check(name, kinds_of(arguments_of(getattr(keras_impl, name))))
+    kinds = kinds_of(arguments_of(getattr(keras_impl, name)))
+    if name == "SparseAutoencoder":
+        kinds |= {"rho": "rho by layer", "beta": "factor by layer"}
+    elif "rho" in kinds:
+        kinds["rho"] = "rho by unit"
+    check(name, kinds)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -91,7 +96,8 @@ def test_any_object_as_any_argument_of_a_function(
     fixed = {"iterations": 1, "verbose": False} if name == "fit_lbfgs" else {}
     kinds = kinds_of(names)
     if name == "set_hyperparameters":  # None leaves each as it is
-        kinds |= {"rho": "rho or None", "beta": "factor or None", "weight_decay": "factor or None"}
+        kinds |= {"rho": "rho by layer or None", "beta": "factor by layer or None"}
+        kinds["weight_decay"] = "factor or None"
     check(name, kinds, **fixed)
 
 

@@ -286,9 +286,18 @@ def test_what_cannot_follow_is_refused_by_name() -> None:
     with pytest.raises(AttributeError, match=r"set_hyperparameters\(model, beta"):
         KLSparsityRegularizer().beta = 2.0
     model = SparseAutoencoder(2, rho=0.125, epsilon=0.125, beta=1.0)
-    with pytest.raises(ValueError, match=r"`epsilon`.*rho=0.0625"):
-        set_hyperparameters(model, beta=2.0, rho=0.0625)
-    assert model.beta == 1.0  # nothing is changed
+    edges = [KLSparsity(0.125, epsilon=epsilon) for epsilon in (1e-3, 0.125)]
+    both = keras.Sequential([keras.Input((4,)), *edges])
+    # Nothing is changed, be the first value refused or the last, by the first penalty or the last.
+    for changed, values, refused in (
+        (model, {"beta": 2.0, "rho": 0.0625}, r"`epsilon`.*rho=0.0625"),
+        (model, {"rho": 0.25, "beta": 2.0, "weight_decay": -1.0}, "`weight_decay`"),
+        (both, {"rho": 0.0625}, r"`epsilon`.*rho=0.0625"),
+    ):
+        with pytest.raises(ValueError, match=refused):
+            set_hyperparameters(changed, **values)
+        assert {each.rho for each in (model, *edges)} == {0.125}
+        assert {each.beta for each in (model, *edges)} == {1.0}
     with pytest.raises(ValueError, match="`beta` must lie in"):
         model.beta = -1.0
     with pytest.raises(AttributeError, match="`tied` of SparseAutoencoder cannot be changed"):

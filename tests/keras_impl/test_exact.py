@@ -38,7 +38,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "notes": {"hidden_units": 3, "rho": 0.05, "beta": 3.0, "weight_decay": 1e-2},
     "tied": {"hidden_units": 3, "rho": 0.2, "weight_decay": 1e-2, "tied": True, "tied_decay": 2},
     "deep": {"hidden_units": (5, 2), "rho": 0.1, "weight_decay": 1e-2},
-    "deep, tied, from logits": {"hidden_units": (5, 2), "tied": True, "from_logits": True},
+    "by layer": {"hidden_units": (5, 2), "rho": [0.1, (0.2, 0.6), 0.3], "beta": [0.0, 3.0, 0.5]},
+    "deep, tied, from logits": {
+        "hidden_units": (5, 2),
+        "rho": (0.05, [0.2, 0.6]),
+        "tied": True,
+        "from_logits": True,
+    },
     "tanh": {
         "hidden_units": (4, 3),
         "rho": 0.4,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples import denoising, linear_decoder, stacked
+from examples import denoising, gallery, linear_decoder, stacked
 from sae_oracle.datasets import colour_patches, natural_patches, zca_whitening
 
 
@@ -22,6 +22,14 @@ def test_denoising(tmp_path: Path) -> None:
     assert 0.2 < found["noisy"] < 0.4
     assert -1.0 < found["denoised"] < 1.0
     for name in ("denoising", "watch"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.only_backends("torch")
+def test_gallery(tmp_path: Path) -> None:
+    found = gallery.main(["--epochs=1", "--iterations=2", f"--out={tmp_path}"])
+    assert all(np.isfinite(value) for value in found.values())
+    for name in ("encoder", "rho_by_unit", "annealing", "validation"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -573,12 +573,25 @@ def test_validation_data_are_logged_and_not_trained_on(tmp_path: Path) -> None:
 
     plain = model()
     alone = fit_lbfgs(plain, x, 5, verbose=False)
-    for data in (held, (held,), (held, held), (held, None, np.ones(20)), Batches(held)):
+    shifted, weights = 1.0 - held, np.arange(20.0)
+    for data, arguments in (
+        (held, {}),
+        ((held,), {}),
+        ((held, shifted), {"y": shifted}),
+        ((held, None, weights), {"sample_weight": weights}),
+        (Batches(held), {}),
+    ):
         watched = model()
         costs: list[Any] = []
 
-        def see(epoch: int, logs: Any, watched: Any = watched, costs: Any = costs) -> None:
-            costs.append(full_cost(watched, held))
+        def see(
+            epoch: int,
+            logs: Any,
+            watched: Any = watched,
+            costs: Any = costs,
+            arguments: Any = arguments,
+        ) -> None:
+            costs.append(full_cost(watched, held, **arguments))
 
         history = fit_lbfgs(
             watched, x, 5, verbose=False, validation_data=data,

@@ -337,12 +337,18 @@ def test_an_axis_of_the_units(axis: int, shape: tuple[int, ...], from_logits: bo
     regularizer = KLSparsityRegularizer(RHO, BETA, batch_scaling=False, **arguments)
     for found in (layer.losses[0], regularizer(tensor)):
         assert abs(float(as_numpy(found)) - value.value) <= value.bound
-    if len(shape) == 3:  # with a mask of samples and steps, and one of every element
-        for mask in (np.array([[True, True], [True, False], [False, False]]), np.ones(shape)):
-            actual, _ = penalty_and_gradient(layer, a, mask)
-            full = mask[..., None] if mask.ndim == 2 else np.moveaxis(mask, axis, -1)
-            expected, bound, _ = by_units(moved, full.astype("bool"), from_logits)
-            assert abs(actual - expected) <= bound
+    # A mask of fewer axes has those that are left, in their order; one of every element, all of x.
+    generator = np.random.default_rng(1)
+    for size in (*(moved.shape[:end] for end in range(1, len(shape))), shape):
+        mask = generator.uniform(size=size) < 0.6
+        mask.flat[0] = True
+        actual, gradient = penalty_and_gradient(layer, a, mask)
+        full = np.moveaxis(mask, axis, -1) if mask.ndim == len(shape) else mask
+        full = full.reshape(full.shape + (1,) * (len(shape) - full.ndim))
+        expected, bound, slope = by_units(moved, full, from_logits)
+        assert abs(actual - expected) <= bound
+        if gradient is not None:
+            assert np.array_equal(np.moveaxis(gradient, axis, -1) != 0.0, slope != 0.0)
     if not from_logits:
         averaged = KLSparsity(RHO, BETA, axis=axis, momentum=0.5)
         averaged(tensor, training=True)

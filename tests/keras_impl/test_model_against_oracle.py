@@ -34,6 +34,7 @@ networks = st.fixed_dictionaries(
         "beta": st.sampled_from([0.0, 1e-6, 0.1, 3.0, 1e4]),
         "weight_decay": st.sampled_from([0.0, 1e-8, 1e-4, 10.0]),
         "epsilon": st.sampled_from([1e-6, 1e-3]),
+        "by_layer": st.booleans(),
     }
 )
 scales = st.sampled_from([1e-3, 1.0, 5.0])
@@ -44,13 +45,21 @@ def network(case: dict[str, Any], hidden: tuple[int, ...], from_logits: bool) ->
     """The arguments of a model from a drawn case."""
     if from_logits:
         case = {**case, "activation": "sigmoid"}
-    return {
+    case = {
         **case,
         "hidden_units": hidden,
         "from_logits": from_logits,
         "symmetric": case["activation"] == "tanh" and not from_logits,
         "epsilon": min(case["epsilon"], case["rho"], 1 - case["rho"]),
     }
+    if case.pop("by_layer"):  # and by unit in every other layer
+        units = [*hidden, *reversed(hidden[:-1])]
+        case["rho"] = [
+            case["rho"] if layer % 2 else np.linspace(case["rho"], 0.5, n)
+            for layer, n in enumerate(units)
+        ]
+        case["beta"] = [case["beta"] / (1 + layer) for layer in range(len(units))]
+    return case
 
 
 def build(
@@ -108,6 +117,7 @@ def terms_of(model: SparseAutoencoder, x: Any, y: Any) -> dict[str, Any]:
         "beta": 0.0,
         "weight_decay": 10.0,
         "epsilon": 1e-6,
+        "by_layer": False,
     },
     shape=(7, 4, (3, 2)),
     from_logits=False,

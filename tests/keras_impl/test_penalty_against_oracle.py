@@ -42,7 +42,7 @@ def hold(
     penalty: Any,
     a: Any,
     precision: str,
-    rho: float,
+    rho: Any,
     beta: float,
     *,
     run: Any = lambda function: function,
@@ -64,24 +64,32 @@ def hold(
     spread=st.sampled_from([0.01, 1.0, 4.0]),
     precision=precisions,
     masked=st.booleans(),
+    by_unit=st.booleans(),
 )
 # Next to 1 the rounding of ρ itself counts: a slope over one denominator divides it by 1 − r.
-@example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False)
+@example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False, False)
+@example(2, (1, 5), 0.999999, 1e-6, "plain", 4.0, "float32", False, True)
+@example(1, (3, 4, 2), 0.05, 3.0, "symmetric", 1.0, "float32", False, False)
+@example(1, (3, 4, 2), 0.05, 3.0, "logits", 1.0, "float32", False, False)
 def test_value_and_gradient(
     seed: int,
     shape: tuple[int, ...],
-    rho: float,
+    rho: Any,
     beta: float,
     kind: str,
     spread: float,
     precision: str,
     masked: bool,
+    by_unit: bool,
 ) -> None:
     if not has_gradients():
         precision = "float32"
     a = draw(seed, shape, kind, spread, precision)
     form = {"from_logits": kind == "logits", "symmetric": kind == "symmetric"}
     epsilon = min(1e-6, rho, 1 - rho)
+    if by_unit:
+        others = np.random.default_rng(seed).uniform(1e-4, 0.9999, size=shape[-1] - 1)
+        rho = np.array([rho, *others])
     run = mostly_compiled(seed)
     mask = None
     if masked:
@@ -97,9 +105,11 @@ def test_value_and_gradient(
 
         hold(by_layer, a, precision, rho, beta, run=run, epsilon=epsilon, mask=mask, **form)
         if mask is None:
+            scales = seed % 2 == 1  # what undoes a division is a β so many times as large
             regularizer = KLSparsityRegularizer(
-                rho, beta, epsilon=epsilon, batch_scaling=False, **form
+                rho, beta, epsilon=epsilon, batch_scaling=scales, **form
             )
+            beta *= shape[0] if scales else 1
             hold(regularizer, a, precision, rho, beta, run=run, epsilon=epsilon, **form)
 
 

@@ -16,6 +16,7 @@ from keras_impl import (
     ActivityPenalty,
     KLSparsity,
     KLSparsityRegularizer,
+    WeightDecay,
     keras_divides_activity_by_batch,
 )
 from keras_impl.backends.autodiff import value_and_gradients
@@ -199,6 +200,9 @@ def test_the_penalty_of_a_half_is_computed_in_float32() -> None:
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
     expected = 0.01 * 16 * 300.0**2
     assert abs(float(loss) - expected) <= 24 * 2.0**-24 * expected
+    decay = WeightDecay(0.02)(ops.full((4, 4), 300.0, dtype="float16"))
+    assert keras.backend.standardize_dtype(decay.dtype) == "float32"
+    assert abs(float(decay) - expected) <= 24 * 2.0**-24 * expected
 
 
 def twice(layer: Any) -> Any:

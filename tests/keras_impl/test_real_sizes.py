@@ -101,6 +101,12 @@ def sums_in_torch(function: Any, x: np.ndarray) -> int:
     return sum(name in ("sum", "linalg_vector_norm") for name in names.found)
 
 
+def is_on_gpu() -> bool:
+    import jax
+
+    return bool(jax.default_backend() == "gpu")
+
+
 @pytest.mark.equation("EQ-BOUND-ROWS-FIRST")
 def test_compilers_leave_the_two_sums_as_they_are() -> None:
     """What is run, not what is written: a compiler might make one sum of two."""
@@ -110,7 +116,9 @@ def test_compilers_leave_the_two_sums_as_they_are() -> None:
     x = np.full((448, 448), np.float32(0.1))
     assert count(WeightDecay(DECAY), x) == 2
     assert count(half_squares, x) == 2
-    assert count(lambda values: ops.sum(ops.square(values)), x) == 1
+    # For a GPU, XLA makes two stages of one long sum.
+    stages = 2 if keras.config.backend() == "jax" and is_on_gpu() else 1
+    assert count(lambda values: ops.sum(ops.square(values)), x) == stages
 
 
 Tiers = list[dict[str, reference.Bounded]]

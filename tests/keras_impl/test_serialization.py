@@ -70,14 +70,17 @@ def with_a_tied_layer_in_a_nested_model() -> Any:
 # A model that carries the object, with its arguments away from their defaults.
 MODELS: dict[str, Any] = {
     "KLSparsityRegularizer": lambda: sequential(
-        dense(3, activity_regularizer=KLSparsityRegularizer(0.2, 2.5, epsilon=1e-3)), dense(4)
+        dense(3, activity_regularizer=KLSparsityRegularizer([0.2, 0.1, 0.3], 2.5, epsilon=1e-3)),
+        dense(4),
     ),
     "WeightDecay": lambda: sequential(dense(4, kernel_regularizer=WeightDecay(0.3))),
     "HalfSquaredError": lambda: sequential(dense(4)),
     "NgUniform": lambda: sequential(dense(4, kernel_initializer=NgUniform(seed=3))),
-    "KLSparsity": lambda: sequential(dense(3), KLSparsity(0.2, 2.5, epsilon=1e-3), dense(4)),
+    "KLSparsity": lambda: sequential(
+        dense(3), KLSparsity((0.2, 0.1, 0.3), 2.5, epsilon=1e-3), dense(4)
+    ),
     "KLSparsity, momentum": lambda: sequential(
-        dense(3), KLSparsity(0.2, 2.5, momentum=0.75), dense(4)
+        dense(3), KLSparsity(np.array([0.2, 0.1, 0.3]), 2.5, momentum=0.75), dense(4)
     ),
     "ActivityPenalty": lambda: sequential(
         dense(3), ActivityPenalty(keras.regularizers.L1L2(0.1, 0.2)), dense(4)
@@ -85,7 +88,13 @@ MODELS: dict[str, Any] = {
     "DenseTied": with_a_tied_layer,
     "DenseTied, nested models": with_a_tied_layer_in_a_nested_model,
     "SparseAutoencoder": lambda: SparseAutoencoder(
-        [3, 2], rho=0.2, weight_decay=0.3, tied=True, tied_decay=2, seed=0
+        [3, 2],
+        rho=[0.2, [0.1, 0.3]],
+        beta=[3, 1, 0],
+        weight_decay=0.3,
+        tied=True,
+        tied_decay=2,
+        seed=0,
     ),
 }
 

@@ -100,7 +100,7 @@ def test_what_holds_one_number_or_one_flag_is_taken_for_it() -> None:
             SparsityTerm(beta=yes)
     for axis in (np.int64(1), np.array(1), ops.convert_to_tensor(1)):
         assert SparsityTerm(axis=axis).axis == 1
-    for wrong in (np.array([0.25]), [0.25], "0.25", None, 0.25j, np.array(np.nan)):
+    for wrong in ([[0.25]], [], "0.25", None, 0.25j, np.array(np.nan)):
         with pytest.raises((TypeError, ValueError), match="`rho`"):
             SparsityTerm(wrong)
     for wrong in (np.array([True]), 1, None, "yes"):

@@ -50,7 +50,12 @@ class Weights(keras.callbacks.Callback):
     [
         {},
         {"tied": True, "from_logits": True},
-        {"hidden_units": (3, 2), "activation": "tanh", "symmetric": True},
+        {
+            "hidden_units": (3, 2),
+            "rho": (0.25, [0.125, 0.5]),
+            "activation": "tanh",
+            "symmetric": True,
+        },
     ],
     ids=["plain", "tied, from logits", "deep, tanh"],
 )
@@ -95,9 +100,10 @@ def test_every_number_is_the_oracles_of_the_whole_set(arguments: dict[str, Any])
 @pytest.mark.equation("EQ-RHO-HAT")
 def test_dead_and_saturated_units_are_counted_to_the_edge() -> None:
     """ρ̂ ≤ ρ/100 and 1 − ρ̂ ≤ (1 − ρ)/100: kernels of 0 and biases that give any ρ̂."""
-    rho, near = 0.25, 1.0 + np.array([-(2.0**-12), 2.0**-12])
-    levels = np.r_[0.01 * rho * near, 0.5, 1.0 - 0.01 * (1.0 - rho) * near, 1e-6, 1.0 - 1e-6]
-    model = SparseAutoencoder(len(levels), rho=rho)
+    rho, near = np.linspace(0.25, 0.5, 7), 1.0 + np.array([-(2.0**-12), 2.0**-12])
+    high = 1.0 - 0.01 * (1.0 - rho[3:5]) * near
+    levels = np.r_[0.01 * rho[:2] * near, 0.5, high, 1e-6, 1.0 - 1e-6]
+    model = SparseAutoencoder(len(levels), rho=[rho])
     kernels = [np.zeros((4, len(levels))), np.zeros((len(levels), 4))]
     biases = [np.log(levels / (1.0 - levels)), np.zeros(4)]
     set_parameters(model, reference.Parameters(kernels, biases))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import os
 import posixpath
@@ -20,23 +19,7 @@ import reference
 import sae_oracle
 from sae_oracle.catalogue import MISTAKES
 from tests.fresh_process import ROOT
-
-
-class Page(html.parser.HTMLParser):
-    """What a page links to or loads, and the places in it that can be linked to."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.anchors: set[str] = {"", "top"}
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name == "id" and value:
-                self.anchors.add(value)
-            elif name in ("href", "src") and value:
-                self.addresses.append(value)
+from tests.pages import Page, is_elsewhere, loaded_by_style
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +57,30 @@ def test_every_equation_and_every_finding_has_its_page(pages: dict[str, Page]) -
     assert expected == {name for name in pages if name.startswith(("equations/", "findings/"))}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script src='https://x.org/a.js'></script>",
+        "<script>import 'https://x.org/a.js'</script>",
+        "<script>fetch(`/`); fetch('//x.org')</script>",
+        "<link rel='Stylesheet alternate' href='//x.org/a.css'>",
+        "<link rel=icon href='http://x.org/a.png'>",
+        "<style>/* */ @import 'https://x.org/a.css';</style>",
+        "<style>a { background: url( https://x.org/a.png ) }</style>",
+        "<p style='background: url(\"HTTPS://x.org/a.png\")'>",
+        "<img src='a.png' srcset='b.png 1x, https://x.org/a.png 2x'>",
+        "<object data='ftp://x.org/a'></object>",
+        "<meta http-equiv='refresh' content='0; url=https://x.org'>",
+        "<base href='https://x.org/'>",
+    ],
+)
+def test_what_comes_from_a_network_is_seen(text: str) -> None:
+    assert len(Page(text).from_elsewhere) == 1
+    assert Page(re.sub(r"((ht|f)tps?:)?//x.org", ".", text, flags=re.I)).from_elsewhere == []
+    for harmless in ("<a href='https://x.org'>", "<img src='data:image/png;base64,'>"):
+        assert Page(f"{harmless}<style>a {{ color: red }}</style>").from_elsewhere == []
+
+
 def test_no_link_dangles_and_nothing_comes_from_a_network(
     site: Path, pages: dict[str, Page]
 ) -> None:
@@ -89,9 +96,10 @@ def test_no_link_dangles_and_nothing_comes_from_a_network(
             if path in pages:
                 assert unquote(anchor) in pages[path].anchors, (name, address)
             checked += 1
-        text = (site / name).read_text(encoding="utf-8")
-        for loaded in ('src="http', 'src="//', 'rel="stylesheet" type="text/css" href="http'):
-            assert loaded not in text, (name, loaded)
+        assert page.from_elsewhere == [], name
+    for style in site.rglob("*.css"):
+        loaded = loaded_by_style(style.read_text(encoding="utf-8"))
+        assert not any(map(is_elsewhere, loaded)), style
     assert checked > 1000
 
 

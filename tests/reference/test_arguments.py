@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import reference
+from reference import certified
 from tests.fuzz import kinds_of, wrong
 
 
@@ -81,16 +82,26 @@ PUBLIC = [
 ]
 
 
+CERTIFIED = [
+    label
+    for label, formula in certified.CERTIFIED.items()
+    if certified.INSTALLED and {*inspect.signature(formula).parameters} <= {*VALID, "arguments"}
+]
+"""Formulas whose arguments public functions have too."""
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [*PUBLIC, "Parameters"])
+@pytest.mark.parametrize("name", [*PUBLIC, "Parameters", *CERTIFIED])
 def test_any_object_as_any_argument(name: str) -> None:
-    function = getattr(reference, name)
+    function = certified.CERTIFIED.get(name) or getattr(reference, name)
     names = [*inspect.signature(function).parameters]
     if "arguments" in names:
         names = [n for n in names if n != "arguments"] + [*OF_THE_COST]
     with np.errstate(all="ignore"):
         kinds = kinds_of(names)
-        if name in ("kl_divergence", "kl_divergence_derivative"):
+        if function.__name__ in ("kl_divergence", "kl_divergence_derivative"):
             kinds["rho"] = "probability"  # exact at the ends too
+        if "weight_decay" in names:  # the cost of a network
+            kinds |= {"rho": "rho by layer", "beta": "factor by layer"}
         found = [*wrong(function, lambda: {n: VALID[n]() for n in names}, kinds)]
     assert not found, "\n".join(found)

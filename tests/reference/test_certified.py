@@ -1105,6 +1105,17 @@ def test_a_formula_of_a_ball_holds_the_formula_of_every_number_in_it(
 
 
 @needs_flint
+@pytest.mark.parametrize("point", [0.99e-7, 1.01e-7])
+def test_the_gradient_of_a_row_that_may_be_as_short_as_the_constant(point: float) -> None:
+    balls = np.array([[arb(1e-7, 1e-9), arb(0)], [arb(3), arb(4)]], object)
+    of_balls = certified.orthogonal_gradient(balls)
+    of_points = certified.orthogonal_gradient(np.array([[point, 0.0], [3.0, 4.0]]))
+    for wide, narrow in zip(np.ravel(of_balls), np.ravel(of_points), strict=True):
+        assert wide.is_finite()
+        assert wide.overlaps(narrow), (wide, narrow)
+
+
+@needs_flint
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "linear"])
 @pytest.mark.parametrize(
     ("sizes", "tied"), [((2, 3, 2), False), ((2, 3, 2), True), ((2, 2, 1, 2, 2), True)]
@@ -1179,6 +1190,10 @@ def test_text_claims_no_digit_that_is_not_certain() -> None:
     assert certified.text(arb(0.1), 30) == "0.100000000000000005551115123126"
     assert certified.text(arb.nan()) == certified.text(arb(0).log()) == "nan"
     assert certified.text(arb.pos_inf() + arb(2).log()) == "inf"
+    as_large_as_its_radius = arb(1.0 + 2.0**-29, 1)
+    assert certified.text(as_large_as_its_radius, 5) == "[+/- 2.01]"
+    assert certified.text(arb(10), 5) == "10"
+    assert certified.text(arb(2) ** 20_000, 5) == "[3.9803e+6020 +/- 2.32e+6015]"
 
 
 @needs_flint
@@ -1188,6 +1203,7 @@ def test_what_no_precision_decides_ends() -> None:
     def odd(z: float) -> Any:
         return certified.tanh(z) + certified.tanh(-z)
 
+    assert odd(arb(0.3)).contains(0)
     ball = certified.certify(odd, 0.3)
     assert ball.contains(0)
     assert abs(ball) < arb(10) ** -4000
@@ -1261,6 +1277,8 @@ def test_a_network_by_its_sizes_and_seed(capsys: pytest.CaptureFixture[str]) -> 
         "EQ-UNPACK.biases[1][0] = 4"
     )
     assert printed(capsys, "init", "--sizes", "2", "1")[0] == 0
+    few = ("--steps", "1", "--learning-rate", "0.25", *named)
+    assert printed(capsys, "bound-descent", *shape, *few)[0] == 0
 
 
 @needs_flint
@@ -1298,6 +1316,9 @@ def test_inputs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     )
     line = next(line for line in results[0][1] if ".kernels[1][1, 2]" in line)
     assert float(line.split(" = ")[1]) == pytest.approx(gradient.kernels[1][1, 2], rel=1e-12)
+    twice = printed(capsys, "gradient", "--inputs", str(tmp_path / "case.json"), "--rho", "0.1")
+    assert twice[0] == 2
+    assert "`rho` is given twice." in twice[2]
     many = {f"chunks_{i}": np.full((1, 1), i) for i in range(12)}
     np.savez(tmp_path / "chunks.npz", **many)
     lines = printed(capsys, "rho-hat-chunks", "--inputs", str(tmp_path / "chunks.npz"))[1]
@@ -1319,7 +1340,7 @@ def test_inputs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         ("kl 2 0.5", "`rho` must lie in [0.0, 1.0]. Received 2."),
         ("kl 0.05 NaN", "`rho_hat` must be finite. Received nan."),
         ("kl 0.05 word", "`rho_hat` must be an array of real numbers."),
-        ("kl 0.05 [0.1,[0.2]]", "`rho_hat` must be a number or rows of equal length."),
+        ("kl 0.05 [0.1,[0.2]]", "`rho_hat` must be an array that NumPy can read"),
         ("kl 0.05 0.2 --nothing 3", "unrecognized arguments: --nothing 3"),
         ("kl 0.05 0.2 --digits 0", "`digits` must be an integer in [1, 1000]. Received 0."),
         ("kl 0.05 0.2 --digits x", "argument --digits: invalid int value: 'x'"),
@@ -1332,6 +1353,8 @@ def test_inputs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         ("cost --inputs nowhere.json", "nowhere.json cannot be read: "),
         ("orthogonal [[1,2]]", "`weights` must have at least two rows."),
         ("sparsity [[0.5]] 0.1 1 --mask [true,false]", "`mask` must have the shape"),
+        ("sparsity [[0.5]] 0.1 1 --mask [false]", "`mask` must leave at least one position."),
+        ("log-mean-exp []", "`values` must have at least one sample."),
     ],
 )
 def test_an_error_is_one_line(
@@ -1352,6 +1375,7 @@ def test_an_error_is_one_line(
         ("a.json", "[1]", "it must hold an object"),
         ("a.json", '{"rho": 0.1, "sigma": 1}', "holds sigma, which is no input of cost"),
         ("a.json", '{"kernels": [[[1.0]]]}', "holds no biases"),
+        ("a.json", '{"kernels": [[[1]]], "biases": [[1]], "tied": "no"}', "`tied` must be"),
         ("a.json", '{"kernels": [[[1.0]]], "biases": [[1.0, 2.0]]}', "`biases[0]` must have"),
         ("a.npz", "not a zip", "cannot be read"),
     ],
@@ -1373,8 +1397,11 @@ def test_labels_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(":")[0] for line in lines] == list(reference.equations())
 
 
-def test_without_python_flint_it_says_what_to_install() -> None:
+def test_without_python_flint_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where python-flint is installed: hidden from a process of its own."""
+    monkeypatch.setattr(certified, "INSTALLED", False)
+    with pytest.raises(ImportError, match="sae-oracle"):
+        certified.certify(certified.sigmoid, 0.0)
     run = subprocess.run(
         [sys.executable, "-m", "reference.certified", "kl", "0.05", "0.2"],
         capture_output=True,

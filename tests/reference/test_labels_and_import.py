@@ -36,8 +36,12 @@ def labels_of_tests() -> set[str]:
     return found
 
 
+WRONG_ON_PURPOSE = {"EQ-K", "EQ-NOTHING", "EQ-KL-EXTENTION"}
+"""What commands are asked for, to see what they answer."""
+
+
 def test_every_label_that_is_named_is_defined() -> None:
-    defined = set(reference.equations())
+    defined = {*reference.equations(), *WRONG_ON_PURPOSE}
     named = labels_in(
         "reference/*.py",
         "keras_impl/**/*.py",
@@ -99,6 +103,12 @@ def test_the_oracle_imports_numpy_and_nothing_else() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert run.stdout.split() == ["reference"]
+
+
+def test_the_oracle_has_a_version_and_no_other_hidden_name() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", reference.__version__)
+    with pytest.raises(AttributeError, match="nothing"):
+        reference.nothing  # noqa: B018
 
 
 def test_importing_the_oracle_takes_well_under_a_fifth_of_a_second() -> None:

@@ -135,6 +135,8 @@ def test_what_is_certain_is_not_averaged() -> None:
         assert float(total.bound.item()) == pytest.approx(m * 1e-3, rel=0.01)
     # A stored number and 1/m are such, and so is what is computed of means alone.
     assert not isinstance(A.number(0.1), Likely)
+    thirds = A.total(A.divide_by_count(exact(np.ones((m, 1))), 3.0), axis=0)
+    assert float((thirds.bound - thirds.likely).item()) == pytest.approx(m / 3.0 * U, rel=0.01)
     tf32 = LikelyArithmetic("tf32", 1.0).matmul(exact(np.ones((1, 4))), exact(np.ones((4, 1))))
     assert float((tf32.bound - tf32.likely).item()) == pytest.approx(2.0**-10 * 4.0)
     certain = LikelyArithmetic("tf32", 1.0).total(exact(np.ones(4)))

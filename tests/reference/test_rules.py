@@ -23,7 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import reference
-from reference.bounds import scaled_sum_of_squares
+from reference.bounds import _sum_in_any_order, scaled_sum_of_squares
 from reference.rounding import PRECISIONS, Arithmetic, Bounded, Precision, exact
 from tests.reference.test_rounding import DTYPES
 
@@ -88,6 +88,19 @@ def test_operations(
     a, b = bounded(x, x_error), bounded(y, y_error)
     corners = [function(p, q) for p, q in itertools.product(ends(a), ends(b))]
     hold_stored(name, corners, rule(Arithmetic(name), a, b))
+
+
+@pytest.mark.equation("EQ-BOUND-ADD", "EQ-GRADIENT-TIED")
+@given(name=names, terms=st.tuples(numbers, numbers, numbers))
+def test_three_terms_in_any_order(name: str, terms: tuple[float, float, float]) -> None:
+    """The two uses of a tied kernel and its decay: the order in which most is rounded counts."""
+    u, smallest = PRECISIONS[name].unit_roundoff, PRECISIONS[name].underflow
+    corners = [
+        x + y + side * Fraction(u) * max(abs(x + y), Fraction(smallest)) + z
+        for x, y, z in itertools.permutations(map(Fraction, terms))
+        for side in (1, -1)
+    ]
+    hold_stored(name, corners, _sum_in_any_order(Arithmetic(name), *map(exact, terms)))
 
 
 @pytest.mark.equation("EQ-BOUND-STORE", "EQ-BOUND-CAST", "EQ-BOUND-NUMBER")
@@ -349,6 +362,12 @@ def test_a_bias_may_be_the_first_of_the_sum(name: str) -> None:
     hold(actual, math.fsum(terms), arithmetic.affine(*products, bias), 1.03 * FACTOR[name])
     last = arithmetic.add(arithmetic.matmul(*products), bias)
     assert reference.usage([[actual]], last).worst > 1.0
+    # Of a bias that is known to E alone, E may be the first: at its end each product is lost too.
+    error, lost = 1.5 * terms[0], products[0].negative
+    actual = in_sequence(np.append(error, -terms[1:]), name)
+    assert actual == error
+    moved = arithmetic.affine(lost, products[1], bounded([0.0], error))
+    assert reference.usage([[actual]], moved).worst <= 1.0
 
 
 @pytest.mark.equation("EQ-BOUND-RHO-HAT")

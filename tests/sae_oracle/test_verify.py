@@ -13,9 +13,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -26,8 +28,10 @@ from rich.console import Console
 
 import reference
 from sae_oracle import cli, processes, report
+from sae_oracle.formulas import LOWERED, RAISED, typeset
 from tests.faults.stand_in import measurements
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
+from tests.pages import Page
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -177,8 +181,34 @@ def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     assert "<img class='heat' alt='Heat map, a row a quantity" in page
     assert "src='data:image/png;base64," in page
     assert "http" not in page
+    assert Page(a_page()).from_elsewhere == []
     assert "CS294A lecture notes" in page
     assert reference.equations()["EQ-KL"].function in page
+    assert page.count("<math>") > 10
+
+
+def test_every_formula_is_typeset_and_says_what_it_said() -> None:
+    indices = str.maketrans(RAISED | LOWERED | {"½": "12", "\u0302": "^", "\u0305": "¯"})
+    for label, equation in reference.equations().items():
+        text = typeset(equation.formula)
+        ElementTree.fromstring(f"<p>{text}</p>")
+        plain = re.sub("<[^>]*>", "", re.sub("<msqrt>", "√", text))
+        assert all(re.fullmatch(ELEMENT, name) for name in re.findall("<([a-z]+)", text)), label
+        was = equation.formula.translate(indices)
+        # A root has a line instead of brackets; indices have no need of braces.
+        left_out = str.maketrans("", "", " ()_{}`")
+        assert html.unescape(plain).translate(left_out) == was.translate(left_out), label
+        assert not re.search(r"[_{}]", plain), label
+    script = typeset("(Wᵢⱼ⁽ˡ⁾)² ρ̂_batch")
+    low, high = "<mrow><mi>i</mi><mi>j</mi></mrow>", "<mi>l</mi>"
+    assert f"<msubsup><mi>W</mi>{low}<mrow>" in script
+    assert high in script
+    assert "<mrow><mi>batch</mi></mrow></msub></math>" in script
+    assert "<msqrt><mn>6</mn></msqrt>" in typeset("±√6 / 2")
+    assert "<msqrt><mn>1</mn><mspace" in typeset("√(1 + (2 − x)) y")
+    assert typeset("√(1 + x) y").count("<math>") == 2
+    assert "<msqrt>" not in typeset("√Σᵢ x")
+    assert "&lt;</mo></math>" in typeset("a < b")
 
 
 def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
@@ -209,6 +239,20 @@ def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
     assert {line.count("|") for line in rows} == {15}
 
 
+def test_the_status_has_the_evidence_of_each_equation() -> None:
+    here = several(
+        {"worst": 0.25, "resolution": 1e-3}, {"worst": 0.5, "resolution": 1e-5, "elements": 3}
+    )
+    there = several({"worst": float("nan"), "likely": 1e-4}) | {"device": "GPU"}
+    text = report.by_equation(report.collect({"torch": here}), [{"jax": there}])
+    (row,) = [line for line in text.splitlines() if line.startswith("| EQ-KL |")]
+    assert re.search(r"\d+ oracle", row)
+    assert "| float32 | 256 × 64 | torch, jax on GPU | inf | 1.0e-03 / 1.0e-04 | " in row
+    labels = [line.split(" | ")[0][2:] for line in text.splitlines() if line.startswith("| EQ")]
+    assert labels == list(reference.equations())
+    assert re.search(r"\| EQ-PACK \| [^|]*oracle[^|]* \| — \|", text)
+
+
 def test_the_status_has_rows_of_earlier_runs() -> None:
     earlier = {"verdict": "", "backends": {"jax": {**result(0.5), "device": "H200"}}}
     checks = {"kind": "sae-oracle checks", "found": {"verify wide": {"jax": earlier}, "bench": {}}}
@@ -234,6 +278,8 @@ def test_a_row_shows_the_smallest_error_that_every_case_and_backend_would_find()
     assert nothing.resolution(*nothing.cells) == "—"
 
 
+ELEMENT = "code|m(ath|i|n|o|row|sub|sup|subsup|over|frac|sqrt|space)"
+
 HOSTILE = "</script><script>document.title='obeyed'</script>'\"<b>&"
 
 
@@ -248,7 +294,11 @@ def a_page() -> str:
     }
     results = report.collect(backends, {"oracle": exercise_run(), "torch": exercise_run(0.5)})
     run = {"date": HOSTILE, "command": "sae-oracle " + "x" * 300}
-    return report.html_page(results, run, report.Earlier(HOSTILE, HOSTILE, {HOSTILE: "0.25"}))
+    before = {HOSTILE: report.Said(HOSTILE, HOSTILE, 0.25)}
+    for name, cell in report._cells_by_name(results).items():
+        if cell.worst == 1.5 or HOSTILE in name:
+            before[name] = cell._replace(words=HOSTILE, worst=0.125)
+    return report.html_page(results, run, report.Earlier(HOSTILE, HOSTILE, before))
 
 
 def test_the_page_obeys_nobody_and_is_read_aloud() -> None:
@@ -277,13 +327,35 @@ def test_the_page_says_what_changed_since_the_run_before() -> None:
     assert "<a href='previous.html'>2026-11-26</a>. 1 of 2 cells" in page
     assert "quantity 1, float32, 256 × 64, torch: 0.25 → OUTSIDE 1.50</li>" in page
     same = report.html_page(report.collect({"torch": several({}, {})}), {}, before)
-    assert "0 of 2 cells" in same
+    assert "0 of 2 cells are in another state. Of the others none has a larger error." in same
     assert "What changed" not in same
+    # Another number is no other state; what was raised is one, and so is suspicion.
+    grown = report.html_page(report.collect({"torch": several({}, {"worst": 0.5})}), {}, before)
+    assert "0 of 2 cells" in grown
+    assert "1 has a larger error; EQ-KL, quantity 1, float32, 256 × 64, torch grew most" in grown
+    for other in (
+        {"worst": None, "failure": "it raised"},
+        {"worst": None},
+        {"suspicion": 2.0, "likely": 1e-4},
+        {"worst": float("inf")},
+        {"worst": float("nan")},
+    ):
+        there = report.html_page(report.collect({"torch": several({}, other)}), run)
+        back = report.earlier_page(there, "")
+        page = report.html_page(report.collect({"torch": several({}, {})}), {}, back)
+        assert "1 of 2 cells" in page, other
+        (content,) = re.findall("id='run'>(.*)</script>", there.partition("<script>")[0])
+        assert "NaN" not in content
+        assert "Infinity" not in content
     for wrong in (
         "",
         "<html>",
         text.replace('"date"', '"day"'),
         text.replace('{"date"', '["date"'),
+        text.replace('["inside"', '[["inside"]'),
+        text.replace('["inside", ', "["),
+        text.replace(" 0.25]", ' "0.25"]'),
+        text.replace(" 0.25]", " NaN]"),
     ):
         with pytest.raises(ValueError, match="not written by"):
             report.earlier_page(wrong, "")
@@ -343,8 +415,18 @@ def test_every_colour_of_the_page_can_be_read(scheme: str) -> None:
     first, second = re.findall(r":root \{(.*?)\}", report._STYLE, re.DOTALL)
     text = {"light": first, "dark": second}[scheme]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", text))
-    pairs = [("text", "page"), ("link", "page")]
-    pairs += [(f"on-{name}", name) for name in ("bad", "missing", "keras", "suspicious")]
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", report._STYLE)
+    pairs = set()
+    for _, rule in rules:
+        said = dict(re.findall(r"(?:^|;)\s*(color|background): var\(--([a-z-]+)\)", rule))
+        if said:
+            pairs.add((said.get("color", "text"), said.get("background", "page")))
+    assert len(pairs) == 6
+    used = set(re.findall(r"var\(--([a-z-]+)\)", report._STYLE))
+    assert used == set(colours)
+    # No colour but these, and the white on which pictures are drawn.
+    others = re.sub(r":root \{.*?\}", "", report._STYLE, flags=re.DOTALL)
+    assert re.findall(r"#[0-9a-f]{3,6}\b|rgb|hsl", others) == ["#fff"]
     for letters, page in pairs:
         light, dark = sorted((luminance(colours[letters]), luminance(colours[page])), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (letters, page)
@@ -556,7 +638,7 @@ def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "No such folder" in done.stdout
     found = tmp_path / "found.json"
-    for text in ("{", "{}"):
+    for text in ("{", "{}", "[]", "1", "[" * 100_000, '{"kind": "sae-oracle checks"}'):
         found.write_text(text)
         done = run("verify", "--beside", str(found), "--backend", "numpy")
         assert done.returncode == 2
@@ -696,6 +778,7 @@ def of_kinds(kinds: Iterable[str], quantity: str, **changed: Any) -> dict[str, A
                 "case": f"case {number}",
                 "undecidable": (number + 1) / 4.0,
                 "elements": number + 1,
+                **dict.fromkeys(("resolution", "likely", "suspicion"), 0.5**number),
                 **KINDS[kind],
                 **changed,
             }
@@ -729,6 +812,9 @@ def test_every_cell_of_up_to_three_cases(quantity: str) -> None:
             compared = [KINDS[kind]["worst"] for kind in kinds if kind not in NOT_COMPARED]
             sizes = [n + 1 for n, kind in enumerate(kinds) if kind not in NOT_COMPARED]
             assert cell.elements == sum(sizes)
+            # What every case would find, not the one that is furthest off.
+            largest = max((2.0 ** (1 - size) for size in sizes), default=0.0)
+            assert (cell.resolution, cell.suspicion, cell.likely or 0.0) == (largest,) * 3
             undecided = sum(size / 4.0 * size for size in sizes) / max(1, sum(sizes))
             assert abs(cell.undecidable - undecided) <= 1e-15
             errors = [float("inf") if error != error else error for error in compared]
@@ -983,6 +1069,7 @@ def test_exactly_the_listed_failures_are_excused() -> None:
 # Everything that is said to be compared is: what is wrong in value alone, or in gradient alone.
 PLANTED = """
 import json
+import sys
 import numpy as np
 from keras import ops
 from keras_impl.term import SparsityTerm
@@ -1004,7 +1091,7 @@ for name, penalty in (
 ):
     SparsityTerm.penalty = penalty
     found[name] = [
-        [m.quantity, not m.worst <= 1.0]
+        [m.quantity, not m.worst <= 1.0, m.elements]
         for m in [*verify.hold_model(verify.CASES[0], x, "float32"),
                   *verify.hold_regularizers(x, "float32")]
     ]
@@ -1013,6 +1100,18 @@ verify.reference.usage = lambda actual, expected: __import__("reference").Usage(
 found["reported"] = [
     [m.worst, m.undecidable, m.elements] for m in verify.hold_regularizers(x, "float32")
 ]
+found["calls"] = []
+
+def recording(*case_x_dtype):
+    *case, x, dtype = case_x_dtype
+    found["calls"].append([case[0].name if case else "called directly", dtype, str(x.dtype)])
+    return []
+
+verify.hold_model = verify.hold_regularizers = recording
+verify._inputs = lambda data, samples, side: np.zeros((samples, side**2))
+sys.argv = ["verify"]
+verify.main()
+found["cases"] = [case.name for case in verify.CASES]
 print(json.dumps(found))
 """
 
@@ -1032,8 +1131,21 @@ def test_every_quantity_is_really_compared() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert {tuple(numbers) for numbers in found["reported"]} == {(0.5, 0.25, 7)}
-    names = [quantity for quantity, _ in found["right"]]
-    assert not any(outside for _, outside in found["right"])
+    names = [quantity for quantity, *_ in found["right"]]
+    assert not any(outside for _, outside, _ in found["right"])
+    numbers: Counter[str] = Counter()
+    for quantity, _, elements in found["right"]:
+        numbers[quantity.partition(" after ")[0]] += elements
+    assert sorted(found["calls"]) == sorted(
+        [case, dtype, dtype]
+        for case in (*found["cases"], "called directly")
+        for dtype in ("float32", "float64")
+    )
+    # Of 32 samples and a network 64-25-64, every number.
+    assert numbers["gradient by kernel"] == 2 * 64 * 25
+    assert numbers["gradient by bias"] == 25 + 64
+    assert numbers["weights"] == 2 * 64 * 25 + 25 + 64
+    assert numbers["gradient by input"] == 32 * 64
     ours = {"KLSparsityRegularizer", "KLSparsityRegularizer from logits"}
     values = {"sparsity", "total cost", *ours}
     # The output layer has no penalty: its gradients stay inside while what is fitted does not.
@@ -1041,7 +1153,7 @@ def test_every_quantity_is_really_compared() -> None:
     gradients |= {"gradient by kernel", "gradient by bias", "gradient by input"}
     assert values | gradients <= set(names)
     for mistake, wrong in (("value", values), ("gradient", gradients)):
-        outside = {quantity for quantity, is_outside in found[mistake] if is_outside}
+        outside = {quantity for quantity, is_outside, _ in found[mistake] if is_outside}
         fitted = {name for name in outside if "of fit" in name}
         assert outside - fitted == wrong, mistake
         assert bool(fitted) == (mistake == "gradient")

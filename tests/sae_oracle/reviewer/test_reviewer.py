@@ -14,7 +14,7 @@ import pytest
 import keras_impl
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch
 from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES, as_markdown
-from sae_oracle.reviewer import candidates, check_penalty, source
+from sae_oracle.reviewer import candidates, check_penalty, review, source
 from sae_oracle.reviewer.loading import load
 from sae_oracle.reviewer.target import CouldNotReviewError, resolve
 from tests.sae_oracle.reviewer.corpus import costs, regularizers
@@ -67,6 +67,23 @@ def test_a_file_called_like_another_module_does_not_replace_it(tmp_path, monkeyp
     with pytest.raises(CouldNotReviewError, match=r"A file is reviewed as colorsys\.py:Mine"):
         load("colorsys:Mine")
     assert load("helper_of_mine:value") == 3
+
+
+@pytest.mark.only_backends("torch")
+@pytest.mark.parametrize(
+    "thing",
+    [
+        lambda: keras_impl.SparseAutoencoder((4, 3), rho=[0.1, 0.2], seed=0),
+        lambda: keras_impl.SparseAutoencoder((4, 3), beta=[3.0, 1.0], seed=0),
+        lambda: keras_impl.SparseAutoencoder(3, rho=[[0.1, 0.2, 0.3]], seed=0),
+        lambda: keras_impl.KLSparsity([0.1, 0.2, 0.3]),
+        lambda: keras_impl.KLSparsityRegularizer([0.1, 0.2, 0.3]),
+    ],
+)
+def test_several_targets_are_accused_of_nothing(thing) -> None:
+    found = review(thing())
+    assert "ρ" in found.reason
+    assert not found.findings
 
 
 @pytest.mark.only_backends("torch")
