@@ -2,13 +2,14 @@
 
     KERAS_BACKEND=torch python -m tests.sae_oracle.reviewer.caught --write
 
-writes docs/caught.md, in two minutes of one core; without --write it prints it.
+writes docs/caught.md; without --write it prints it. Rows of specimens that the page has are kept:
+--anew asks every specimen again, in three minutes of one core.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,14 @@ def numerical() -> list[Case]:
     ]
 
 
-def page() -> str:
-    """Return docs/caught.md."""
+def recorded() -> dict[str, str]:
+    """The rows of the page, by the name of the specimen."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
+    return {line.split(" | ")[0][2:]: line for line in lines if " | SAE" in line}
+
+
+def page(kept: Mapping[str, str]) -> str:
+    """Return docs/caught.md, with rows that are kept."""
     vectors = read_vectors()
     lines = [
         "# Which vectors a mistake fails",
@@ -86,6 +93,9 @@ def page() -> str:
         "|---|---|---|---|---|",
     ]
     for case in numerical():
+        if case.name in kept:
+            lines.append(kept[case.name])
+            continue
         mistakes = " ".join("/".join(sorted(names)) for names in case.expected)
         if case.name in NOT_CAUGHT:
             lines.append(f"| {case.name} | {mistakes} | none: {NOT_CAUGHT[case.name]} | | |")
@@ -117,8 +127,10 @@ def page() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/caught.md")
-    text = page()
-    if parser.parse_args().write:
+    parser.add_argument("--anew", action="store_true", help="ask every specimen again")
+    arguments = parser.parse_args()
+    text = page({} if arguments.anew else recorded())
+    if arguments.write:
         PAGE.write_text(text, encoding="utf-8")
     else:
         print(text)

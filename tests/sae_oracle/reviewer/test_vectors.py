@@ -12,7 +12,13 @@ import pytest
 from sae_oracle.conformance.vectors import Judgement, judge, read_vectors
 from sae_oracle.workers.subjects import held, subject_of
 from sae_oracle.workers.vectors import spread
-from tests.sae_oracle.reviewer.caught import NOT_CAUGHT, PAGE, judgements, numerical, question_of
+from tests.sae_oracle.reviewer.caught import (
+    NOT_CAUGHT,
+    judgements,
+    numerical,
+    question_of,
+    recorded,
+)
 from tests.sae_oracle.reviewer.corpus.cases import CASES, Case, runs_on
 
 BACKEND = keras.config.backend()
@@ -68,9 +74,7 @@ def test_what_is_right_passes(name: str) -> None:
     assert all(j.words for j in found if j.status == "not run")
 
 
-RECORDED = dict(
-    re.findall(r"^\| ([^|`]+?) \| [^|]*SAE[^|]* \| (.+?) \|", PAGE.read_text("utf-8"), re.MULTILINE)
-)
+RECORDED = {name: row.split(" | ")[2] for name, row in recorded().items()}
 
 
 def test_the_page_has_every_specimen_with_a_wrong_number() -> None:
