@@ -272,6 +272,27 @@ def test_a_beta_that_becomes_0_leaves_nothing_of_an_infinite_divergence(form: st
     assert float(layer.losses[0]) == 0.0
 
 
+@pytest.mark.inference
+@pytest.mark.parametrize("name", ["rho", "beta", "weight_decay"])
+def test_a_changed_coefficient_has_the_digits_of_the_model(name: str) -> None:
+    """In float64 a variable of float32 would hold 0.1 to 1.5e-8 of it."""
+
+    def losses(value: float, change: bool) -> float:
+        arguments = {"rho": 0.25, "beta": 1.0, "weight_decay": 0.5}
+        given = arguments if change else {**arguments, name: value}
+        model = SparseAutoencoder(3, **given, seed=0, dtype="float64")
+        x = ops.convert_to_tensor(X, dtype="float64")
+        model(x)
+        if change:
+            set_hyperparameters(model, **{name: value})
+            model(x)
+        return float(as_numpy(sum(model.losses)))
+
+    with computing_in("float64"):
+        expected = losses(0.1, change=False)
+        assert abs(losses(0.1, change=True) - expected) <= 64 * 2.0**-53 * expected
+
+
 def test_what_cannot_follow_is_refused_by_name() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, kernel_regularizer="l2")])
     for name, advice in (

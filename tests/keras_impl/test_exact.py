@@ -874,3 +874,29 @@ def test_a_batch_without_rows_is_passed_over() -> None:
 def test_no_gradients_without_a_training_backend() -> None:
     with pytest.raises(NotImplementedError, match="has no gradients"):
         full_cost_and_gradient(SparseAutoencoder(3), np.ones((4, 6)))
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_beta_of_0_leaves_nothing_of_an_infinite_divergence(batch_size: int | None) -> None:
+    """Dead units without an extension: KL is infinite, and 0 times it no number."""
+    layers = [keras.layers.Dense(2, "relu"), KLSparsity(0.1, 0.0, epsilon=0.0)]
+    model = keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(3)])
+    model.set_weights([np.zeros(weight.shape) for weight in model.weights])
+    x = np.ones((4, 3), "float32")
+    cost, _ = full_cost_and_gradient(model, x, batch_size)
+    for found in (cost, full_cost(model, x, batch_size)):
+        assert (found.reconstruction, found.sparsity, found.total) == (1.5, 0.0, 1.5)
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_weights_of_samples_and_of_steps_divide_as_keras_does(steps: bool) -> None:
+    """By the sum of the weights of all steps: a weight of a sample counts once a step."""
+    x = np.random.default_rng(0).uniform(size=(5, 3, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((3, 4)), keras.layers.Dense(4)])
+    model.compile("sgd", loss=HalfSquaredError(axis=-1, reduction="mean_with_sample_weight"))
+    weights = np.arange(15.0 if steps else 5.0).reshape((5, 3) if steps else 5).astype("float32")
+    expected = mean_of(model, x, sample_weight=ops.convert_to_tensor(weights))
+    for batch_size in (None, 2):
+        found = full_cost(model, x, batch_size, sample_weight=weights).total
+        # 60 squares of float32 products, their weights, the sum of those and a quotient.
+        assert abs(found - expected) <= 96 * 2.0**-24 * expected
