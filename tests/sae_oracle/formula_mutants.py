@@ -22,12 +22,19 @@ from reference import activations, cost, divergence, estimators, gradient, netwo
 from sae_oracle.conformance.oracle import answers
 from sae_oracle.conformance.vectors import Vector, judge
 
-# They change no number that is compared: what is refused, ρ = 1 (the bounds are of a ρ inside
+# They change no number that is compared: what is refused, ρ = 0 or 1 (the bounds are of a ρ inside
 # (0, 1)), infinite numbers where ε = 0, an edge within 2^-53 of 1, a shift that cancels, a diagonal
 # that is projected away, and a size that NumPy finds out for -2 as for -1.
 CHANGE_NOTHING = (
     "outside = ~((array >= 0.0) & (array <= 1.0)) [39] 1.0 -> 2.0",
-    "if rho < 1.0: [9] 1.0 -> 2.0",
+    "divergence: Array = np.where(rho > 0.0, of_ones, 0.0) + np.where(rest > 0.0, of_zeros, 0.0)"
+    " [49] 0.0 -> 1.0",
+    "divergence: Array = np.where(rho > 0.0, of_ones, 0.0) + np.where(rest > 0.0, of_zeros, 0.0)"
+    " [87] 0.0 -> 1.0",
+    "derivative: Array = np.where(rest > 0.0, of_zeros, 0.0) - np.where(rho > 0.0, of_ones, 0.0)"
+    " [51] 0.0 -> 1.0",
+    "derivative: Array = np.where(rest > 0.0, of_zeros, 0.0) - np.where(rho > 0.0, of_ones, 0.0)"
+    " [87] 0.0 -> 1.0",
     "if epsilon == 0.0: [14] 0.0 -> 1.0",
     "return kl_divergence(rho, r) + np.where(beyond == 0.0, 0.0, tangent) [50] 0.0 -> 1.0",
     "return min(1.0 - epsilon, 1.0 - 2.0**-53) [26] 1.0 - 2.0 ** (-53) -> 1.0 + 2.0 ** (-53)",
