@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_oracle import __version__
-from sae_oracle.files import plain
+from sae_oracle.files import for_programs, is_stdout, plain, problem_writing_json
 from sae_oracle.names import FOLDER
-from sae_oracle.processes import console_for
+from sae_oracle.options import add_json
+from sae_oracle.processes import ERROR, console_for, say_problem
 from sae_oracle.review_formats import print_wrapped, readable
 
 if TYPE_CHECKING:
     from reference import Equation
+
+SCHEMA_VERSION = 1
+"""Of the JSON of `equations`."""
 
 CITATION = Path(__file__).parent / "CITATION.cff"
 """What is cited: in a checkout a link to the file beside this package."""
@@ -122,8 +126,24 @@ def equations(arguments: argparse.Namespace) -> int:
     chosen = _chosen(arguments)
     if chosen is None:
         return 2
+    tests = holding_tests() if arguments.labels or arguments.json else {}
+    if arguments.json is not None:
+        found = [
+            {
+                **equation._asdict(),
+                "tests": tests.get(equation.label, []),
+                "bibtex": bibtex(equation),
+            }
+            for equation in chosen
+        ]
+        text = for_programs(SCHEMA_VERSION, {"equations": found})
+        problem = problem_writing_json(arguments.json, text)
+        if problem is not None:
+            say_problem(console_for(stderr=True, highlight=False), f"{ERROR} {problem}")
+            return 2
+        if is_stdout(arguments.json):
+            return 0
     console = console_for(log=80, highlight=False)
-    tests = holding_tests() if arguments.labels else {}
     for position, equation in enumerate(chosen):
         if not arguments.labels:
             print_wrapped(console, f"{equation.label}  {equation.formula}")
@@ -184,4 +204,6 @@ def add_parsers(commands: Any) -> None:
             description=f"{description} Exit status: 0, or 2 for an unknown label.",
         )
         parser.add_argument("labels", nargs="*", metavar="LABEL", help="such as EQ-KL-EXTENSION")
+        if run is equations:
+            add_json(parser, "the same")
         parser.set_defaults(run=run)

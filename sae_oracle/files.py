@@ -264,6 +264,14 @@ def write_each(files: Mapping[Path, Callable[[Path], None]]) -> dict[Path, str]:
     return problems
 
 
+def problem_writing_json(path: Path, text: str) -> str | None:
+    """Write the JSON of a command that does nothing else; return what was wrong, if anything."""
+    problem = problem_with_file("--json", path)
+    if problem is None:
+        problem = write_each({path: lambda to: write_result(to, text)}).get(path)
+    return problem
+
+
 def for_programs(schema_version: int, found: Mapping[str, Any]) -> str:
     """Return the JSON of a command; what is no number or infinite is a string, which JSON has.
 

@@ -25,7 +25,7 @@ from sae_oracle.catalogue import BY_IDENTIFIER, KINDS, MISTAKES, identifiers
 from sae_oracle.files import (
     for_programs,
     is_stdout,
-    problem_with_file,
+    problem_writing_json,
     shown,
     write_each,
     write_result,
@@ -459,13 +459,8 @@ def explain(arguments: argparse.Namespace) -> int:
     names = dict.fromkeys(name for names in arguments.identifiers for name in names)
     chosen = MISTAKES if lists else [BY_IDENTIFIER[name] for name in names]
     if arguments.json is not None:
-        problem = problem_with_file("--json", arguments.json)
-        if problem is None:
-            text = for_programs(
-                SCHEMA_VERSION, {"findings": [mistake._asdict() for mistake in chosen]}
-            )
-            written = write_each({arguments.json: partial(write_result, content=text)})
-            problem = next(iter(written.values()), None)
+        found = {"findings": [mistake._asdict() for mistake in chosen]}
+        problem = problem_writing_json(arguments.json, for_programs(SCHEMA_VERSION, found))
         if problem is not None:
             say_problem(console, f"{ERROR} {problem}")
             return 2

@@ -166,7 +166,8 @@ def test_json_is_standard_output_and_has_versions(seen: list[Seen]) -> None:
             assert found["version"] == __version__
             assert found.get("status", call.expected) == call.expected
             commands.add(call.arguments[0])
-    assert commands == {"verify", "bench", "train", "encode", "review", "explain", "vectors"}
+    with_json = {"verify", "bench", "train", "encode", "review", "explain", "equations", "vectors"}
+    assert commands == with_json
 
 
 def test_quiet_is_heard_where_something_is_wrong(seen: list[Seen]) -> None:
