@@ -291,3 +291,16 @@ def test_another_process_loads_it(where: str, tmp_path: Path, backend: str) -> N
         assert len(found[name]["losses"]) == len(losses), name
         for loss, there in zip(losses, found[name]["losses"], strict=True):
             assert abs(there - loss) <= 128 * 2.0**-24 * max(1.0, abs(loss)), name
+
+
+def test_a_reloaded_model_goes_on_with_the_state_of_its_optimizer(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
+    model = SparseAutoencoder(3, seed=0)
+    model.compile("adam")
+    model.fit(x, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    before, after = ([as_numpy(v) for v in m.optimizer.variables] for m in (model, loaded))
+    assert len(before) > len(model.weights)
+    assert len(before) == len(after)
+    assert all(map(np.array_equal, before, after))
