@@ -73,6 +73,21 @@ def penalty_and_gradient(layer: Any, a: Any, mask: Any, **arguments: Any) -> tup
     return float(as_numpy(value)), as_numpy(gradient)
 
 
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("junk", [float("nan"), float("inf"), -float("inf"), 3e38])
+def test_what_a_masked_position_holds_counts_in_no_bit(junk: float, from_logits: bool) -> None:
+    mask = np.array([[True, False, True], [False, True, True]])
+    found = []
+    for held in (0.5, junk):
+        a = draw((2, 3, 4), from_logits).astype("float32")
+        a[~mask] = held
+        found.append(penalty_and_gradient(KLSparsity(0.1, 2.0, from_logits), a, mask))
+    (value, gradient), (other, of_other) = found
+    assert np.isfinite(value)
+    assert value == other
+    assert np.array_equal(gradient, of_other)
+
+
 @pytest.mark.inference
 @pytest.mark.equation("EQ-RHO-HAT")
 @given(
