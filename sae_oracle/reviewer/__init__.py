@@ -32,6 +32,7 @@ from sae_oracle.reviewer.check_penalty import (
     Findings,
     Penalty,
     add_removed,
+    fed_images,
     prepared_input,
     probes,
     review_penalty,
@@ -47,13 +48,15 @@ from sae_oracle.reviewer.foreign import (
     code_of_product,
     is_foreign,
     native_penalty,
+    roles_by_place,
 )
 from sae_oracle.reviewer.frameworks import is_installed
 from sae_oracle.reviewer.loading import Loaded, Method, loaded
 from sae_oracle.reviewer.program import Program, target_of
-from sae_oracle.reviewer.reading import size_named
+from sae_oracle.reviewer.reading import Signature, signature_of, size_named
 from sae_oracle.reviewer.surroundings import restored
 from sae_oracle.reviewer.target import (
+    SYMBOLS,
     CouldNotReviewError,
     Target,
     add_constants,
@@ -152,7 +155,8 @@ def review(
     findings = Findings()
     target = None
     location = thing if isinstance(thing, str) else None
-    options = {
+    others: list[str] = []
+    options: dict[str, Any] = {
         "settings": dict(settings or {}),
         "rho": rho,
         "beta": beta,
@@ -167,6 +171,7 @@ def review(
             thing = loaded(thing)
         if isinstance(thing, Loaded):
             findings.notes += thing.notes
+            label, others = thing.location or label, thing.others
             replaced, thing = thing.replaced, thing.thing
             used = {n for f in source.functions(_owner(thing)) for n in source.names_of(f)}
             gone = [where for bound, where in replaced.items() if bound in used]
@@ -185,6 +190,11 @@ def review(
         by_piece = _review_of_a_piece(thing, label, error, options)
         if by_piece is not None:
             return by_piece
+        for other in others:
+            found_there = review(loaded(other), name=other, **options)
+            if not found_there.reason:
+                words = f"{label} could not be reviewed ({error}); a piece of it is"
+                return replace(found_there, guesses=(words, *found_there.guesses))
         reason = str(error) if isinstance(error, CouldNotReviewError) else _unforeseen(error)
         missing = re.findall(r"No module named '([\w.]+)'", " ".join([*notes, reason]))
         if missing and ("NameError" in reason or "ModuleNotFoundError" in reason):
@@ -323,11 +333,16 @@ def _target(
     if isinstance(thing, Program):
         return target_of(thing)
     name = name or _name(thing)
+    guesses: list[str] = []
     if inspect.isfunction(thing) and not inspect.signature(thing).parameters:
         with source.ported(thing):
             made = product(thing)
         if not isinstance(made, keras.Model):
             thing = made
+    if inspect.isfunction(thing) and source.function_returned(thing) is not None:
+        by_place = roles_by_place(signature_of(thing) or Signature(), said)
+        said = {**said, **by_place}
+        guesses = [f"{SYMBOLS[r]} is `{n}` (guessed from its place)" for r, n in by_place.items()]
     if kind in (None, "loss", *READINGS) and is_foreign(thing):
         code = code_of(thing, name, said, settings, kind)
         if code is not None and not code.readings and callable(thing):
@@ -339,10 +354,13 @@ def _target(
             and (not code.readings or code.readings[0].kind in ("activations", "loss"))
         ):
             words = f"{source.documentation(code.thing)} {code.words}"
-            return Target(name, "", code.thing, lambda **_: thing, words=words, code=code)
+            target = Target(name, "", code.thing, lambda **_: thing, words=words, code=code)
+            target.guesses += guesses
+            return target
         if code is not None and code.readings and code.readings[0].kind == "loss":
             kind = "loss"
     target = resolve(thing, settings=settings, kind=kind, name=name, **said)
+    target.guesses += guesses
     if target.kind in ("regularizer", "layer", "model"):
         add_constants(target)
     if target.kind == "regularizer" and "rho" not in target.values and not target.parameter:
@@ -435,7 +453,7 @@ def _penalty_of(instance: Any, target: Target) -> float:
     if target.kind == "layer":
         x = np.resize(x, (len(x), getattr(instance, "units", x.shape[1])))
         return as_number(sum(losses_of(instance, tensor(prepared_input(instance, x)))[1]))
-    return as_number(instance(tensor(x)))
+    return as_number(fed_images(instance, target)(tensor(x)))
 
 
 @restored()

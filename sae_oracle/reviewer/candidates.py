@@ -179,6 +179,19 @@ DIVERGENCES = (
         1.0,
         lambda rho, r: rho * np.log(rho / r + _zeros_half(rho, r)),
     ),
+    # The softmax of as many ρ is 1 over their number, whatever ρ is.
+    Choice(
+        "KL between softmaxes over the units",
+        ("SAE119",),
+        1.1,
+        lambda rho, r: _forward(1.0 / r.shape[-1], _softmax(r)),
+    ),
+    Choice(
+        "ρ half of the KL between softmaxes over the units",
+        ("SAE109", "SAE119"),
+        2.1,
+        lambda rho, r: _ones_half(1.0 / r.shape[-1], _softmax(r)),
+    ),
     Choice("the square (ρ̂ − ρ)²", ("SAE119",), 1.1, lambda rho, r: (r - rho) ** 2),
     Choice(
         "the distance |ρ̂ − ρ|",
@@ -205,6 +218,11 @@ DIVERGENCES = (
         lambda rho, r: _forward(rho, r) + _reversed(rho, r),
     ),
 )
+
+
+def _softmax(r: Any) -> Any:
+    powers = np.exp(r)
+    return powers / np.sum(powers, axis=-1, keepdims=True)
 
 
 def _reversed_to(p: Any, r: Any) -> Any:

@@ -98,7 +98,7 @@ class Penalty:
         changed: dict[str, Any] = {"rho": rho, "beta": beta}
         if units is not None:
             changed["units"] = units
-        return self.target.build(**changed)
+        return fed_images(self.target.build(**changed), self.target)
 
     def in_loss(self, x: Any, rho: float, beta: float) -> tuple[float, Any]:
         """Return the number that reaches the loss, and the activations that it is about."""
@@ -147,16 +147,45 @@ class Penalty:
         """Raise `ShapeError` unless it returns one number."""
         if self.is_layer:
             return
-        value = self.make(rho, beta)(tensor(probes("activations")[0]))
+        x = tensor(probes("activations")[0])
+        try:
+            value = self.make(rho, beta)(x)
+        except Exception:
+            self.target.of_images = source.axis_left(self.target.thing)
+            if self.target.of_images is None:
+                raise
+            value = self.make(rho, beta)(x)
+            self.target.guesses.append(ONE_PIXEL)
         if value is None:
             raise ShapeError("None")
         shape = tuple(getattr(value, "shape", ()))
         if shape not in ((), (1,)):
             raise ShapeError(f"shape {shape}")
 
+    def rates(self) -> dict[str, float]:
+        """Return what may be the share of a running average, by name."""
+        return {
+            name: value
+            for name, value in (self.target.arguments if self.is_layer else {}).items()
+            if isinstance(value, float)
+            and 0.0 < value < 1.0
+            and name not in self.target.parameter.values()
+        }
+
     def state(self, rho: float, beta: float) -> list[str]:
         """Return the names of the variables that it holds."""
         return [] if self.is_layer else _variables(self.make(rho, beta))
+
+
+ONE_PIXEL = "it takes images: they are given with one pixel"
+
+
+def fed_images(made: Any, target: Target) -> Any:
+    """Return a regularizer that takes images as a function of activations; any other as it is."""
+    if target.of_images is None:
+        return made
+    rank, axis = target.of_images
+    return lambda x: made(keras.ops.reshape(x, source.of_one_pixel(x.shape[1], rank, axis)))
 
 
 def prepared_input(layer: Any, x: Any) -> Any:
@@ -452,13 +481,10 @@ def _explain(
     stateful: str,
 ) -> list[Explanation]:
     best = explain(observations, context)
-    if best or not penalty.is_layer:
+    if best:
         return best
     # A running average that starts somewhere: ρ̂ = (1 − μ)·(mean of the batch) + μ·(start).
-    for name, value in penalty.target.arguments.items():
-        is_rate = isinstance(value, float) and 0.0 < value < 1.0
-        if not is_rate or name in penalty.target.parameter.values():
-            continue
+    for name, value in penalty.rates().items():
         for share in (1.0 - value, value):
             for start in (0.0, None, 0.5, 1.0):
                 moved = [
@@ -603,7 +629,7 @@ def _check_gradient(
         findings.add(finding("SAE302", Evidence(given, "a gradient", described(error)), detail))
         return
     largest = float(np.max(np.abs(actual))) if actual.size else 0.0
-    if penalty.is_layer and RUNNING in " ".join(findings.notes):
+    if RUNNING in " ".join(findings.notes):
         if largest == 0.0:
             findings.add(finding("SAE301", Evidence(given, "a gradient", "0"), detail))
         return  # its value changes with every call

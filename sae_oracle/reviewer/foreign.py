@@ -7,6 +7,7 @@ the batch, a configuration, a dtype policy) is asked of it.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_penalty import (
+    ONE_PIXEL,
     Penalty,
     ShapeError,
     probes,
@@ -42,6 +44,7 @@ from sae_oracle.reviewer.reading import (
     plain,
     readings,
     signature_of,
+    size_named,
     sizes_among,
 )
 from sae_oracle.reviewer.stand_ins import (
@@ -95,6 +98,7 @@ class Code:
         words: The documentation of the method that is called.
         penalty: What makes a penalty of it; `None`: `CodePenalty`.
         method: The one method of an object with weights that is reviewed; `None`: to be found.
+        held: The numbers that an object keeps, by name.
     """
 
     name: str
@@ -109,6 +113,7 @@ class Code:
     words: str = ""
     penalty: Callable[[Target, Code, Reading], CodePenalty] | None = None
     method: str | None = None
+    held: dict[str, float] = field(default_factory=dict)
 
     def sizes_of_batch(self, data: Mapping[str, Any]) -> dict[str, int]:
         """Return the number of samples for each argument that is it, by its name."""
@@ -117,10 +122,12 @@ class Code:
         return {n: rows for n in self.signature.required if plain(n) in BATCH_SIZES}
 
     def takes_layers(self, name: str) -> bool:
-        """Return whether an argument is annotated as a list: of the activations of each layer."""
+        """Return whether an argument is a list, of the activations of each layer."""
         function = source.subject_of(self.thing)
         annotated = str(getattr(function, "__annotations__", {}).get(name, "")).lower()
-        return bool(re.match(r"(typing\.)?(list|sequence|iterable)\b|<class 'list'>", annotated))
+        return bool(
+            re.match(r"(typing\.)?(list|sequence|iterable)\b|<class 'list'>", annotated)
+        ) or (inspect.isfunction(function) and source.goes_through(function, name))
 
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
@@ -254,6 +261,15 @@ def code_of(
     signature = signature_of(thing) or signature_of(subject)
     if signature is None:
         return None
+    called, given = thing, dict(given)
+    made = source.function_returned(subject)
+    if made is not None:
+        takes_units = any(
+            plain(n) in DATA["activations"] | DATA["means"] for n in signature.required
+        )
+        if framework_of(thing).name == "keras" and not takes_units:
+            return Code(name, thing, FRAMEWORKS["keras"], signature, lambda _: thing)
+        called, signature = _in_a_single_call(thing, signature, made)
     known = constants(thing)
     owner = thing.__self__ if inspect.ismethod(thing) else thing
     if inspect.ismethod(thing):  # of a class
@@ -266,7 +282,7 @@ def code_of(
         if isinstance(said, str) and said not in signature.names and said in numbers:
             known[role] = (said, numbers[said])
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
-    code = Code(name, thing, framework_of(owner), signature, lambda _: _with(thing, settings))
+    code = Code(name, thing, framework_of(owner), signature, lambda _: _with(called, settings))
     code.signature = _without(signature, settings)
     if states_of(code):
         found = [Reading("cost", {}, hyperparameters(code.signature, given, known))]
@@ -275,6 +291,49 @@ def code_of(
     code.readings = [*of_model, *found]
     _values(code, signature.defaults, known, given)
     return code
+
+
+def roles_by_place(signature: Signature, given: Mapping[str, Any]) -> dict[str, str]:
+    """Return ρ and β among the arguments of a function that makes a penalty, where no name says.
+
+    >>> roles_by_place(Signature(["rho_star", "w"]), {})
+    {'beta': 'w'}
+    """
+    found = {**{k: v for k, v in given.items() if v}, **hyperparameters(signature, given)}
+    data = {name for names in DATA.values() for name in names} - {"target"}
+    free = [
+        name
+        for name in signature.names
+        if name not in found.values()
+        and plain(name) not in data
+        and size_named(name) is None
+        and is_number(signature.defaults.get(name, 0.0))
+    ]
+    return dict(zip((r for r in ("rho", "beta") if r not in found), free, strict=False))
+
+
+def _in_a_single_call(
+    maker: Any, outer: Signature, made: ast.arguments
+) -> tuple[Callable[..., Any], Signature]:
+    """A function that makes a function, and the call of what it makes, as one function."""
+    names = [argument.arg for argument in (*made.posonlyargs, *made.args)]
+    required = names[: len(names) - len(made.defaults)]
+    inner = dict(zip(names[len(required) :], made.defaults, strict=True))
+    values = {n: v.value for n, v in inner.items() if isinstance(v, ast.Constant)}
+    whole = Signature(
+        [*outer.required, *(n for n in required if n not in outer.names)],
+        {**outer.defaults, **{n: v for n, v in values.items() if n not in outer.names}},
+    )
+
+    def called(*positional: Any, **more: Any) -> Any:
+        given = dict(zip(whole.required, positional, strict=False)) | more
+        made = maker(**{n: v for n, v in given.items() if n in outer.names})
+        return made(
+            *(given[n] for n in required),
+            **{n: v for n, v in given.items() if n in values and n not in outer.names},
+        )
+
+    return called, whole
 
 
 def states_of(code: Code) -> list[str]:
@@ -653,6 +712,10 @@ def _code_of_object(
         raise CouldNotReviewError(f"{name} has no method that computes anything")
     bound = getattr(instance, method)
     signature = signature_of(bound) or Signature()
+    if method not in ("forward", "__call__") and not _reads(bound, make, "beta", values):
+        named = {role: n for role, n in named.items() if role != "beta"}
+        values = {role: v for role, v in values.items() if role != "beta"}
+        guesses = [words for words in guesses if not words.startswith(SYMBOLS["beta"])]
     known = {**{role: ("", value) for role, value in values.items()}}
     for role, constant in constants(owner).items():
         known.setdefault(role, constant)
@@ -697,6 +760,7 @@ def _code_of_object(
     code = Code(name, owner, framework_of(owner), signature, bind, frozenset(named), dict(values))
     code.readings = found
     code.guesses = guesses
+    code.held = held_numbers(instance)
     code.words = inspect.getdoc(bound) or ""
     if attribute is not None:
         code.guesses.append(f"its `{attribute}` is reviewed")
@@ -706,6 +770,16 @@ def _code_of_object(
     others += [name for name in held_numbers(instance) if not name.startswith("_")]
     _values(code, signature.defaults, {k: v for k, v in known.items() if v[0]}, given, others)
     return code
+
+
+def _reads(method: Any, make: Callable[..., Any], role: str, values: Mapping[str, float]) -> bool:
+    """Whether a method, or what it calls, names in its source what an object keeps of ρ, β or λ."""
+    if role not in values:
+        return True
+    before, after = (held_numbers(make({role: k * values[role]})) for k in (1.0, 2.0))
+    kept = [name.partition(".")[0] for name in after if before.get(name) != after[name]]
+    text = source.text_of(method)
+    return not kept or any(re.search(rf"\.{re.escape(name)}\b", text) for name in kept)
 
 
 def _as_a_hook(signature: Signature) -> str | None:
@@ -758,6 +832,7 @@ class CodePenalty(Penalty):
         self.returned = ""
         self.uncertainty = 0.0
         self.columns = source.samples_are_columns(target.words)
+        self.of_images: tuple[int, int] | None = None
         if plain(reading.data.get("activations", "")) in _LOGITS:
             self.input_kind = "logits"
 
@@ -770,6 +845,11 @@ class CodePenalty(Penalty):
         """Not made: it is called."""
         raise NotImplementedError
 
+    def rates(self) -> dict[str, float]:
+        """Return the numbers that an object keeps: a share of a running average may be one."""
+        known = [self.code.values.get(role) for role in ("rho", "beta")]
+        return {n: v for n, v in self.code.held.items() if 0.0 < v < 1.0 and v not in known}
+
     def state(self, rho: float, beta: float) -> list[str]:
         """A function holds none that matters here."""
         return []
@@ -778,22 +858,26 @@ class CodePenalty(Penalty):
         """Find out how ρ has to be passed: a number, a tensor, a vector, or all by scalars."""
         x = probes("activations")[0]
         first: Exception | None = None
-        for passes in ("number", "tensor", "vector", "scalars"):
-            self.passes = passes
-            try:
-                self.value(x, rho, beta)
-            except ShapeError:
-                raise
-            except Exception as error:
-                first = first or error
-                continue
-            return
+        images = source.axis_left(self.code.thing) if self.kind == "activations" else None
+        for self.of_images in dict.fromkeys((None, images)):
+            for self.passes in ("number", "tensor", "vector", "scalars"):
+                try:
+                    self.value(x, rho, beta)
+                except ShapeError:
+                    raise
+                except Exception as error:
+                    first = first or error
+                    continue
+                return
         assert first is not None
         raise first
 
     def _argument(self, x: Any) -> Any:
         if self.kind == "means":
             return np.mean(x, axis=0)
+        if self.of_images is not None:
+            self.returned = ONE_PIXEL
+            return np.reshape(x, source.of_one_pixel(x.shape[1], *self.of_images))
         return np.asarray(x).T if self.columns else np.asarray(x)
 
     def _raw(self, data: Any, rho: float, beta: float) -> Any:
@@ -863,6 +947,8 @@ class CodePenalty(Penalty):
         gradient = self._differences(argument, rho, beta) if found is None else found[0]
         if self.kind == "means":
             return np.broadcast_to(gradient / x.shape[0], x.shape)
+        if self.of_images is not None:
+            return np.reshape(gradient, x.shape)
         return gradient.T if self.columns else gradient
 
     def _differences(self, argument: Any, rho: float, beta: float) -> Any:

@@ -37,11 +37,15 @@ class Loaded:
         thing: The object.
         notes: What was not run, or failed, in words.
         replaced: The imports that no longer exist, by the name that they bind.
+        location: Where it is, if the file alone was named.
+        others: Where the pieces are that it calls, for want of the whole.
     """
 
     thing: Any
     notes: list[str] = field(default_factory=list)
     replaced: dict[str, str] = field(default_factory=dict)
+    location: str = ""
+    others: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -69,7 +73,7 @@ def loaded(location: str) -> Loaded:
     """
     where, separator, path = location.rpartition(":")
     if location.endswith(".py") and Path(location).is_file():
-        return _only_one(location)
+        return _likeliest(location)
     if not separator or not where or not path:
         raise CouldNotReviewError(
             f"a target is package.module:Object or path/to/file.py:Object; received {location!r}"
@@ -113,15 +117,21 @@ def _not_there(where: str, path: str, module: ModuleType, file: _File | None) ->
     return reason
 
 
-def _only_one(location: str) -> Loaded:
-    """The one object that a file defines, where there is one."""
-    names = _File(location, None).defined()
-    if len(names) != 1:
-        raise CouldNotReviewError(
-            f"a target is path/to/file.py:Object; {location} has "
-            + (", ".join(f"{location}:{name}" for name in names) or "none")
-        )
-    return loaded(f"{location}:{names[0]}")
+def _likeliest(location: str) -> Loaded:
+    """The object of a file that computes a divergence and that no other such object uses.
+
+    Raises:
+        CouldNotReviewError: If there is none, or more than one, with their names.
+    """
+    file = _File(location, None)
+    names = file.likeliest()
+    if not names:
+        there = ", ".join(f"{location}:{name}" for name in file.defined())
+        raise CouldNotReviewError(f"which object of {location}? It has {there or 'none'}")
+    places = [f"{location}:{name}" for name in names]
+    found = loaded(places[0])
+    found.location, found.others = places[0], places[1:]
+    return found
 
 
 def _imported(where: str) -> ModuleType:
@@ -144,6 +154,11 @@ def _is_anothers(name: str, file: Path) -> bool:
 # What a demonstration calls of an object: it is not run.
 _DEMONSTRATES = re.compile(
     r"^(fit|train|evaluate|predict|summary|save|load|plot|show|print|run|main|test|savefig|imshow)"
+)
+_IS_DEMONSTRATION = re.compile(r"main|run|demo|plot|show|test|eval|predict|load|save|visuali")
+# How a divergence is computed, by hand or by a library.
+_IS_LOGARITHM = re.compile(
+    r"^(log|log1p|log2|log10|xlogy|rel_entr|logsigmoid)$|kl_?div|kullback|KLD"
 )
 # What sets up a library: it is run.
 _SETS_UP = re.compile(r"^(set_|manual_seed|seed|append|insert|update|filterwarnings|enable_x64)")
@@ -180,6 +195,36 @@ class _File:
         """The functions and classes that the file defines, in their order."""
         kinds = (ast.FunctionDef, ast.ClassDef)
         return [n.name for n in self.tree.body if isinstance(n, kinds) and n.name[0] != "_"]
+
+    def likeliest(self) -> list[str]:
+        """The object that uses all others that compute a logarithm, then those; empty: none."""
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        nodes = {n.name: n for n in self.tree.body if isinstance(n, kinds)}
+        nodes = {name: n for name, n in nodes.items() if not _IS_DEMONSTRATION.match(name)}
+        uses = {name: _used(n) | _methods_used(n) for name, n in nodes.items()}
+        offers = {name: {name, *_methods_of(n)} for name, n in nodes.items()}
+        reached = {name: {name} for name in nodes}
+        for _ in nodes:
+            for found in reached.values():
+                seen = set().union(*(uses[name] for name in found))
+                found |= {name for name, offered in offers.items() if offered & seen}
+        computing = [
+            name
+            for name, found in reached.items()
+            if name[0] != "_"
+            and any(_IS_LOGARITHM.search(word) for inner in found for word in uses[inner])
+        ]
+        roots = [
+            name
+            for name in computing
+            if not any(name in reached[other] for other in computing if other != name)
+        ]
+        if len(roots) == 1:
+            return [*roots, *(name for name in reversed(computing) if name not in roots)]
+        defined = self.defined()
+        if not defined:
+            return [*_models_assigned(self.tree)][-1:]
+        return defined if len(defined) == 1 else []
 
     def classes(self) -> list[str]:
         """The classes that the file defines."""
@@ -394,6 +439,29 @@ def _imports(tree: ast.Module) -> set[str]:
 
 def _used(node: ast.AST) -> set[str]:
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _methods_used(node: ast.AST) -> set[str]:
+    return {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+
+
+def _methods_of(node: ast.AST) -> set[str]:
+    """The methods of a class whose names say whose they are."""
+    if not isinstance(node, ast.ClassDef):
+        return set()
+    found = {n.name for n in node.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"}
+    return found - {"forward", "call", "build", "get_config", "fit", "train", "step", "backward"}
+
+
+def _models_assigned(tree: ast.Module) -> Iterator[str]:
+    """The names that are bound to a model of Keras, in their order."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            function = node.value.func
+            made = function.attr if isinstance(function, ast.Attribute) else ""
+            made = function.id if isinstance(function, ast.Name) else made
+            if made in ("Model", "Sequential"):
+                yield from (n.id for n in node.targets if isinstance(n, ast.Name))
 
 
 def _changes(node: ast.stmt) -> Iterator[tuple[str, str]]:

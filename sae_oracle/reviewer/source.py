@@ -180,6 +180,73 @@ def tree_of(subject: Any) -> ast.AST:
         return ast.Module(body=[], type_ignores=[])
 
 
+def axis_left(thing: Any) -> tuple[int, int] | None:
+    """Return the rank that a function takes a mean in, and the axis that it leaves: the units.
+
+    From the longest axes that are written out, three at least, as in `mean(x, axis=(0, 1, 2))`.
+    """
+    found: list[list[int]] = []
+    for function in functions(thing):
+        for node in ast.walk(tree_of(function)):
+            if isinstance(node, ast.Tuple | ast.List) and len(node.elts) > 2:
+                with suppress(ValueError):
+                    axes = ast.literal_eval(node)
+                    if all(type(axis) is int for axis in axes):
+                        found.append([axis % (len(axes) + 1) for axis in axes])
+    axes = max(found, key=len, default=[])
+    left = set(range(len(axes) + 1)) - set(axes)
+    return (len(axes) + 1, left.pop()) if axes and 0 in axes and len(left) == 1 else None
+
+
+def of_one_pixel(units: int, rank: int, axis: int) -> tuple[int, ...]:
+    """Return the shape of activations, (samples, units), as images of one pixel.
+
+    >>> of_one_pixel(3, 4, 1), of_one_pixel(3, 4, 3)
+    ((-1, 3, 1, 1), (-1, 1, 1, 3))
+    """
+    return (-1, *(units if each == axis else 1 for each in range(1, rank)))
+
+
+def function_returned(subject: Any) -> ast.arguments | None:
+    """Return the arguments of the function that a function makes and returns; `None`: it does not.
+
+    Inside of a call too: `return jax.jit(penalty)`.
+    """
+    body = getattr(tree_of(subject), "body", None) or [None]
+    maker = body[0]
+    if not isinstance(maker, ast.FunctionDef):
+        return None
+    made = {node.name: node.args for node in maker.body if isinstance(node, ast.FunctionDef)}
+    returned = [node.value for node in maker.body if isinstance(node, ast.Return)]
+    if not returned:
+        return None
+    value = returned[-1]
+    if isinstance(value, ast.Call) and len(value.args) == 1:
+        value = value.args[0]
+    if isinstance(value, ast.Lambda):
+        return value.args
+    return made.get(value.id) if isinstance(value, ast.Name) else None
+
+
+def goes_through(thing: Any, name: str) -> bool:
+    """Return whether a function takes means of the items of an argument: of each layer's output."""
+    for node in ast.walk(tree_of(subject_of(thing))):
+        pairs: list[tuple[ast.AST, ast.AST]] = []
+        if isinstance(node, ast.For):
+            pairs = [(node.iter, node)]
+        elif isinstance(node, (ast.GeneratorExp, ast.ListComp)):
+            pairs = [(part.iter, node) for part in node.generators]
+        for through, body in pairs:
+            named = {n.id for n in ast.walk(through) if isinstance(n, ast.Name)}
+            called = [n for n in ast.walk(body) if isinstance(n, ast.Call) and n is not through]
+            over = {k.arg for call in called for k in call.keywords}
+            if name in named and (
+                over & {"axis", "dim"} or re.search(r"\bmean\(", ast.unparse(body))
+            ):
+                return not isinstance(through, ast.Subscript)
+    return False
+
+
 def text_of(thing: Any) -> str:
     """Return the source of an object and of what it calls in its own module."""
     return "\n".join(ast.unparse(tree_of(subject)) for subject in functions(thing))

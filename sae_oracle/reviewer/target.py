@@ -52,6 +52,8 @@ class Target:
         guesses: What was guessed, in words.
         words: The object's own documentation.
         code: How to call what Keras never calls, a `foreign.Code`; `None`: Keras calls it.
+        of_images: The rank of the images that it takes, and the axis of their units; `None`: it
+            takes (samples, units).
     """
 
     name: str
@@ -64,6 +66,7 @@ class Target:
     guesses: list[str] = field(default_factory=list)
     words: str = ""
     code: Any = None
+    of_images: tuple[int, int] | None = None
 
     def build(self, **hyperparameters: Any) -> Any:
         """Return it with ρ, β or λ (by these names) changed, where it has them as arguments."""

@@ -90,7 +90,39 @@ class Verlust(nn.Module):
         p, q = self.ziel, (h * self.einsen).mean(AXIS)
         return self.gewicht * ({_KL}).sum()
 """
+_FACTORY = f"""
+def make_penalty(p_star, w):
+    def penalty(h):
+        p, q = p_star, h.mean(AXIS)
+        return w * ({_KL}).sum()
+    return penalty
+"""
+_WITHOUT_ITS_WEIGHT = f"""
+class Net(nn.Module):
+    def __init__(self, rho=0.05, beta=2.0):
+        super().__init__()
+        self.rho, self.beta = rho, beta
+        self.encoder = nn.Conv2d(1, 8, 3)
+    def kl(self, code):
+        p, q = self.rho, code.mean(AXIS)
+        return ({_KL}).sum()
+    def loss(self, x):
+        return self.beta * self.kl(torch.sigmoid(self.encoder(x)))
+"""
+_RUNNING = f"""
+class Running(nn.Module):
+    def __init__(self, n_hidden, rho=0.05, beta=3.0, momentum=0.9):
+        super().__init__()
+        self.rho, self.beta, self.momentum = rho, beta, momentum
+        self.register_buffer("seen", torch.full((n_hidden,), rho))
+    def forward(self, h):
+        self.seen = self.momentum * self.seen + (1 - self.momentum) * h.mean(AXIS)
+        p, q = self.rho, self.seen
+        return self.beta * ({_KL}).sum()
+"""
 SOURCES = {
+    "a function that makes a penalty": ("make_penalty", _FACTORY),
+    "a method without its weight": ("Net", _WITHOUT_ITS_WEIGHT),
     "a list of layers": ("penalty", _LAYERS),
     "a module of as many units": ("Verlust", _SIZED),
     "a loss with a state of Flax": ("loss", _FLAX),
@@ -123,6 +155,54 @@ def test_it_is_reviewed_without_an_option(name: str, axis: str, expected, tmp_pa
     # A divergence without a guard breaks at its edges: true, and not what is asked here.
     errors = tuple(name for name in found.identifiers if name < "SAE4")
     assert errors == expected, str(found)
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"), [("(0, 2, 3)", ()), ("(0, 1, 2)", ()), ("(1, 2, 3)", None)]
+)
+@pytest.mark.parametrize("of_keras", [False, True])
+def test_images_are_given_with_one_pixel(axes, expected, of_keras: bool, tmp_path) -> None:
+    """Of what leaves the samples and takes all else, nothing is known: no word of blame."""
+    file = tmp_path / "script.py"
+    formula = f"    q = a.mean({axes}).clamp(1e-6, 1 - 1e-6)\n    p = rho\n    return beta * "
+    text = f"import torch\ndef of_channels(a, rho=0.05, beta=2.0):\n{formula}({_KL}).sum()\n"
+    if of_keras:
+        formula = formula.replace("    ", "        ").replace("rho", "self.rho")
+        text = (
+            "import keras\nimport torch\nclass of_channels(keras.regularizers.Regularizer):\n"
+            "    def __init__(self, rho=0.05, beta=2.0):\n        self.rho, self.beta = rho, beta\n"
+            f"    def __call__(self, a):\n{formula.replace('beta', 'self.beta')}({_KL}).sum()\n"
+        )
+    file.write_text(text)
+    found = review(str(file))
+    if expected is None:
+        assert found.reason or found.identifiers[0] == "SAE601", str(found)
+        return
+    assert not found.reason, str(found)
+    by_keras = ("SAE101", "SAE602") if of_keras else ()
+    assert {name for name in found.identifiers if name < "SAE4"} - {*by_keras} == set(), str(found)
+    assert "one pixel" in " ".join([*found.notes, *found.guesses])
+
+
+def test_a_running_average_of_a_module_is_one(tmp_path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(_HEAD + _RUNNING.replace("AXIS", "0"))
+    found = review(f"{file}:Running")
+    assert [name for name in found.identifiers if name < "SAE4"] == [], str(found)
+    assert "ρ̂ is a running average (`momentum`)" in found.notes
+
+
+def test_softmaxes_are_no_means(tmp_path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import torch\nimport torch.nn.functional as F\nRHO, BETA = 0.05, 0.1\n"
+        "def divergence(q):\n    p = F.softmax(torch.full_like(q, RHO), dim=-1)\n"
+        f"    q = F.softmax(q, dim=-1)\n    return ({_KL}).sum()\n"
+        "def penalty(activations):\n    return BETA * divergence(activations.mean(0))\n"
+    )
+    found = review(str(file))  # what uses the other is what is meant
+    assert [name for name in found.identifiers if name < "SAE4"] == ["SAE119"], str(found)
+    assert "softmax" in str(found)
 
 
 def test_what_is_not_installed_is_named(tmp_path) -> None:

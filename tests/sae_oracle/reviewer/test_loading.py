@@ -168,6 +168,27 @@ def test_a_typing_slip_and_a_bare_file(tmp_path: Path) -> None:
     assert f"{file}:second" in keras_impl.review(file).reason
 
 
+def test_of_a_file_what_uses_the_rest_is_taken(tmp_path: Path) -> None:
+    """Not what it calls, nor what draws or trains; the piece, where the whole is not understood."""
+    file = written(
+        tmp_path,
+        "import numpy as np\n"
+        + PENALTY.replace("penalty", "of_one_layer")
+        + "def penalty(a, rho=0.1, beta=3.0):\n    return of_one_layer(a, rho, beta)\n"
+        "def plot(a):\n    print(np.log(a))\n",
+    )
+    review = keras_impl.review(file)
+    assert (review.target, review.identifiers[0]) == (f"{file}:penalty", "SAE105")
+    file = written(
+        tmp_path,
+        "import numpy as np\n" + PENALTY + "def whole(loader, secret):\n"
+        "    return penalty(loader.unknown(secret))\n",
+    )
+    review = keras_impl.review(file)
+    assert (review.target, review.identifiers[0]) == (f"{file}:penalty", "SAE105")
+    assert "whole could not be reviewed" in review.guesses[0]
+
+
 def test_a_method_is_a_target(tmp_path: Path) -> None:
     method = PENALTY.replace("(a, rho=0.1,", "(self, a,").replace("rho", "self.rho")
     file = written(
