@@ -185,8 +185,8 @@ def test_of_a_file_what_uses_the_rest_is_taken(tmp_path: Path) -> None:
         "    return penalty(loader.unknown(secret))\n",
     )
     review = keras_impl.review(file)
-    assert (review.target, review.identifiers[0]) == (f"{file}:penalty", "SAE105")
-    assert "whole could not be reviewed" in review.guesses[0]
+    assert (review.target, review.identifiers[0]) == (f"{file}:whole", "SAE105")
+    assert "it was not reviewed as a whole" in review.guesses[0]
 
 
 def test_a_method_is_a_target(tmp_path: Path) -> None:
