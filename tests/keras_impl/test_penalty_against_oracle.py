@@ -127,6 +127,9 @@ def test_without_an_extension(symmetric: bool, precision: str) -> None:
             0.1, 3.0, epsilon=0.0, symmetric=symmetric, batch_scaling=False
         )
         hold(penalty, a, precision, 0.1, 3.0, epsilon=0.0, symmetric=symmetric)
+        # An edge that the format cannot hold is the least that it can, and no infinity.
+        penalty = KLSparsityRegularizer(0.1, 3.0, epsilon=2.0**-1074, batch_scaling=False)
+        assert np.isfinite(as_numpy(penalty(ops.zeros((3, 2), dtype=precision))))
 
 
 @pytest.mark.keras_eras
