@@ -64,7 +64,7 @@ def beside(numbers: Any, like: Any) -> Any:
     if isinstance(numbers, float):
         return numbers
     if isinstance(like, np.ndarray):
-        return np.asarray(numbers)
+        return np.asarray(numbers, dtype=like.dtype)
     if isinstance(numbers, (tuple, np.ndarray)):
         return ops.convert_to_tensor(np.asarray(numbers), dtype=like.dtype)
     return ops.cast(numbers, like.dtype)

@@ -272,7 +272,6 @@ def test_a_beta_that_becomes_0_leaves_nothing_of_an_infinite_divergence(form: st
     assert float(layer.losses[0]) == 0.0
 
 
-@pytest.mark.inference
 @pytest.mark.parametrize("name", ["rho", "beta", "weight_decay"])
 def test_a_changed_coefficient_has_the_digits_of_the_model(name: str) -> None:
     """In float64 a variable of float32 would hold 0.1 to 1.5e-8 of it."""

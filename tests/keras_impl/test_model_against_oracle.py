@@ -97,6 +97,8 @@ def terms_of(model: SparseAutoencoder, x: Any, y: Any) -> dict[str, Any]:
     "EQ-DELTA",
 )
 @pytest.mark.inference
+# Keras's sigmoid on NumPy says of a large logit that its exponential is infinite.
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
 @given(
     case=networks,
     shape=shapes,
