@@ -164,7 +164,11 @@ def affine(x: Any, kernel: Any, bias: Any) -> Any:
 
         return torch.addmm(bias, x, kernel)
     # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
-    return x @ kernel + bias
+    z = x @ kernel
+    if keras.backend.standardize_dtype(z.dtype) not in ("float16", "bfloat16"):
+        return z + bias
+    # The bias's gradient is a sum over the samples, which JAX adds up in the dtype of the addition.
+    return ops.cast(ops.cast(z, "float32") + ops.cast(bias, "float32"), z.dtype)
 
 
 def sigmoid_in_place(z: Any) -> Any:

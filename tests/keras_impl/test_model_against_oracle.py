@@ -128,6 +128,26 @@ def terms_of(model: SparseAutoencoder, x: Any, y: Any) -> dict[str, Any]:
     precision="float32",
     same=True,
 )
+# The bias's gradient is a sum of 33 nearly equal numbers: in bfloat16 it would be off by 1 %.
+@example(
+    case={
+        "activation": "sigmoid",
+        "output_activation": None,
+        "tied": False,
+        "tied_decay": 1,
+        "rho": 1e-5,
+        "beta": 1e4,
+        "weight_decay": 0.0,
+        "epsilon": 1e-6,
+        "by_layer": False,
+    },
+    shape=(33, 5, (1,)),
+    from_logits=True,
+    seed=0,
+    scale=0.001,
+    precision="bfloat16",
+    same=False,
+)
 def test_terms_and_gradients(
     case: dict[str, Any],
     shape: tuple[int, int, tuple[int, ...]],
