@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_oracle import __version__
-from sae_oracle.files import for_programs, is_stdout, plain, problem_writing_json
+from sae_oracle.files import for_programs, plain
 from sae_oracle.names import FOLDER
 from sae_oracle.options import add_json
-from sae_oracle.processes import ERROR, console_for, say_problem
+from sae_oracle.processes import console_for, status_of_json
 from sae_oracle.review_formats import print_wrapped, readable
 
 if TYPE_CHECKING:
@@ -137,12 +137,9 @@ def equations(arguments: argparse.Namespace) -> int:
             for equation in chosen
         ]
         text = for_programs(SCHEMA_VERSION, {"equations": found})
-        problem = problem_writing_json(arguments.json, text)
-        if problem is not None:
-            say_problem(console_for(stderr=True, highlight=False), f"{ERROR} {problem}")
-            return 2
-        if is_stdout(arguments.json):
-            return 0
+        status = status_of_json(arguments.json, text, console_for(stderr=True, highlight=False))
+        if status is not None:
+            return status
     console = console_for(log=80, highlight=False)
     for position, equation in enumerate(chosen):
         if not arguments.labels:

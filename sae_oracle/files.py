@@ -73,7 +73,7 @@ def first_line(error: BaseException, limit: int = 300) -> str:
     return line if len(line) <= limit else line[:limit] + "…"
 
 
-IN_ASCII = {
+_IN_ASCII = {
     "ρ̂": "rho_hat", "ρ": "rho", "β": "beta", "λ": "lambda", "ε": "epsilon", "Σ": "sum ", "σ": "s",
     "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "→": "->", "½": "1/2",
     "‖": "||", "²": "^2", "§": "section ", "…": "...", "’": "'", "“": '"', "”": '"', "ᵀ": "^T",
@@ -82,12 +82,20 @@ IN_ASCII = {
 """What stands for a letter where an encoding does not have it."""
 
 
+def spelled(text: str) -> str:
+    """Return text in ASCII, its Greek written out.
+
+    >>> spelled("ρ̂ ≤ ½")
+    'rho_hat <= 1/2'
+    """
+    for letter, words in _IN_ASCII.items():
+        text = text.replace(letter, words)
+    return text.encode("ascii", "replace").decode("ascii")
+
+
 def _written_out(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
-    text = error.object[error.start : error.end]
-    for letter, words in IN_ASCII.items():
-        text = text.replace(letter, words)
-    return text.encode("ascii", "replace").decode("ascii"), error.end
+    return spelled(error.object[error.start : error.end]), error.end
 
 
 codecs.register_error("sae-oracle", _written_out)
@@ -262,14 +270,6 @@ def write_each(files: Mapping[Path, Callable[[Path], None]]) -> dict[Path, str]:
         except (OSError, MemoryError) as error:
             problems[path] = f"{shown(path)} is not written: {shown(first_line(error))}"
     return problems
-
-
-def problem_writing_json(path: Path, text: str) -> str | None:
-    """Write the JSON of a command that does nothing else; return what was wrong, if anything."""
-    problem = problem_with_file("--json", path)
-    if problem is None:
-        problem = write_each({path: lambda to: write_result(to, text)}).get(path)
-    return problem
 
 
 def for_programs(schema_version: int, found: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from sae_oracle.files import is_stdout, problem_with_file, shown
+from sae_oracle.files import is_stdout, problem_with_file, shown, write_each, write_result
 from sae_oracle.options import Limits
 
 BACKENDS = ("jax", "tensorflow", "torch", "numpy", "openvino")
@@ -82,6 +82,21 @@ def console_for(
 
 
 ERROR = "[bold red]Error:[/]"
+
+
+def status_of_json(path: Path, text: str, console: Console) -> int | None:
+    """Write the JSON of a command that does nothing else.
+
+    Returns:
+        The exit status, if nothing is left to print; `None`: the text for a reader is.
+    """
+    problem = problem_with_file("--json", path)
+    if problem is None:
+        problem = write_each({path: partial(write_result, content=text)}).get(path)
+    if problem is not None:
+        say_problem(console, f"{ERROR} {problem}")
+        return 2
+    return 0 if is_stdout(path) else None
 
 
 def say_problem(console: Console, words: str) -> None:

@@ -25,7 +25,6 @@ from sae_oracle.catalogue import BY_IDENTIFIER, KINDS, MISTAKES, identifiers
 from sae_oracle.files import (
     for_programs,
     is_stdout,
-    problem_writing_json,
     shown,
     write_each,
     write_result,
@@ -48,6 +47,7 @@ from sae_oracle.processes import (
     environment,
     problem_with,
     say_problem,
+    status_of_json,
 )
 from sae_oracle.review_formats import (
     FORMATS,
@@ -460,12 +460,9 @@ def explain(arguments: argparse.Namespace) -> int:
     chosen = MISTAKES if lists else [BY_IDENTIFIER[name] for name in names]
     if arguments.json is not None:
         found = {"findings": [mistake._asdict() for mistake in chosen]}
-        problem = problem_writing_json(arguments.json, for_programs(SCHEMA_VERSION, found))
-        if problem is not None:
-            say_problem(console, f"{ERROR} {problem}")
-            return 2
-        if is_stdout(arguments.json):
-            return 0
+        status = status_of_json(arguments.json, for_programs(SCHEMA_VERSION, found), console)
+        if status is not None:
+            return status
     if lists:
         for mistake in MISTAKES:
             print_wrapped(console, f"{mistake.identifier}  {mistake.severity:7}  {mistake.title}")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sae_oracle import __version__
 from sae_oracle.catalogue import BY_IDENTIFIER, Mistake
-from sae_oracle.files import IN_ASCII, plain
+from sae_oracle.files import plain, spelled
 
 SCHEMA_VERSION = 1
 """Of the JSON that a review writes: it changes when a name goes or means something else."""
@@ -33,9 +33,7 @@ def readable(text: str, encoding: str) -> str:
     try:
         text.encode(encoding)
     except (UnicodeEncodeError, LookupError):
-        for letter, words in IN_ASCII.items():
-            text = text.replace(letter, words)
-        return text.encode("ascii", "replace").decode("ascii")
+        return spelled(text)
     return text
 
 

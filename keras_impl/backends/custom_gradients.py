@@ -21,7 +21,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_impl.divergence import kl_divergence_and_slope, target_of
+from keras_impl.divergence import at_least_float32, kl_divergence_and_slope, target_of
 
 
 def scaled_sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
@@ -164,11 +164,8 @@ def affine(x: Any, kernel: Any, bias: Any) -> Any:
 
         return torch.addmm(bias, x, kernel)
     # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
-    z = x @ kernel
-    if keras.backend.standardize_dtype(z.dtype) not in ("float16", "bfloat16"):
-        return z + bias
     # The bias's gradient is a sum over the samples, which JAX adds up in the dtype of the addition.
-    return ops.cast(ops.cast(z, "float32") + ops.cast(bias, "float32"), z.dtype)
+    return ops.cast(at_least_float32(x @ kernel) + at_least_float32(bias), x.dtype)
 
 
 def sigmoid_in_place(z: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -859,16 +860,17 @@ class CodePenalty(Penalty):
         x = probes("activations")[0]
         first: Exception | None = None
         images = source.axis_left(self.code.thing) if self.kind == "activations" else None
-        for self.of_images in dict.fromkeys((None, images)):
-            for self.passes in ("number", "tensor", "vector", "scalars"):
-                try:
-                    self.value(x, rho, beta)
-                except ShapeError:
-                    raise
-                except Exception as error:
-                    first = first or error
-                    continue
-                return
+        for self.of_images, self.passes in itertools.product(
+            dict.fromkeys((None, images)), ("number", "tensor", "vector", "scalars")
+        ):
+            try:
+                self.value(x, rho, beta)
+            except ShapeError:
+                raise
+            except Exception as error:
+                first = first or error
+                continue
+            return
         assert first is not None
         raise first
 
