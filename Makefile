@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EARLIER := $(VENV)/keras-3.13.2
 
 .DEFAULT_GOAL := help
-.PHONY: help verify test lint docs faults coverage mutants exhaustive bench clean
+.PHONY: help verify test everything lint docs faults coverage mutants exhaustive bench clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,8 +25,11 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP) $(EARLIER)/.installed lint ## lint, and every test on every backend
 	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras \
 	  --backends jax,tensorflow,torch tests/keras_impl
-	$(BIN)/python -m coverage run $(OF_ORACLE) -m pytest
+	$(BIN)/python -m coverage run $(OF_ORACLE) -m pytest $(CASES)
 	$(BIN)/python -m coverage report $(OF_ORACLE)
+
+everything: CASES := --every-case
+everything: test ## as test, and JAX and TensorFlow each have every case of a test (a release)
 
 $(EARLIER)/.installed: $(STAMP)
 	rm -rf $(EARLIER)

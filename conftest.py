@@ -18,6 +18,11 @@ hypothesis.settings.register_profile("dev", max_examples=15, deadline=None)
 hypothesis.settings.register_profile(
     "ci", max_examples=15, deadline=None, derandomize=True, print_blob=True, database=None
 )
+# Where each example is compiled anew and another backend has as many as ever.
+for profile in ("dev", "ci"):
+    hypothesis.settings.register_profile(
+        f"{profile}-shared", hypothesis.settings.get_profile(profile), max_examples=6
+    )
 # That a mutant fails is enough: no smaller example is looked for.
 hypothesis.settings.register_profile(
     "mutants",
@@ -41,6 +46,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="comma-separated backends to test (default: every installed one)",
     )
     parser.addoption(
+        "--every-case",
+        action="store_true",
+        help="run every case of a test on JAX and on TensorFlow (default, in a run of everything: "
+        "on one of them, and all on torch)",
+    )
+    parser.addoption(
         "--device",
         default=None,
         choices=("cpu", "gpu"),
@@ -51,9 +62,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     default = "ci" if os.environ.get("CI") else "dev"
-    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default))
+    profile = os.environ.get("HYPOTHESIS_PROFILE", default)
+    hypothesis.settings.load_profile(profile)
     keep_what_jax_compiles(config)
-    attach(config)
+    shared = f"{profile}-shared" if profile in ("dev", "ci") else profile
+    attach(config, where_shared={"HYPOTHESIS_PROFILE": shared})
     if os.environ.get("KERAS_BACKEND"):
         prepare_backend(os.environ["KERAS_BACKEND"], config.getoption("device") or "cpu")
 

@@ -7,7 +7,8 @@ under the id that it has in the child: `tests/keras_impl/test_losses.py::test_va
 then on pytest selects, counts and reports these items as any others. The children run them while
 the parent runs the tests of the oracle; as many children run at once as there are cores.
 
-With KERAS_BACKEND set everything runs in the one process, under the same ids.
+In a run of everything the two backends that compile each case anew share the cases of a test:
+`Parent.share`. With KERAS_BACKEND set everything runs in the one process, under the same ids.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,7 +36,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.one_backend import BACKENDS, BackendIds, is_backend_path
+from tests.one_backend import BACKENDS, TRAINING_BACKENDS, BackendIds, is_backend_path
 
 # Several processes at once on few cores: one thread each.
 ONE_THREAD = {
@@ -52,6 +54,13 @@ CHILD = (
     "from tests.one_backend import work; work(connection)"
 )
 
+# They compile what they run for every shape, which is most of their tests' time. The other
+# training backend runs every case.
+COMPILING = ("jax", "tensorflow")
+
+# As many cases as a test must have before they are shared.
+SHARED = 4
+
 # A backend and what its child says of a test.
 Test = tuple[str, dict[str, Any]]
 
@@ -61,8 +70,13 @@ def installed(backend: str) -> bool:
     return importlib.util.find_spec(backend) is not None
 
 
-def attach(config: pytest.Config) -> None:
-    """Make this pytest the parent of the backends' processes, or the process of KERAS_BACKEND."""
+def attach(config: pytest.Config, where_shared: dict[str, str] | None = None) -> None:
+    """Make this pytest the parent of the backends' processes, or the process of KERAS_BACKEND.
+
+    Args:
+        config: Of this pytest.
+        where_shared: More environment for the processes that share cases.
+    """
     asked = config.getoption("backends")
     names = tuple(asked.split(",")) if asked else BACKENDS
     unknown = [name for name in names if name not in BACKENDS]
@@ -70,7 +84,8 @@ def attach(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--backends takes {', '.join(BACKENDS)}; got {unknown[0]!r}.")
     backend = os.environ.get("KERAS_BACKEND")
     if not backend:
-        config.pluginmanager.register(Parent(config, names), "parent-of-backends")
+        parent = Parent(config, names, where_shared or {})
+        config.pluginmanager.register(parent, "parent-of-backends")
     elif asked and names != (backend,):
         raise pytest.UsageError(
             f"--backends is {asked}, but KERAS_BACKEND keeps everything on {backend}."
@@ -209,14 +224,23 @@ class Child:
 class Parent:
     """Starts the children, collects what they find, and reports what they run."""
 
-    def __init__(self, config: pytest.Config, backends: tuple[str, ...]) -> None:
+    def __init__(
+        self, config: pytest.Config, backends: tuple[str, ...], where_shared: dict[str, str]
+    ) -> None:
         self.config = config
+        self.where_shared = where_shared
         self.present = [name for name in _meant(backends, config.args) if installed(name)]
         self.absent = [name for name in backends if not installed(name)]
         self.distributed = hasattr(config, "workerinput")  # a worker of pytest-xdist
         # Of what is in these folders nothing is left out: paths of files and ids may mean less.
         paths = [Path(config.invocation_params.dir, name).resolve() for name in config.args]
         self.folders = [] if config.getoption("lf", False) else [p for p in paths if p.is_dir()]
+        option = config.option
+        self.sharing = (
+            {*self.present} >= {*TRAINING_BACKENDS}
+            and len(self.folders) == len(config.args)
+            and not (option.keyword or option.markexpr or config.getoption("every_case", False))
+        )
         self.asked: set[Path] = set()
         self.children: dict[str, Child] = {}
         self.pending: dict[str, BackendItem] = {}
@@ -228,13 +252,14 @@ class Parent:
     def start(self, backend: str) -> None:
         ours, theirs = Pipe()
         log = tempfile.TemporaryFile()  # noqa: SIM115
-        threads = ONE_THREAD if len(self.present) > 1 else {}
+        more = ONE_THREAD if len(self.present) > 1 else {}
+        shared = self.where_shared if self.sharing and backend in COMPILING else {}
         capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled():
             capture.suspend_global_capture(in_=True)
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", CHILD, str(theirs.fileno())],
-                env={**threads, **os.environ, "KERAS_BACKEND": backend},
+                env={**more, **os.environ, **shared, "KERAS_BACKEND": backend},
                 pass_fds=[theirs.fileno()],
                 stderr=None if self.config.option.capture == "no" else log,
             )
@@ -274,6 +299,31 @@ class Parent:
             except EOFError:
                 del self.children[child.backend]
                 yield child.backend, [], [("failed", child.end()[1])]
+
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        if self.sharing:
+            left_out = set(self.share(items))
+            config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+            items[:] = [item for item in items if item not in left_out]
+
+    def share(self, items: list[pytest.Item]) -> Iterator[pytest.Item]:
+        """What one of the two compiling backends leaves to the other, by chance but always alike.
+
+        In a run of everything, where a third backend has every case of a test. Not where a file, an
+        id or a name was asked for, nor with `--every-case`.
+        """
+        tests: dict[str, dict[str, dict[str, pytest.Item]]] = {}
+        for item in items:
+            test, _, case = item.nodeid.partition("[")
+            if isinstance(item, BackendItem) and case:
+                case = case.replace(item.backend, "", 1)
+                tests.setdefault(test, {}).setdefault(case, {})[item.backend] = item
+        for test, cases in tests.items():
+            for case, by_backend in cases.items() if len(cases) >= SHARED else ():
+                if by_backend.keys() >= {*TRAINING_BACKENDS}:
+                    yield by_backend[COMPILING[zlib.crc32((test + case).encode()) % 2]]
 
     # Running
 

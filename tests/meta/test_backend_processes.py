@@ -12,20 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.backend_processes import COMPILING
+
 ROOT = Path(__file__).parents[2]
 
 CONFTEST = """
 import os, pytest
 from tests import backend_processes
-backend_processes.installed = lambda name: name in ("jax", "torch", "numpy")
+INSTALLED = os.environ.get("INSTALLED", "jax,torch,numpy").split(",")
+backend_processes.installed = lambda name: name in INSTALLED
 
 def pytest_addoption(parser):
     parser.addoption("--backends", default=None)
+    parser.addoption("--every-case", action="store_true")
 
 def pytest_configure(config):
     for line in ("inference: i", "only_backends(*names): o", "slow: s"):
         config.addinivalue_line("markers", line)
-    backend_processes.attach(config)
+    backend_processes.attach(config, where_shared={"SHARED": "yes"})
 
 @pytest.fixture(scope="session", params=[os.environ.get("KERAS_BACKEND")])
 def backend(request):
@@ -221,6 +225,43 @@ def test_the_same_ids_in_the_process_of_keras_backend(project: Path) -> None:
     assert f"FAILED {FILE}::test_added[torch]" in text
     code, text = run(project, f"{FILE}::test_added[torch]", KERAS_BACKEND="jax")
     assert code == 4
+
+
+def test_a_run_of_everything_shares_the_cases_of_two_backends(project: Path) -> None:
+    (project / FILE).write_text(
+        "import os, pytest\n"
+        "@pytest.mark.parametrize('size', range(20))\n"
+        "def test_shared(size, backend):\n"
+        "    assert (os.environ.get('SHARED') == 'yes') == (backend != 'torch')\n"
+        "@pytest.mark.parametrize('size', range(3))\n"
+        "def test_few(size):\n    pass\n"
+        "@pytest.mark.only_backends('jax', 'torch')\n"
+        "@pytest.mark.parametrize('size', range(5))\n"
+        "def test_of_two(size):\n    pass\n"
+    )
+    three = {"INSTALLED": "jax,tensorflow,torch"}
+    code, text = run(project, "-v", "tests/keras_impl", **three)
+    assert code == 0, text
+    run_on = {name: {*re.findall(rf"test_shared\[{name}-(\d+)", text)} for name in COMPILING}
+    jax, tensorflow = run_on.values()
+    assert jax
+    assert tensorflow
+    assert not jax & tensorflow
+    assert jax | tensorflow == {str(size) for size in range(20)}
+    # All of torch's, half of the others'; of few cases, or of cases of one of them, all.
+    assert outcome(text) == f"{40 + 9 + 10} passed, 20 deselected"
+
+    # Where they are not shared, the processes are as ever: the assertion fails on the two.
+    for everything in (
+        ["--every-case"],
+        ["-k", "shared or few or two"],
+        [FILE],
+        ["-m", "not slow"],
+    ):
+        text = run(project, "tests/keras_impl", *everything, **three)[1]
+        assert outcome(text).startswith("40 failed, 39 passed"), text
+    text = run(project, "tests/keras_impl", "--backends", "jax,tensorflow", **three)[1]
+    assert outcome(text).startswith("40 failed")
 
 
 def test_a_failing_doctest_is_found_again_in_one_process(project: Path) -> None:
