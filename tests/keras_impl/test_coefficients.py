@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,16 @@ def test_a_change_counts_in_the_next_step(
 
 
 @pytest.mark.only_backends("torch")
-def test_torch_compile() -> None:
+def test_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
     from keras_impl.backends.keras_internals import keras_loses_compiled_losses
 
     if keras_loses_compiled_losses():
         pytest.skip("Keras loses the losses of layers in a compiled step of this torch")
+    # Traced, guarded and differentiated as ever, which is where a coefficient could be a constant.
+    # The code that inductor writes of it takes 20 seconds.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     model = SparseAutoencoder(3, beta=3.0, seed=0)
     model.compile(keras.optimizers.SGD(0.0), jit_compile=True)
     set_hyperparameters(model, beta=3.0)  # before anything is compiled
