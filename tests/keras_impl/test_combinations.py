@@ -28,8 +28,7 @@ ON_THE_PAGE = statuses_of_page(PAGE.read_text(encoding="utf-8"))
 def cells_here() -> list[Any]:
     """Every cell of this backend, but for those of many seconds, which the page alone runs.
 
-    On JAX and TensorFlow, where a cell takes a tenth of a second, the objects that are right by
-    themselves stand in one network.
+    The objects that are right by themselves, as the page has them, stand in one network.
     """
     cells = []
     for option in OPTIONS:
@@ -38,8 +37,7 @@ def cells_here() -> list[Any]:
         joined = [
             subject
             for subject in SUBJECTS
-            if BACKEND != "torch"
-            and subject.name in JOINED
+            if subject.name in JOINED
             and ON_THE_PAGE.get((option.name, subject.name, BACKEND)) == "right"
         ]
         groups = [(subject,) for subject in SUBJECTS if subject not in joined]
