@@ -103,6 +103,7 @@ def run(
         "FOLDER": str(work),
         "PLAN": plan,
         "NOTE": str(folder / "note"),
+        "DRAWS": "1" if fault.what == "nothing" or "picture" in fault.what else "",
         **dict(fault.variables),
     }
     command = [sys.executable, "-m", "sae_oracle", *fault.arguments]
@@ -199,7 +200,7 @@ def test_a_second_training_into_a_folder_is_told_so(tmp_path: Path) -> None:
     out.mkdir(parents=True)
     holder = os.open(out, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
-    training = next(row for row in FAULTS if row.what == "nothing")
+    training = next(row for row in FAULTS if row.what == "--out is a mount point")
     second = run(training, tmp_path, "new", "")
     assert second.returncode == 2
     assert "Another training writes to --out out" in second.stdout

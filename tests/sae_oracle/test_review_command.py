@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,6 +20,7 @@ from sae_oracle.catalogue import BY_IDENTIFIER, MISTAKES
 from sae_oracle.cli import main
 from sae_oracle.processes import TRAINING_BACKENDS, installed
 from sae_oracle.review_formats import as_github, as_sarif
+from tests.fork_server import Forks
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 
 TARGETS = '''
@@ -106,6 +109,37 @@ def command(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess
     return run
 
 
+class Ended(NamedTuple):
+    """As `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def here(
+    forked: Callable[[str], Forks],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Ended]:
+    """Called with arguments: the command in this process, whose worker on NumPy is a fork."""
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    forked("numpy")
+
+    def run(*arguments: str) -> Ended:
+        capfd.readouterr()
+        try:
+            status = main(["review", *arguments])
+        except SystemExit as error:
+            status = int(error.code or 0)
+        printed = capfd.readouterr()
+        assert "Traceback" not in printed.err, printed.err
+        return Ended(status, printed.out, printed.err)
+
+    return run
+
+
 def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
     written = tmp_path / "review.json"
     run = command(
@@ -137,9 +171,12 @@ def test_findings_in_json_and_as_a_table(targets: Path, tmp_path: Path) -> None:
     assert only["guesses"] == ["β is `sparsityBeta` (guessed from its name)"]
 
 
-def test_status_0_where_every_finding_is_ignored(targets: Path) -> None:
+def test_status_0_where_every_finding_is_ignored(
+    targets: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(targets.parent)
     ignored = ["--ignore=SAE106,sae40", "--ignore=SAE403"]
-    run = command("targets:MeanOfAll", "--backend", "numpy", *ignored, folder=targets.parent)
+    run = here("targets:MeanOfAll", "--backend", "numpy", *ignored)
     assert run.returncode == 0, run.stdout
     assert "conforms" in run.stdout
 
@@ -155,17 +192,19 @@ def test_status_0_where_every_finding_is_ignored(targets: Path) -> None:
         ("random.py:X", "the random.py of the working folder was run"),
     ],
 )
-def test_what_cannot_be_reviewed_says_why(targets: Path, name: str, reason: str) -> None:
+def test_what_cannot_be_reviewed_says_why(
+    targets: Path, name: str, reason: str, here: Callable[..., Ended]
+) -> None:
     limit = "10" if name.endswith("Endless") else "120"
-    run = command(f"{targets.parent / name}", "--backend", "numpy", "--time-limit", limit)
+    run = here(f"{targets.parent / name}", "--backend", "numpy", "--time-limit", limit)
     assert run.returncode == 2, run.stdout
     assert reason in " ".join(run.stdout.split())
 
 
 def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(
-    targets: Path, monkeypatch: pytest.MonkeyPatch
+    targets: Path, here: Callable[..., Ended], forked: Callable[[str], Forks]
 ) -> None:
-    run = command(f"{targets}:Raises", "--backend", "numpy", "--json")
+    run = here(f"{targets}:Raises", "--backend", "numpy", "--json")
     assert run.returncode == 1
     (found,) = [f for f in json.loads(run.stdout)["findings"] if f["identifier"] == "SAE601"]
     assert "never on a Sunday" in found["evidence"]["got"]
@@ -173,10 +212,11 @@ def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(
     other = next((name for name in reversed(TRAINING_BACKENDS) if installed(name)), None)
     if other is None:
         pytest.skip("no backend beside numpy is installed")
-    hidden = {"tensorflow", "sklearn", "matplotlib"} - {other}
-    monkeypatch.setenv("PYTHONPATH", environment(hidden=tuple(hidden))["PYTHONPATH"])
     request = {"target": f"{targets}:OnNumPyOnly"}
-    results = [review.review_on(name, request, 120.0) for name in ("numpy", other)]
+    results = []
+    for name in ("numpy", other):
+        forked(name)
+        results.append(review.review_on(name, request, 120.0))
     merged = {found["identifier"]: found for found in review.merge(results)}
     assert merged["SAE602"]["backends"] == [other]
     assert "SAE601" not in merged
@@ -192,17 +232,19 @@ def test_an_exception_is_a_finding_and_bound_to_a_backend_if_others_pass(
     ],
 )
 def test_on_two_replicas_a_plain_mean_is_that_of_a_replica(
-    target: str, named: set[str], monkeypatch: pytest.MonkeyPatch
+    target: str, named: set[str], forked: Callable[[str], Forks]
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", environment("tensorflow")["PYTHONPATH"])
+    forked("tensorflow")
     result = review.review_on("tensorflow", {"target": target, "replicas": True}, 120.0)["review"]
     assert not result["reason"]
     assert "2 replicas" in result["checks"]
     assert {found["identifier"] for found in result["findings"]} == named
 
 
-def test_nothing_is_reviewed_for_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    run = command("keras_impl:KLSparsity", "--json", str(tmp_path / "no" / "review.json"))
+def test_nothing_is_reviewed_for_a_file_that_cannot_be_written(
+    tmp_path: Path, here: Callable[..., Ended]
+) -> None:
+    run = here("keras_impl:KLSparsity", "--json", str(tmp_path / "no" / "review.json"))
     assert run.returncode == 2
     assert "No such folder" in run.stdout
 
@@ -338,10 +380,12 @@ def test_annotations_of_github_are_a_line_each_and_escaped() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sarif", "github", "json"])
-def test_a_format_is_all_that_is_printed(kind: str, tmp_path: Path) -> None:
+def test_a_format_is_all_that_is_printed(
+    kind: str, tmp_path: Path, here: Callable[..., Ended]
+) -> None:
     path = tmp_path / "program.py"
     path.write_text(WRONG_PENALTY, encoding="utf-8")
-    run = command("--format", kind, "--", sys.executable, str(path))
+    run = here("--format", kind, "--", sys.executable, str(path))
     assert run.returncode == 1, run.stderr
     if kind == "sarif":
         assert held_to_sarif(run.stdout)["results"]
@@ -351,8 +395,8 @@ def test_a_format_is_all_that_is_printed(kind: str, tmp_path: Path) -> None:
         assert all(line.startswith("::") for line in run.stdout.splitlines())
 
 
-def test_two_that_write_to_standard_output_are_refused() -> None:
-    run = command("x.py:X", "--format", "sarif", "--json", "-")
+def test_two_that_write_to_standard_output_are_refused(here: Callable[..., Ended]) -> None:
+    run = here("x.py:X", "--format", "sarif", "--json", "-")
     assert (run.returncode, run.stdout) == (2, "")
     assert "name a file" in " ".join(run.stderr.split())
 
@@ -399,8 +443,11 @@ def test_explain_says_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> 
     assert "near it: SAE105" in capsys.readouterr().err
 
 
-def test_the_recipes_of_the_documentation_run(targets: Path) -> None:
+def test_the_recipes_of_the_documentation_run(
+    targets: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hook and the workflow call the command with options that it has."""
+    monkeypatch.chdir(targets.parent)
     hooks = (ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8")
     assert re.findall(r"^  entry: (.*)$", hooks, re.MULTILINE) == ["sae-oracle review"]
     page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
@@ -410,7 +457,7 @@ def test_the_recipes_of_the_documentation_run(targets: Path) -> None:
         word.replace("my_package/penalties.py:Mine", "targets.py:MeanOfAll")
         for word in line.split()
     ]
-    run = command(*words, "--backend", "numpy", folder=targets.parent)
+    run = here(*words, "--backend", "numpy")
     assert run.returncode == 1, run.stderr
     assert run.stdout.startswith("::error file=targets.py,line=")
     yaml = pytest.importorskip("yaml")
@@ -482,10 +529,12 @@ end
     ("way", "named"),
     [("right", {"SAE402"}), ("wrong", {"SAE105", "SAE402"}), ("gradient", {"SAE304"})],
 )
-def test_a_program_is_reviewed_by_its_answers(way: str, named: set[str], tmp_path: Path) -> None:
+def test_a_program_is_reviewed_by_its_answers(
+    way: str, named: set[str], tmp_path: Path, here: Callable[..., Ended]
+) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM, encoding="utf-8")
-    run = command("--json", "--", sys.executable, str(path), way)
+    run = here("--json", "--", sys.executable, str(path), way)
     result = json.loads(run.stdout)
     assert run.returncode == result["status"] == 1, run.stderr
     assert {found["identifier"] for found in result["findings"]} == named
@@ -493,16 +542,16 @@ def test_a_program_is_reviewed_by_its_answers(way: str, named: set[str], tmp_pat
 
 
 @pytest.mark.skipif(shutil.which("octave") is None, reason="octave is not installed")
-def test_a_program_in_octave(tmp_path: Path) -> None:
+def test_a_program_in_octave(tmp_path: Path, here: Callable[..., Ended]) -> None:
     path = tmp_path / "program.m"
     path.write_text(OCTAVE, encoding="utf-8")
-    run = command("--json", "--", "octave", "-q", str(path))
+    run = here("--json", "--", "octave", "-q", str(path))
     found = {found["identifier"] for found in json.loads(run.stdout)["findings"]}
     assert "SAE105" in found
 
 
-def test_a_program_without_an_answer_is_told_the_protocol() -> None:
-    run = command("--", sys.executable, "-c", "print(1)")
+def test_a_program_without_an_answer_is_told_the_protocol(here: Callable[..., Ended]) -> None:
+    run = here("--", sys.executable, "-c", "print(1)")
     assert run.returncode == 2
     assert '{"value": 1.5}' in " ".join(run.stdout.split())
 

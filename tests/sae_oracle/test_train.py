@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ import pytest
 import reference
 from sae_oracle import pictures
 from sae_oracle import train as training
-from sae_oracle.cli import parser
+from sae_oracle.cli import main, parser
 from sae_oracle.processes import TRAINING_BACKENDS, installed
 from sae_oracle.samples import read_samples
+from tests.fork_server import Forks
 from tests.fresh_process import FOREIGN, crowd, environment, with_foreign_names
 
 BACKEND = next((name for name in TRAINING_BACKENDS if installed(name)), None)
 needs_a_backend = pytest.mark.skipif(
     BACKEND is None, reason="no backend with gradients is installed"
 )
+# What starts slowly and compiles nothing, for what is started once.
+FORKED = next((name for name in reversed(TRAINING_BACKENDS) if installed(name)), "")
 # The exercise takes its pictures from scikit-learn; Matplotlib draws.
 ENVIRONMENT = environment(BACKEND, hidden=("tensorflow",))
 
@@ -43,14 +47,34 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def server(
+    tmp_path: Path, forked: Callable[[str], Forks], monkeypatch: pytest.MonkeyPatch
+) -> Forks:
+    """What `here` starts is a fork of it; the working folder is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return forked(FORKED)
+
+
+def here(capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "train") -> str:
+    """Run the command in this process; return what it prints."""
+    capsys.readouterr()
+    status = main([command, f"--backend={FORKED}", *arguments])
+    printed = capsys.readouterr()
+    assert status == 0, printed
+    return printed.out
+
+
 @needs_a_backend
 @pytest.mark.equation("EQ-FEATURE")
-def test_it_writes_a_model_its_history_and_a_picture(tmp_path: Path) -> None:
+def test_it_writes_a_model_its_history_and_a_picture(
+    tmp_path: Path, server: Forks, capsys: pytest.CaptureFixture[str]
+) -> None:
     x = np.random.default_rng(0).uniform(size=(50, 16))
     np.save(tmp_path / "x.npy", x)
     crowd(tmp_path)
-    done = run(tmp_path, "--data=x.npy", "--hidden=5", "--rho=0.2", "--iterations=7", "--out=out")
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ("--data=x.npy", "--hidden=5", "--rho=0.2", "--iterations=7", "--out=out")
+    printed = here(capsys, *options)
     foreign = {name.partition("/")[0] for name in FOREIGN}
     assert sorted({*os.listdir(tmp_path)} - foreign) == ["out", "x.npy"]
     assert sorted(os.listdir(tmp_path / "out")) == ["features.png", "history.json", "model.keras"]
@@ -64,18 +88,10 @@ def test_it_writes_a_model_its_history_and_a_picture(tmp_path: Path) -> None:
         "model = keras.saving.load_model('out/model.keras')\n"
         "print(keras_impl.full_cost(model, np.load('x.npy')).total)\n"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-P", "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(found["backend"]),
-        timeout=300,
-        check=True,
-    )
     total = found["cost"]["total"]
-    assert abs(float(loaded.stdout.splitlines()[-1]) - total) <= 2 * 2.0**-24 * total
-    assert f"cost {total:.6g} = reconstruction" in done.stdout
+    loaded = server.run(program).splitlines()[-1]
+    assert abs(float(loaded) - total) <= 2 * 2.0**-24 * total
+    assert f"cost {total:.6g} = reconstruction" in printed
 
 
 # The command, and a signal after some iterations.
@@ -108,12 +124,24 @@ def signalled(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.fixture(scope="module")
+def interrupted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("interrupted")
+    return folder, signalled(folder, "SIGINT", "4", "--iterations=1000000")
+
+
 @needs_a_backend
-def test_kill_9_loses_at_most_an_interval_and_resume_goes_on(tmp_path: Path) -> None:
+def test_kill_9_loses_at_most_an_interval_and_resume_goes_on(
+    tmp_path: Path, interrupted: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    """In real processes, the second in a folder that has names which they import."""
     every = "--checkpoint-iterations=4"
     done = signalled(tmp_path, "SIGKILL", "7", "--iterations=1000000", every)
     assert done.returncode == -9
     assert "checkpoint.npz" in os.listdir(tmp_path / "out")
+    crowd(tmp_path)
     again = run(tmp_path, "--out=out", "--iterations=12", "--resume")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "L-BFGS has forgotten its curvature" in again.stdout
@@ -121,9 +149,8 @@ def test_kill_9_loses_at_most_an_interval_and_resume_goes_on(tmp_path: Path) -> 
     assert found["iterations"] == len(found["history"]["loss"]) == 12
     # At least the fourth; the process may have gone on a little before it ended.
     assert 4 <= found["resumed_at"] <= 12
-    whole = run(tmp_path, "--out=whole", "--iterations=4")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    first = json.loads((tmp_path / "whole" / "history.json").read_text())["history"]["loss"]
+    whole = json.loads((interrupted[0] / "out" / "history.json").read_text())
+    first = whole["history"]["loss"][:4]
     assert found["history"]["loss"][:4] == first
     assert found["cost"]["total"] <= min(first) * (1.0 + 2.0**-20)
     assert sorted(os.listdir(tmp_path / "out")) == ["features.png", "history.json", "model.keras"]
@@ -133,22 +160,28 @@ def test_kill_9_loses_at_most_an_interval_and_resume_goes_on(tmp_path: Path) -> 
 
 
 @needs_a_backend
-def test_ctrl_c_writes_the_best_weights_and_says_so(tmp_path: Path) -> None:
-    done = signalled(tmp_path, "SIGINT", "3", "--iterations=1000000")
+def test_ctrl_c_writes_the_best_weights_and_says_so(
+    tmp_path: Path,
+    interrupted: tuple[Path, subprocess.CompletedProcess[str]],
+    server: Forks,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, done = interrupted
     assert done.returncode == 130, done.stdout + done.stderr
     assert "Interrupted after" in done.stdout
-    found = json.loads((tmp_path / "out" / "history.json").read_text())
+    found = json.loads((folder / "out" / "history.json").read_text())
     assert found["message"] == "interrupted"
     losses = found["history"]["loss"]
-    assert 3 <= found["iterations"] == len(losses) < 1_000_000
+    assert 4 <= found["iterations"] == len(losses) < 1_000_000
     # What is written is the best seen: no worse than any iteration, up to float32 rounding.
     assert found["cost"]["total"] <= min(losses) * (1.0 + 2.0**-20)
-    assert sorted(os.listdir(tmp_path)) == ["out"]
+    assert sorted(os.listdir(folder)) == ["out"]
     # It can go on, but only as what it was.
-    assert (tmp_path / "out" / "checkpoint.npz").is_file()
-    other = run(tmp_path, "--out=out", "--resume", "--rho=0.02")
-    assert other.returncode == 2
-    assert "--rho was 0.01 when it was written. Received 0.02." in other.stdout
+    assert (folder / "out" / "checkpoint.npz").is_file()
+    np.save(tmp_path / "x.npy", np.full((2, 64), 0.5))
+    other = ("--data=x.npy", f"--out={folder / 'out'}", "--resume", "--rho=0.02")
+    assert main(["train", f"--backend={FORKED}", *other]) == 2
+    assert "--rho was 0.01 when it was written. Received 0.02." in capsys.readouterr().out
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -219,18 +252,19 @@ def test_files_of_every_kind_hold_the_same(tmp_path: Path) -> None:
 
 
 @needs_a_backend
-def test_validation_from_another_array_and_what_it_costs(tmp_path: Path) -> None:
+def test_validation_from_another_array_and_what_it_costs(
+    tmp_path: Path, server: Forks, capsys: pytest.CaptureFixture[str]
+) -> None:
     x = np.random.default_rng(0).uniform(size=(50, 6))
     np.savez(tmp_path / "x.npz", train=x[:40], test=x[40:])
     data = ("--data=x.npz", "--key=train", "--validation=x.npz", "--validation-key=test")
-    done = run(tmp_path, *data, "--hidden=3", "--iterations=4", "--out=out")
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = here(capsys, *data, "--hidden=3", "--iterations=4", "--out=out")
     found = json.loads((tmp_path / "out" / "history.json").read_text())
     assert found["samples"] == 40
     last = found["history"]["val_loss"][-1]
     # The last iteration is the best here: the same sums twice, in float32.
     assert abs(found["validation"]["total"] - last) <= 60 * 2.0**-24 * last
-    assert f"validation cost {found['validation']['total']:.6g}" in done.stdout
+    assert f"validation cost {found['validation']['total']:.6g}" in printed
 
 
 ENCODED = """
@@ -242,15 +276,16 @@ np.save("expected.npy", keras.ops.convert_to_numpy(model.encode(np.load("prepare
 
 @needs_a_backend
 @pytest.mark.parametrize("kind", ["standardize", "rescale", "none"])
-def test_raw_samples_are_encoded_as_they_were_trained_on(tmp_path: Path, kind: str) -> None:
+def test_raw_samples_are_encoded_as_they_were_trained_on(
+    tmp_path: Path, kind: str, server: Forks, capsys: pytest.CaptureFixture[str]
+) -> None:
     x = np.random.default_rng(0).uniform(5.0, 9.0, size=(30, 4))
     x[:, 2] = 7.0
     x = x if kind != "none" else x / 10.0
     np.save(tmp_path / "x.npy", x)
     linear = "--output-activation=linear" if kind == "standardize" else "--rho=0.1"
     options = ("--data=x.npy", f"--preprocess={kind}", linear, "--hidden=3", "--iterations=3")
-    done = run(tmp_path, *options, "--out=out")
-    assert done.returncode == 0, done.stdout + done.stderr
+    here(capsys, *options, "--out=out")
     spread = {"standardize": x.std(axis=0), "rescale": (x.max(axis=0) - x.min(axis=0)) / 0.8}
     middle = {"standardize": x.mean(axis=0), "rescale": x.min(axis=0)}
     prepared = x
@@ -261,14 +296,8 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(tmp_path: Path, kind: s
     np.save(tmp_path / "prepared.npy", prepared)
     (tmp_path / "raw.csv").write_text("\n".join(",".join(map(repr, row)) for row in x.tolist()))
     out = "code.csv" if kind == "none" else "code.npy"
-    for program in (
-        [sys.executable, "-m", "sae_oracle", "encode", "out", "--data=raw.csv", f"--out={out}"],
-        [sys.executable, "-P", "-c", ENCODED],
-    ):
-        done = subprocess.run(
-            program, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    here(capsys, "out", "--data=raw.csv", f"--out={out}", command="encode")
+    server.run(ENCODED)
     code, expected = read_samples(tmp_path / out), np.load(tmp_path / "expected.npy")
     assert code.shape == (30, 3)
     # The same model; the inputs differ by roundings of float64, so by one of float32 each.
