@@ -38,6 +38,7 @@ OBJECTS = "tests/keras_impl/test_objects.py"
 TRAINING = "tests/keras_impl/test_exact.py"
 PENALTIES = "tests/keras_impl/test_penalty_layers.py"
 TIED = "tests/keras_impl/test_tied.py"
+LBFGS = "tests/keras_impl/test_lbfgs.py"
 FUSED = "tests/keras_impl/test_custom_gradients.py"
 REPLICAS = "tests/keras_impl/test_replicas.py"
 WATCHED = "tests/keras_impl/test_watch.py"
@@ -894,6 +895,48 @@ MUTANTS = (
         "together.sums = self.sums.over_workers()",
         "together.sums = self.sums",
         (REPLICAS,),
+    ),
+    Mutant(
+        "what is padded times 0",
+        L,
+        "return self.function(ops.where(valid, a, ops.zeros_like(a)))",
+        "return self.function(a * ops.cast(valid, a.dtype))",
+        (PENALTIES,),
+    ),
+    Mutant(
+        'the reduction "mean" divided by weights',
+        S,
+        'return self.weight if reduction == "mean_with_sample_weight" else self.count',
+        'return self.count if reduction == "sum_over_batch_size" else self.weight',
+        (TRAINING,),
+    ),
+    Mutant(
+        "a mean over the positions of the fullest unit",
+        S,
+        "np.log(np.maximum(self.count, 1.0)))",
+        "np.log(np.max(np.maximum(self.count, 1.0))))",
+        (TRAINING,),
+    ),
+    Mutant(
+        "evaluations counted from the checkpoint on",
+        "keras_impl/exact/lbfgs.py",
+        "        self.evaluations = earlier.evaluations\n",
+        "",
+        (LBFGS,),
+    ),
+    Mutant(
+        "iterations since the first checkpoint",
+        "keras_impl/exact/checkpoint.py",
+        "self._since, self._count = now, 0",
+        "self._since = now",
+        (LBFGS,),
+    ),
+    Mutant(
+        "initial weights in Keras's own dtype",
+        "keras_impl/initializers.py",
+        "(shape, dtype=dtype)",
+        "(shape)",
+        (OBJECTS,),
     ),
 )
 

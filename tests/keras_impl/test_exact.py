@@ -23,6 +23,7 @@ from keras_impl import (
     full_cost,
     full_cost_and_gradient,
 )
+from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.autodiff import compiled, has_gradients, value_and_gradients
 from keras_impl.exact.sums import penalty_sums
 from keras_impl.recording import penalised_outputs
@@ -749,6 +750,32 @@ def test_a_mask_of_fewer_axes_and_the_gradient_of_sequences_in_chunks(from_logit
             assert np.max(np.abs(a - b)) <= SLACK * max(1.0, np.max(np.abs(a)))
 
 
+@pytest.mark.inference
+@pytest.mark.equation("EQ-RHO-HAT-CHUNKS", "EQ-KL", "EQ-KL-LOGITS")
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_a_mask_that_tells_units_apart_counts_for_each(from_logits: bool) -> None:
+    """In two chunks, the second filled up: five positions of a unit, two of another, and none."""
+    z = rounded(np.random.default_rng(0).normal(size=(6, 3)), "float32")
+    x = z if from_logits else reference.sigmoid(z)
+    mask = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]], dtype=bool)
+    term = SparsityTerm(0.2, 3.0, from_logits)
+
+    def sums_of(rows: slice, valid: list[float]) -> Any:
+        arrays = x[rows].astype("float32"), mask[rows], np.array(valid, "float32")
+        a, of_units, of_rows = map(ops.convert_to_tensor, arrays)
+        sums = penalty_sums(term, a, of_units, of_rows)
+        return type(sums)(*map(as_float64, sums))
+
+    found = sums_of(slice(0, 3), [1.0, 1.0, 1.0]).plus(sums_of(slice(3, 6), [1.0, 1.0, 0.0]))
+    mask[5] = False
+    rho_hat = np.array([np.mean(reference.sigmoid(z[mask[:, unit], unit])) for unit in (0, 1)])
+    # A few roundings each, of logarithms of at most 2.
+    slack = 64 * 2.0**-24
+    assert np.allclose(found.mean_activation(term), [*rho_hat, 0.2], rtol=slack, atol=0.0)
+    divergence = [*reference.kl_divergence(0.2, rho_hat), 0.0]
+    assert np.allclose(found.divergence(term), divergence, rtol=0.0, atol=slack)
+
+
 def test_a_mask_that_does_not_fit_is_named() -> None:
     for shape in ((2, 4), (3,), (2, 3, 4, 5)):
         with pytest.raises(ValueError, match=r"[Mm]ask"):
@@ -789,7 +816,9 @@ WEIGHTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+    "reduction", ["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight"]
+)
 def test_sample_weights_are_those_of_keras(reduction: str) -> None:
     x = np.random.default_rng(0).uniform(size=(7, 2, 3)).astype("float32")
     model = keras.Sequential([keras.Input((2, 3)), keras.layers.Dense(3)])

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -24,6 +25,7 @@ from keras_impl import (
     full_cost,
     full_cost_and_gradient,
 )
+from keras_impl.exact import checkpoint
 from sae_oracle.workers.oracle_bridge import oracle_arguments, set_parameters
 from tests.keras_impl.precision import as_numpy, computing_in
 
@@ -480,22 +482,33 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     )  # fmt: skip
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["fit.npz", "kept.npz"]
     other = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=1)
+    stored = checkpoint.read(kept)
+    assert stored.iterations == 6 < stored.evaluations
     again = fit_lbfgs(other, x, 20, verbose=False, checkpoint=kept, resume=True)
     assert again.epoch == list(range(len(again.history["loss"])))
     for name, values in again.history.items():
         assert values[:6] == whole.history[name][:6]
     assert 6 < len(again.epoch) <= 20
     assert again.history["loss"][6] < whole.history["loss"][5]
-    assert again.params["evaluations"] > len(again.epoch)
+    assert again.params["evaluations"] >= stored.evaluations + len(again.epoch) - 6
     assert full_cost(other, x).total <= min(again.history["loss"]) * (1.0 + 2.0**-20)
     # All iterations are there: nothing is computed, and the weights are those of the file.
     third = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=2)
-    ended = fit_lbfgs(
-        third, x, len(again.epoch), verbose=False, checkpoint=kept, resume=True
-    ).history  # fmt: skip
-    assert ended == again.history
+    ended = fit_lbfgs(third, x, len(again.epoch), verbose=False, checkpoint=kept, resume=True)
+    assert ended.history == again.history
+    assert ended.params["evaluations"] == again.params["evaluations"]
     for one, two in zip(third.get_weights(), other.get_weights(), strict=True):
         assert np.array_equal(one, two)
+
+
+def test_a_checkpoint_is_due_again_after_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0] * 8)
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    by_iterations = checkpoint.Clock(10.0, 3)
+    assert [by_iterations.is_due() for _ in range(7)] == [i in (2, 5) for i in range(7)]
+    now = iter([0.0, 4.0, 9.5, 10.0, 19.0, 20.0, 21.0])
+    by_seconds = checkpoint.Clock(10.0, 100)
+    assert [by_seconds.is_due() for _ in range(6)] == [i in (2, 4) for i in range(6)]
 
 
 def test_a_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -406,6 +406,8 @@ def test_initial_weights_are_ngs() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(parameters.kernels, same.kernels, strict=True))
     first, last = parameters.kernels[0], parameters.kernels[-1]
     assert not np.array_equal(np.sort(first.ravel()), np.sort(last.ravel()))
+    # In the dtype that is asked for, whatever Keras's own is.
+    assert keras.backend.standardize_dtype(NgUniform(0)((4, 2), dtype="float16").dtype) == "float16"
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -190,6 +190,13 @@ def test_padded_steps_never_count_in_any_penalty() -> None:
         layer = ActivityPenalty(function)
         layer(tensor, mask=ops.convert_to_tensor(mask))
         assert abs(float(layer.losses[0]) - expected) <= 32 * 2.0**-24 * size
+    # What a padded step holds may be no number; 0 times it would be none either.
+    for nothing in (np.inf, np.nan):
+        padded = np.where(mask[..., None], a, nothing).astype("float32")
+        layer = ActivityPenalty(sum_of_squares)
+        layer(padded, mask=ops.convert_to_tensor(mask))
+        size = np.sum(a[mask] ** 2)
+        assert abs(float(layer.losses[0]) - size) <= 32 * 2.0**-24 * size
 
 
 def test_the_penalty_of_a_half_is_computed_in_float32() -> None:
