@@ -321,6 +321,9 @@ def test_usage_counts_what_no_bound_decides() -> None:
     # "Every value" is of the quantity: a small element may have a bound above its own.
     small = Bounded(np.array([1.0, 0.1]), np.array([0.25, 0.5]))
     assert reference.usage([1.0, 0.1], small).undecidable == 0.0
+    # One that is as large as the largest says something.
+    even = Bounded(np.array([1.0, 2.0]), np.array([0.5, 2.0]))
+    assert reference.usage([1.0, 2.0], even).undecidable == 0.0
     exactly = Bounded(np.array([1.0]), np.array([0.0]))
     assert reference.usage([1.0], exactly).worst == 0.0
     assert reference.usage([1.0 + 2.0**-52], exactly).worst == np.inf

@@ -1370,18 +1370,23 @@ def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
         enlarged = (np.abs(v) + e).T @ (np.abs(other) + of_other)
         moved = enlarged - np.abs(v).T @ np.abs(other)
         moved = moved + 2 * Wide(precision.factor_roundoff) * enlarged
-        # No partial sum is beyond the sum of the positive terms, or that of the negative ones.
-        partial = (enlarged + np.abs(product) + moved) / 2 + 2 * (n + 1) * u_accumulator * enlarged
-        partial = np.minimum(partial, enlarged)
-        error = (
-            moved
-            + u_accumulator * (enlarged + (n - 1) * partial)
-            + n * Wide(arithmetic.accumulator.underflow)
-        )
         # |A||B| and its enlargement are off by as many roundoffs of the oracle.
         of_oracle = n * 2.0**-51 * enlarged
-        worst = stored_worst(name, product, error)
-        hold_formula(arithmetic.matmul(rows, factors), product, worst, of_oracle + 1e-9 * worst)
+        # A bias may be the first term of a sum: one addition more, unless it is 0.
+        for start in (None, bounded([values[0, 0], 0.0], [errors[0, 2], 0.0])):
+            s, of_start = (Wide(0), Wide(0)) if start is None else (start.value, start.bound)
+            sizes, additions = enlarged + np.abs(s) + of_start, n - 1 + (np.abs(s) + of_start > 0)
+            # No partial sum is beyond the sum of the positive terms, or that of the negative ones.
+            partial = (sizes + np.abs(product + s) + moved + of_start) / 2
+            partial = np.minimum(partial + 2 * (n + 1) * u_accumulator * sizes, sizes)
+            error = (
+                moved
+                + u_accumulator * (enlarged + additions * partial)
+                + n * Wide(arithmetic.accumulator.underflow)
+            )
+            worst = stored_worst(name, product, error)
+            found = arithmetic.matmul(rows, factors, start)
+            hold_formula(found, product, worst, of_oracle + 1e-9 * worst)
 
 
 def product_worst(name: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from sae_oracle import pictures
 from sae_oracle import train as training
 from sae_oracle.cli import main, parser
 from sae_oracle.processes import TRAINING_BACKENDS, installed
-from sae_oracle.samples import read_samples
+from sae_oracle.samples import Preprocessing, read_samples
 from tests.fork_server import Forks
 from tests.fresh_process import FOREIGN, crowd, environment, with_foreign_names
 
@@ -285,7 +285,10 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
     np.save(tmp_path / "x.npy", x)
     linear = "--output-activation=linear" if kind == "standardize" else "--rho=0.1"
     options = ("--data=x.npy", f"--preprocess={kind}", linear, "--hidden=3", "--iterations=3")
-    here(capsys, *options, "--out=out")
+    here(capsys, *options, "--validation=x.npy", "--out=out")
+    # What is not trained on is prepared as what is: here they are the same samples.
+    written = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert written["validation"] == written["cost"]
     spread = {"standardize": x.std(axis=0), "rescale": (x.max(axis=0) - x.min(axis=0)) / 0.8}
     middle = {"standardize": x.mean(axis=0), "rescale": x.min(axis=0)}
     prepared = x
@@ -302,6 +305,15 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
     assert code.shape == (30, 3)
     # The same model; the inputs differ by roundings of float64, so by one of float32 each.
     assert np.max(np.abs(code - expected)) <= 16 * 2.0**-24 * (1.0 + 4 * np.abs(prepared).max())
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0 / 3.0, 7.0])
+def test_a_constant_column_is_only_moved(value: float) -> None:
+    """A mean of equal numbers may be a rounding off; divided by that deviation it would be 1."""
+    x = np.full((30, 1), value)
+    for kind, middle in (("standardize", 0.0), ("rescale", 0.5)):
+        moved = Preprocessing.fitted(kind, x)(x)
+        assert np.all(np.abs(moved - middle) <= 4 * 2.0**-52 * value), kind
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
