@@ -1116,6 +1116,24 @@ def test_the_gradient_of_a_row_that_may_be_as_short_as_the_constant(point: float
 
 
 @needs_flint
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_whether_units_are_symmetric_is_asked_of_each_activation(
+    activation: str, symmetric: bool
+) -> None:
+    parameters = reference.initialise((3, 2, 3), 0)
+    x = np.random.default_rng(0).uniform(0.1, 0.9, size=(4, 3))
+    named = {"rho": 0.2, "beta": 3.0, "weight_decay": 0.0, "activation": activation}
+    named |= {"epsilon": 0.05, "symmetric": symmetric}
+    step = reference.cost_and_gradient_with_bounds(parameters, x, precision="float64", **named)
+    cost = certified.certify(certified.sparse_autoencoder_cost, parameters, x, **named)
+    gradient = certified.certify(certified.backpropagate, parameters, x, **named)
+    assert reference.usage(float(cost.sparsity), step.cost.sparsity).worst <= 1.0
+    kernel = gradient.kernels[0].astype(np.float64)
+    assert reference.usage(kernel, step.gradient.kernels[0]).worst <= 1.0
+
+
+@needs_flint
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "linear"])
 @pytest.mark.parametrize(
     ("sizes", "tied"), [((2, 3, 2), False), ((2, 3, 2), True), ((2, 2, 1, 2, 2), True)]

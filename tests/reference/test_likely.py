@@ -55,6 +55,12 @@ def test_one_operation() -> None:
     hold((Y + e) - (Y + 3.0 - e), A.subtract(a, b))
     same = np.sign(Y * (Y + 3.0))
     hold((Y + e) * (Y + 3.0 + same * e), A.multiply(a, b))
+    # What is certain of one factor makes it larger for what is likely of the other.
+    off = 0.25 * np.sign(Y), 0.25 * np.sign(Y + 3.0)
+    moved = (Y + off[0] + e) * (Y + 3.0 + off[1] + same * e)
+    a, b = (Likely(v, np.full((2, 2), 0.25 + 1e-4), np.full((2, 2), 1e-4)) for v in (Y, Y + 3.0))
+    product = A.multiply(a, b)
+    hold(moved - np.mean(moved, axis=0) + product.value, product)
     for name in ("sigmoid", "tanh"):
         a, slope = A.activation(name, likely(Y, 1e-4))
         hold(getattr(reference, name)(Y + e), a)
@@ -71,6 +77,10 @@ def test_sums_within_a_sample_and_over_samples() -> None:
     # Within a sample: the errors have the signs of the factors, as nothing forbids.
     factors = np.array([[1.0], [-2.0], [0.5]])
     hold((X + of_row * np.sign(factors.T)) @ factors, A.matmul(x, exact(factors)))
+    larger = 1.5 * factors
+    moved = (X + of_row * np.sign(factors.T)) @ larger
+    product = A.matmul(x, Bounded(factors, np.abs(factors) / 2.0))
+    hold(moved - X @ larger + product.value, product)
     hold(np.sum(X + of_row, axis=-1), A.total(x, axis=-1))
     # Over samples: those of a row together, those of different rows apart.
     hold(np.sum(X + of_row, axis=(1, 2)), A.total(x))
