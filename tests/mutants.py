@@ -45,6 +45,8 @@ WATCHED = "tests/keras_impl/test_watch.py"
 SIZES = "tests/keras_impl/test_real_sizes.py"
 RULES = "tests/reference/test_rules.py"
 LIKELY = "tests/reference/test_likely.py"
+BOUNDS = "tests/reference/test_rounding.py"
+CERTIFIED = "tests/reference/test_certified.py"
 
 
 @dataclass(frozen=True)
@@ -895,6 +897,34 @@ MUTANTS = (
         "together.sums = self.sums.over_workers()",
         "together.sums = self.sums",
         (REPLICAS,),
+    ),
+    Mutant(
+        "as large as the largest value is undecidable",
+        "reference/rounding.py",
+        "(expected.bound > largest) & (expected.bound > 0.0)",
+        "(expected.bound >= largest) & (expected.bound > 0.0)",
+        (BOUNDS,),
+    ),
+    Mutant(
+        "a bias as the first term adds nothing",
+        "reference/rounding.py",
+        "additions = additions + (start.magnitude > 0.0)",
+        "additions = additions + 0",
+        (RULES,),
+    ),
+    Mutant(
+        "likely errors beside a factor without its own",
+        "reference/likely.py",
+        "likely = a.magnitude * s + (size_b + d) * r\n            return self.store",
+        "likely = a.magnitude * s + size_b * r\n            return self.store",
+        (LIKELY,),
+    ),
+    Mutant(
+        "certified sigmoids that are never symmetric",
+        "reference/certified.py",
+        'if name == "sigmoid" and not flag("symmetric", symmetric):',
+        'if name == "sigmoid":',
+        (CERTIFIED,),
     ),
     Mutant(
         "what is padded times 0",

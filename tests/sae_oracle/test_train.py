@@ -56,13 +56,15 @@ def server(
     return forked(FORKED)
 
 
-def here(capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "train") -> str:
+def here(
+    capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "train", status: int = 0
+) -> str:
     """Run the command in this process; return what it prints."""
     capsys.readouterr()
-    status = main([command, f"--backend={FORKED}", *arguments])
+    found = main([command, f"--backend={FORKED}", *arguments])
     printed = capsys.readouterr()
-    assert status == 0, printed
-    return printed.out
+    assert found == status, printed
+    return " ".join(printed.out.split()) if status else printed.out
 
 
 @needs_a_backend
@@ -264,6 +266,7 @@ def test_validation_from_another_array_and_what_it_costs(
     last = found["history"]["val_loss"][-1]
     # The last iteration is the best here: the same sums twice, in float32.
     assert abs(found["validation"]["total"] - last) <= 60 * 2.0**-24 * last
+    assert abs(found["validation"]["total"] - found["cost"]["total"]) > 1e-3 * last  # other samples
     assert f"validation cost {found['validation']['total']:.6g}" in printed
 
 
@@ -301,6 +304,12 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
     out = "code.csv" if kind == "none" else "code.npy"
     here(capsys, "out", "--data=raw.csv", f"--out={out}", command="encode")
     server.run(ENCODED)
+    if kind == "none":  # which keeps no number of columns but that of the model
+        np.save(tmp_path / "wide.npy", np.zeros((3, 5)))
+        wide = ("out", "--data=wide.npy", "--out=no.npy")
+        assert "the model takes 4 columns. Received 5." in here(
+            capsys, *wide, command="encode", status=2
+        )
     code, expected = read_samples(tmp_path / out), np.load(tmp_path / "expected.npy")
     assert code.shape == (30, 3)
     # The same model; the inputs differ by roundings of float64, so by one of float32 each.

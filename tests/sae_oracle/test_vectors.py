@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 import runpy
 import shutil
@@ -18,7 +19,7 @@ import pytest
 
 from reference import certified
 from sae_oracle.conformance import generation
-from sae_oracle.conformance.check import check_program
+from sae_oracle.conformance.check import certificate, check_program
 from sae_oracle.conformance.oracle import answers
 from sae_oracle.conformance.vectors import (
     FLAGS,
@@ -26,6 +27,7 @@ from sae_oracle.conformance.vectors import (
     FORMATS,
     VERSION,
     Judgement,
+    Output,
     Vector,
     VectorError,
     as_text,
@@ -168,6 +170,40 @@ def test_what_is_no_right_answer_fails() -> None:
         assert found.status == "failed", wrong
         assert vector.identifier in found.words
     assert judge(vector, {}, "float32").status == "not run"
+
+
+def of_three(*bounds: float | None) -> Vector:
+    """A vector whose numbers are 1, 2 and 3, each with its bound in float32."""
+    output = Output("value", (3,), ("1", "2", "3"), {"float32": bounds})
+    return Vector("EQ-L1-0", "EQ-L1", (), {}, ("float32",), (output,))
+
+
+def test_an_answer_at_its_bound_passes_and_the_next_number_fails() -> None:
+    vector = of_three(0.5, 0.0, None)
+    for answer, status, usage in (
+        ([1.5, 2.0, 99.0], "passed", 1.0),  # nothing can be said of the last
+        ([1.0, 2.0, math.inf], "passed", 0.0),
+        ([1.5 + 2.0**-52, 2.0, 3.0], "failed", 1.0 + 2.0**-51),
+        ([1.0, 2.0 + 2.0**-51, 3.0], "failed", math.inf),
+        ([1.0, 2.0, math.nan], "failed", math.inf),
+    ):
+        found = judge(vector, {"value": answer}, "float32")
+        assert (found.status, found.usage) == (status, usage), answer
+
+
+def test_a_certificate_says_of_what_passed_how_far_off_it_was() -> None:
+    fine, coarse = of_three(0.125, 0.5, None), of_three(4.0, 4.0, 4.0)
+    results = [
+        (fine, Judgement("passed", 0.25)),
+        (fine, Judgement("passed", 0.125)),
+        (coarse, Judgement("failed", 7.0, "far off")),
+        (coarse, Judgement("not run", None, "not asked")),
+    ]
+    found = certificate("it", results, "float32", "")
+    assert (found["passed"], found["failed"], found["not run"]) == (2, 1, 1)
+    assert (found["worst_usage"], found["resolution"]) == (0.25, 0.25)
+    nothing = certificate("it", results[2:], "float32", "")
+    assert (nothing["worst_usage"], nothing["resolution"]) == (None, None)
 
 
 def spoiled(folder: Path, **changes: Any) -> Vector:

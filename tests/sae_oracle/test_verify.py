@@ -928,6 +928,28 @@ def test_the_exit_status_of_every_pair_of_backends(
                 assert name in found["verdict"]
 
 
+def test_what_cannot_be_written_is_2_whatever_was_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "BACKENDS", ("torch",))
+    monkeypatch.setattr(cli, "problem_with", lambda *_: None)
+    for found, _ in BACKEND_RESULTS.values():
+        monkeypatch.setattr(cli, "verify_backend", lambda *_, found=found, **__: found)
+        assert cli.main(["verify", "--json", str(tmp_path / "missing" / "found.json")]) == 2
+
+
+def test_the_gravest_of_several_errors_is_the_status() -> None:
+    """A mistake of ours is 70, and a process that says no status could not: 2."""
+    errors: list[dict[str, Any]] = [
+        {"kind": "error", "error": "boom", "status": 70},
+        {"kind": "error", "error": "boom"},
+    ]
+    for first, second in itertools.permutations(errors):
+        assert cli.status_of(report.collect({"torch": first, "jax": second})) == 70
+        exercise = {"oracle": exercise_run(), "torch": second}
+        assert cli.status_of(report.collect({"torch": first}, exercise)) == 70
+
+
 def test_the_exercise_of_every_pair_counts() -> None:
     for one, other in itertools.product(EXERCISES, repeat=2):
         runs = {"oracle": exercise_run(), "torch": EXERCISES[one][0], "jax": EXERCISES[other][0]}
