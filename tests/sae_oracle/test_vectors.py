@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 
 from reference import certified
-from sae_oracle.conformance import generation
+from sae_oracle.conformance import check, generation
 from sae_oracle.conformance.check import certificate, check_program
 from sae_oracle.conformance.oracle import answers
 from sae_oracle.conformance.vectors import (
@@ -363,8 +365,11 @@ def test_answers_in_another_order_one_too_many_or_one_too_few_fail() -> None:
 
 @pytest.mark.parametrize("end", ["break", "os.abort()", "time.sleep(60)"])
 def test_a_program_that_ends_fails_there_and_is_started_again(end: str) -> None:
-    found = checked(f"if count == 2: import os; {end}", ASKED[:4], time_limit=2.0)
-    assert [f.status for f in found] == ["passed", "failed", "passed", "failed"]
+    # It is given up for questions in succession: not for four of eight.
+    asked = ASKED[:8] if end == "break" else ASKED[:4]
+    found = checked(f"if count == 2: import os; {end}", asked, time_limit=2.0)
+    assert [f.status for f in found] == ["passed", "failed"] * (len(asked) // 2)
+    assert not any("given up" in f.words for f in found)
 
 
 def test_a_program_that_answers_nothing_is_given_up() -> None:
@@ -535,6 +540,27 @@ def ends(y_true, y_pred):
         time.sleep(60)
     return right(y_true, y_pred) + (np.nan if y_pred.shape == (5, 1) else 0.0)
 """
+
+
+def test_an_object_is_given_up_for_questions_in_succession(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vectors = [dataclasses.replace(of_three(0.5), identifier=f"EQ-L1-{i}") for i in range(8)]
+
+    def conversation(
+        answered: int, request: Any, by_name: Any, found: Any, about: Any, *_: Any
+    ) -> tuple[str, str, bool]:
+        about.update(labels=["EQ-L1"], kind="regularizer")
+        left = request["asked"]
+        found.update(dict.fromkeys(left[:answered], Judgement("passed", 0.0)))
+        return (left[answered], "it ended", False) if left[answered:] else ("", "", True)
+
+    for answered, expected in ((0, ["failed"] * 8), (1, ["passed", "failed"] * 4)):
+        monkeypatch.setattr(check, "_conversation", partial(conversation, answered))
+        results, _ = check.check_target({"target": "it"}, vectors, backend="numpy")
+        assert [found.status for _, found in results] == expected
+        given_up = sum("given up" in found.words for _, found in results)
+        assert given_up == (5 if answered == 0 else 0)
 
 
 @pytest.mark.parametrize(
