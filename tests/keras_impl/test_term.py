@@ -63,13 +63,18 @@ def test_copies_and_pickles_keep_their_term() -> None:
 
 @pytest.mark.parametrize("momentum", [None, 0.5])
 def test_a_beta_of_0_leaves_nothing_of_an_infinite_divergence(momentum: float | None) -> None:
-    """A dead unit without the extension: the KL is infinite, and 0 · ∞ would be NaN."""
+    """A dead unit without the extension, or infinite logits: 0 · ∞ would be NaN."""
     dead = ops.zeros((4, 2))
     layer = KLSparsity(0.1, beta=0.0, epsilon=0.0, momentum=momentum)
     regularizer = KLSparsityRegularizer(0.1, beta=0.0, epsilon=0.0)
+    of_logits = KLSparsityRegularizer(0.1, beta=0.0, from_logits=True)
     layer.build((4, 2))
-    for penalty in (layer.penalty, regularizer):
-        value, (gradient,) = value_and_gradients(penalty, [dead])
+    for penalty, x in (
+        (layer.penalty, dead),
+        (regularizer, dead),
+        (of_logits, ops.convert_to_tensor([[np.inf, -np.inf]], dtype="float32")),
+    ):
+        value, (gradient,) = value_and_gradients(penalty, [x])
         assert float(value) == 0.0
         assert np.all(as_numpy(gradient) == 0.0)
     with pytest.raises(ValueError, match="mask must have the shape"):
