@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import shlex
+import sys
 import tempfile
+from collections.abc import Generator
 from typing import Any
 
 import hypothesis
 import pytest
 
+import reference
 from tests.backend_processes import attach
 from tests.fresh_process import compiling_quickly
 from tests.one_backend import is_backend_path, start_afresh
@@ -96,6 +101,44 @@ def prepare_backend(backend: str, device: str) -> None:
         import jax
 
         jax.config.update("jax_default_matmul_precision", "highest")
+
+
+MEASURED = pytest.StashKey[Any]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where the coverage of the oracle alone is measured (`make test`), import it, and stop.
+
+    Measuring takes time in every file, so only the tests of the oracle are.
+    """
+    coverage = sys.modules.get("coverage")
+    measured = coverage.Coverage.current() if coverage else None
+    if measured is not None and measured.get_option("run:source") == ["reference"]:
+        for module in pkgutil.iter_modules(reference.__path__, "reference."):
+            importlib.import_module(module.name)
+        measured.stop()
+        session.config.stash[MEASURED] = measured
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    measured = item.config.stash.get(MEASURED, None)
+    if measured is None:
+        return (yield)
+    is_running = measured.current() is not None
+    if is_of_the_oracle(item) and not is_running:
+        measured.start()
+    try:
+        return (yield)
+    finally:
+        if is_of_the_oracle(item) and not is_of_the_oracle(nextitem):
+            measured.stop()
+
+
+def is_of_the_oracle(item: pytest.Item | None) -> bool:
+    return item is not None and "reference" in item.path.relative_to(item.config.rootpath).parts[:2]
 
 
 def keep_what_jax_compiles(config: pytest.Config) -> None:

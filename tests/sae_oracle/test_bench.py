@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from rich.console import Console
 import sae_oracle
 from sae_oracle.bench import plots, statistics, tables
 from sae_oracle.bench.sizes import NAMES, sizes_for
-from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
+from sae_oracle.cli import main
+from tests.fork_server import Forks
+from tests.fresh_process import ROOT, crowd, environment
 
 # The pictures are drawn by Matplotlib.
 ENVIRONMENT = environment(hidden=("tensorflow", "sklearn"))
@@ -225,57 +228,89 @@ def test_every_size_has_networks_on_both_devices() -> None:
     assert str(*sizes_for("wide", "gpu")) == "4,096-32,768-4,096, 4,096 rows"
 
 
-def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sae_oracle", "bench", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=with_foreign_names(ENVIRONMENT),
-        timeout=300,
-    )
-
-
 def test_the_command_imports_no_keras() -> None:
     code = "import sys, sae_oracle.cli; assert not {'keras', 'torch', 'jax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 
-def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
-    missing = run("--json", str(tmp_path / "missing" / "a.json"))
-    assert missing.returncode == 2
-    assert "No such folder" in missing.stdout
+def test_bad_calls_say_so_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--json", str(tmp_path / "missing" / "a.json")]) == 2
+    assert "No such folder" in capsys.readouterr().out
     other = tmp_path / "other.json"
     other.write_text("{}")
-    wrong = run("--compare", str(other))
-    assert wrong.returncode == 2
-    assert "Not a result of sae-oracle bench" in wrong.stdout
-    assert run("--time-limit", "0").returncode == 2
-    assert run("--size", "huge").returncode == 2
+    assert main(["bench", "--compare", str(other)]) == 2
+    assert "Not a result of sae-oracle bench" in capsys.readouterr().out
+    for wrong in (["--time-limit", "0"], ["--size", "huge"]):
+        with pytest.raises(SystemExit) as raised:
+            main(["bench", *wrong])
+        assert raised.value.code == 2
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
-def test_the_command_on_one_backend(tmp_path: Path) -> None:
+# The worker, without the compiler, in which `torch.compile` spends a minute, and with fewer steps.
+QUICKLY = """
+import os, runpy
+from sae_oracle.bench import statistics
+os.environ["PATH"] = ""
+shortest = statistics.shortest
+statistics.shortest = lambda step, steps: shortest(step, min(steps, 3))
+runpy.run_module("sae_oracle.workers", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_the_command_on_one_backend(
+    tmp_path: Path,
+    forked: Callable[[str], Forks],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The real thing, few rounds: every variant has a finite ratio, and the files are written."""
     file, picture = tmp_path / "found.json", tmp_path / "found.svg"
-    done = run(
-        "--backend", "jax", "--size", "small", "--time-limit", "0.1",
-        "--json", str(file), "--plot", str(picture), folder=crowd(tmp_path),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    server = forked("torch")
+    start = server.Popen
+
+    def planted(command: list[str], **options: Any) -> Any:
+        return start([*command[:2], "-c", QUICKLY, *command[4:]], **options)
+
+    monkeypatch.setattr(server, "Popen", planted)
+    monkeypatch.chdir(crowd(tmp_path))
+    options = ["--backend", "torch", "--size", "small", "--time-limit", "0.1"]
+    options += ["--json", str(file), "--plot", str(picture)]
+    status = main(["bench", *options])
+    printed = capsys.readouterr().out
+    assert status == 0, printed
     found = json.loads(file.read_text())
     assert picture.exists()
     assert found["schema_version"] == 1
     assert found["version"] == sae_oracle.__version__
-    assert "KLSparsity on jax (Keras, activations; " in done.stdout.splitlines()[-4]
-    rows = found["backends"]["jax"]["rows"]
+    assert "KLSparsity on torch (Keras, activations; " in printed.splitlines()[-4]
+    rows = found["backends"]["torch"]["rows"]
     assert all(0.2 < r["ratio"]["median"] < 5.0 and r["pairs"] >= 5 for r in rows)
     variants = {(r["part"], r["way"], r["variant"]) for r in rows}
     assert ("step", "Keras, activations", "KLSparsity, moving average") in variants
     assert ("step", "Keras, logits", "KLSparsityRegularizer, logits") in variants
-    assert ("step", "jax.jit", "KL") in variants
+    assert ("step", "torch, eager", "KL") in variants
     assert ("epoch", "Keras, fit", "KLSparsityRegularizer") in variants
-    assert found["backends"]["jax"]["versions"]["keras"]
+    assert found["backends"]["torch"]["versions"]["keras"]
+
+
+OF_JAX = """
+import json
+from sae_oracle.bench import native_steps
+from sae_oracle.bench.sizes import SMALL
+
+ways = native_steps.steps_of("jax", SMALL)
+for steps in ways.values():
+    for build in steps.values():
+        build()()
+print(json.dumps({way: [*steps] for way, steps in ways.items()}))
+"""
+
+
+def test_the_steps_that_jax_is_timed_with_run(servers: Callable[[str], Forks]) -> None:
+    ways = json.loads(servers("jax").run(OF_JAX).splitlines()[-1])
+    assert "KL" in ways["jax.jit"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")

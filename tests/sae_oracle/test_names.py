@@ -6,15 +6,15 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import reference
-from sae_oracle.processes import TRAINING_BACKENDS, installed
+from sae_oracle.processes import installed
+from tests.fork_server import Forks
 from tests.fresh_process import NAMES, ROOT, crowd, environment, with_foreign_names
-
-BACKEND = next((name for name in TRAINING_BACKENDS if installed(name)), None)
 
 
 def python(
@@ -30,8 +30,9 @@ def python(
     )
 
 
-def test_the_version_is_that_of_the_project_everywhere(tmp_path: Path) -> None:
-    pytest.importorskip("keras")
+def test_the_version_is_that_of_the_project_everywhere(
+    tmp_path: Path, servers: Callable[[str], Forks]
+) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     citation = (ROOT / "CITATION.cff").read_text("utf-8")
     assert re.findall("^version: (.*)$", citation, re.MULTILINE) == [project["version"]]
@@ -39,8 +40,7 @@ def test_the_version_is_that_of_the_project_everywhere(tmp_path: Path) -> None:
         "import keras_impl, reference, sae_oracle\n"
         "print(keras_impl.__version__, reference.__version__, sae_oracle.__version__)"
     )
-    done = python("-c", program, folder=tmp_path, variables=environment(BACKEND))
-    assert done.stdout.split() == [project["version"]] * 3, done.stderr
+    assert servers("numpy").run(program).split() == [project["version"]] * 3
     # As `sae-oracle` does: a working folder with a `sae_oracle` too changes nothing.
     crowd(tmp_path, (*NAMES, "sae_oracle/__init__.py"))
     variables = with_foreign_names(environment())
@@ -62,14 +62,14 @@ assert not [name for name in sys.modules if name.startswith("reference.") and "o
 """
 
 
-@pytest.mark.skipif(BACKEND is None, reason="no backend with gradients is installed")
+@pytest.mark.skipif(not installed("numpy"), reason="Keras's NumPy needs JAX")
 @pytest.mark.parametrize("first", ["import reference", ""], ids=["imported before", "after"])
 def test_a_project_with_a_reference_of_its_own_keeps_it(first: str, tmp_path: Path) -> None:
     """`assert_conforms` of the pytest plugin runs in the project's own process."""
     (tmp_path / "reference").mkdir()
     for name in ("__init__", "other"):
         (tmp_path / "reference" / f"{name}.py").write_text("theirs = True\n", encoding="utf-8")
-    variables = environment(BACKEND)
+    variables = environment("numpy")
     variables["PYTHONPATH"] = f"{tmp_path}:{variables['PYTHONPATH']}"
     done = python("-c", THEIRS.replace("FIRST", first), folder=tmp_path, variables=variables)
     assert done.returncode == 0, done.stderr

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import math
+import os
 import re
 import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,19 @@ from sae_oracle.conformance.vectors import (
     vector_files,
 )
 from sae_oracle.processes import installed
-from tests.fresh_process import ROOT
+from tests.fork_server import Forks
+from tests.fresh_process import ROOT, compiling_quickly
 from tests.sae_oracle import formula_mutants
 
 VECTORS = read_vectors()
 BY_LABEL = {v.label: v for v in reversed(VECTORS)}
+BY_IDENTIFIER = {v.identifier: v for v in VECTORS}
+
+
+@functools.cache
+def answers_to(identifier: str) -> dict[str, Any]:
+    return answers(BY_IDENTIFIER[identifier])
+
 
 needs_flint = pytest.mark.skipif(not certified.INSTALLED, reason=certified.NEEDS)
 
@@ -117,7 +127,7 @@ def test_inputs_are_float32_numbers_and_digits_are_thirty() -> None:
 @pytest.mark.parametrize("label", sorted(BY_LABEL))
 def test_the_oracle_passes_every_vector(label: str) -> None:
     for vector in (v for v in VECTORS if v.label == label):
-        answer = answers(vector)
+        answer = answers_to(vector.identifier)
         assert set(answer) == {output.name for output in vector.outputs}
         found = judge(vector, answer, "float64")
         assert found.status == "passed", found
@@ -141,7 +151,7 @@ def test_a_rounded_oracle_passes_and_one_outside_the_bound_fails(precision: str)
     """Bounds are neither too narrow for the format itself, nor without an effect."""
     seen = 0
     for vector in VECTORS:
-        right = answers(vector)
+        right = answers_to(vector.identifier)
         assert judge(vector, right, precision).status != "failed", vector.identifier
         for output in vector.outputs:
             for i, bound in enumerate(output.bounds.get(precision, ())):
@@ -556,7 +566,7 @@ def test_an_object_is_given_up_for_questions_in_succession(
         return (left[answered], "it ended", False) if left[answered:] else ("", "", True)
 
     for answered, expected in ((0, ["failed"] * 8), (1, ["passed", "failed"] * 4)):
-        monkeypatch.setattr(check, "_conversation", partial(conversation, answered))
+        monkeypatch.setattr(check, "_conversation", functools.partial(conversation, answered))
         results, _ = check.check_target({"target": "it"}, vectors, backend="numpy")
         assert [found.status for _, found in results] == expected
         given_up = sum("given up" in found.words for _, found in results)
@@ -572,10 +582,16 @@ def test_an_object_is_given_up_for_questions_in_succession(
     ],
 )
 def test_the_command_checks_an_object_and_survives_it(
-    name: str, status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    status: int,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    forked: Callable[[str], Forks],
 ) -> None:
     from sae_oracle.cli import main
 
+    forked("numpy")
     file, found = tmp_path / "losses.py", tmp_path / "found.json"
     file.write_text(LOSSES)
     start = ["vectors", "--check", "--backend", "numpy", "--label", "EQ-RECONSTRUCTION"]
@@ -698,18 +714,24 @@ double cost(const std::vector<double>& theta, int n, int h, double decay, double
 """
 
 
+WRONG = (5, 7, 16)
+
+
 def is_of_the_notes(vector: Vector) -> bool:
     usual = set(vector.inputs) == {"parameters", "x", "rho", "beta", "weight_decay"}
     network = vector.arguments["parameters"]
     return usual and not network.tied and len(network.sizes) == 3
 
 
-def shorter_copy(runner: Path, folder: Path) -> tuple[Path, list[Vector]]:
-    """Copy a runner beside a file of few vectors, which JAX compiles in some seconds."""
+def shorter_copy(runner: Path, folder: Path, smallest: bool) -> tuple[Path, list[Vector]]:
+    """Copy a runner beside a file of few vectors, or of those alone that must end differently."""
     kept: dict[object, Vector] = {}
     for vector in VECTORS:
         if vector.label == "EQ-COST":
             kept.setdefault(is_of_the_notes(vector) and len(vector.arguments["x"]), vector)
+    if smallest:  # JAX compiles each operation for each shape
+        passing = min(count for count in kept if count and count not in WRONG)
+        kept = {count: v for count, v in kept.items() if count in (False, passing, *WRONG)}
     header, *lines, _ = (FOLDER / "EQ-COST.json").read_text(encoding="utf-8").splitlines()
     identifiers = [vector.identifier for vector in kept.values()]
     lines = [
@@ -732,7 +754,7 @@ def test_a_runner_in_another_language(language: str, tmp_path: Path) -> None:
     (tmp_path / f"cost.{ending}").write_text(source.replace("MODULE", module))
     runner = FOLDER / "runners" / f"run_{language}.{ending}"
     assert len(runner.read_text(encoding="utf-8").splitlines()) <= 40
-    runner, costs = shorter_copy(runner, tmp_path)
+    runner, costs = shorter_copy(runner, tmp_path, language == "jax")
     command = [sys.executable, str(runner), "cost:cost"]
     if language == "octave":
         command = ["octave", "-q", str(runner), "cost"]
@@ -740,13 +762,16 @@ def test_a_runner_in_another_language(language: str, tmp_path: Path) -> None:
         build = ["g++", "-std=c++17", "-Wall", "-Werror", '-DCOST="cost.cpp"', "-I.", "-o", "run"]
         subprocess.run([*build, str(runner)], cwd=tmp_path, check=True, timeout=120)
         command = ["./run", "EQ-COST.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    variables = os.environ | {"XLA_FLAGS": compiling_quickly("jax")}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 1, done.stderr
     status = {line.split()[0]: line.split(maxsplit=2)[2] for line in done.stdout.splitlines()}
     assert list(status) == [v.identifier for v in costs]
     for vector in costs:
-        expected = "failed" if len(vector.arguments["x"]) in (5, 7, 16) else "passed"
+        expected = "failed" if len(vector.arguments["x"]) in WRONG else "passed"
         expected = expected if is_of_the_notes(vector) else "not run"
         assert status[vector.identifier] == expected, done.stdout
     assert {*status.values()} == {"passed", "failed", "not run"}
-    assert len(costs) > 6
+    assert len(costs) > (4 if language == "jax" else 6)

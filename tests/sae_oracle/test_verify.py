@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,6 +30,7 @@ import reference
 from sae_oracle import cli, processes, report
 from sae_oracle.formulas import LOWERED, RAISED, typeset
 from tests.faults.stand_in import measurements
+from tests.fork_server import Forks
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
 from tests.pages import Page
 
@@ -633,25 +634,28 @@ def test_columns_are_obeyed_where_they_are_a_number(
     assert console.width == width
 
 
-def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
-    done = run("verify", "--json", str(tmp_path / "missing" / "found.json"))
-    assert done.returncode == 2
-    assert "No such folder" in done.stdout
+def test_bad_calls_say_so_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", "--json", str(tmp_path / "missing" / "found.json")]) == 2
+    assert "No such folder" in capsys.readouterr().out
     found = tmp_path / "found.json"
     for text in ("{", "{}", "[]", "1", "[" * 100_000, '{"kind": "sae-oracle checks"}'):
         found.write_text(text)
-        done = run("verify", "--beside", str(found), "--backend", "numpy")
-        assert done.returncode == 2
-        assert "--beside" in done.stdout
-    done = run("verify", "--backend", "mxnet")
-    assert done.returncode == 2
-    assert "invalid choice" in done.stderr
+        assert cli.main(["verify", "--beside", str(found), "--backend", "numpy"]) == 2
+        assert "--beside" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["verify", "--backend", "mxnet"])
+    assert raised.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
 
 
-def test_gpu_is_asked_for_and_not_there() -> None:
-    done = run("verify", "--backend", "numpy", "--device", "gpu")
-    assert done.returncode == 2
-    assert "no GPU: numpy sees none" in done.stdout
+def test_gpu_is_asked_for_and_not_there(
+    forked: Callable[[str], Forks], capsys: pytest.CaptureFixture[str]
+) -> None:
+    forked("numpy")
+    assert cli.main(["verify", "--backend", "numpy", "--device", "gpu"]) == 2
+    assert "no GPU: numpy sees none" in capsys.readouterr().out
 
 
 def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -672,32 +676,38 @@ def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyP
     assert "no end within" in hung["error"]
 
 
-# A penalty that is off by 1e-4, planted in the process that verifies.
+# The worker, where a penalty is off by 1e-4: the first case shows it.
 WRONG = """
-import sys
+import runpy
+import numpy as np
+from keras_impl.term import SparsityTerm
+from sae_oracle.workers import __main__ as worker, verify
 
-class Hook:
-    def find_spec(self, name, path=None, target=None):
-        if name == 'keras_impl.models':
-            sys.meta_path.remove(self)
-            from keras_impl.term import SparsityTerm
-            right = SparsityTerm.penalty
-            SparsityTerm.penalty = lambda *a, **k: 1.0001 * right(*a, **k)
-
-sys.meta_path.insert(0, Hook())
+right = SparsityTerm.penalty
+SparsityTerm.penalty = lambda *arguments, **named: 1.0001 * right(*arguments, **named)
+verify.CASES = verify.CASES[:1]
+verify._inputs = lambda data, samples, side: (
+    np.random.default_rng(0).uniform(0.1, 0.9, size=(samples, side**2))
+)
+runpy.run_module = lambda *arguments, **named: verify.main()
+worker.main()
 """
 
 
-def test_a_wrong_implementation_is_outside() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sae_oracle", "verify", "--backend", "numpy"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(hidden=("tensorflow",), startup=WRONG),
-    )
-    assert done.returncode == 1, done.stdout
-    assert "OUTSIDE" in done.stdout
+def test_a_wrong_implementation_is_outside(
+    forked: Callable[[str], Forks],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = forked("numpy")
+    start = server.Popen
+
+    def planted(command: list[str], **options: Any) -> Any:
+        return start([*command[:2], "-c", WRONG, *command[4:]], **options)
+
+    monkeypatch.setattr(server, "Popen", planted)
+    assert cli.main(["verify", "--backend", "numpy"]) == 1
+    assert "OUTSIDE" in capsys.readouterr().out
 
 
 def test_keras_on_numpy_needs_jax() -> None:
@@ -738,17 +748,12 @@ except ValueError as error:
 
 
 @pytest.mark.parametrize(("home", "name"), [("verify", "KLSparsityRegularizer"), ("keras", "L2")])
-def test_only_known_failures_of_keras_are_excused(home: str, name: str) -> None:
+def test_only_known_failures_of_keras_are_excused(
+    home: str, name: str, servers: Callable[[str], Forks]
+) -> None:
     """An exception of ours, or a new one of Keras's, ends the process, and with it the verdict."""
-    done = subprocess.run(
-        [sys.executable, "-c", RAISES, home, name],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment("numpy"),
-        timeout=300,
-    )
-    assert done.stdout.strip() == "raised: planted", done.stdout + done.stderr
+    printed = servers("numpy").run(RAISES, home, name)
+    assert printed.splitlines()[-1] == "raised: planted"
 
 
 # --- The verdict, exhaustively ----------------------------------------------------------------
@@ -1065,21 +1070,13 @@ print(json.dumps(found))
 """
 
 
-def test_exactly_the_listed_failures_are_excused() -> None:
+def test_exactly_the_listed_failures_are_excused(servers: Callable[[str], Forks]) -> None:
     own = ("L1", "L2", "L1L2", "OrthogonalRegularizer")
-    done = subprocess.run(
-        [sys.executable, "-c", EXCUSED.replace("OWN", repr(own))],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment("numpy"),
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = servers("numpy").run(EXCUSED.replace("OWN", repr(own)))
     both = ["Keras orthogonal, rows", "Keras orthogonal, columns"]
     # On numpy the rows are right, so what raises there is not known.
     excused = {("tensorflow", "float64", "OrthogonalRegularizer"): both}
-    cases = json.loads(done.stdout.splitlines()[-1])
+    cases = json.loads(printed.splitlines()[-1])
     assert len(cases) == 5 * 2 * 5
     for backend, dtype, raising, stopped, failures in cases:
         expected = excused.get((backend, dtype, raising), [])
@@ -1138,20 +1135,11 @@ print(json.dumps(found))
 """
 
 
-def test_every_quantity_is_really_compared() -> None:
+def test_every_quantity_is_really_compared(servers: Callable[[str], Forks]) -> None:
     trains = [name for name in ("torch", "jax", "tensorflow") if processes.installed(name)]
     if not trains:
         pytest.skip("no backend with gradients is installed")
-    done = subprocess.run(
-        [sys.executable, "-c", PLANTED],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(trains[0]),
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(servers(trains[0]).run(PLANTED).splitlines()[-1])
     assert {tuple(numbers) for numbers in found["reported"]} == {(0.5, 0.25, 7)}
     names = [quantity for quantity, *_ in found["right"]]
     assert not any(outside for _, outside, _ in found["right"])
