@@ -176,8 +176,10 @@ class DenseTied(keras.layers.Layer):
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         if self.bias is None:
             # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
-            return self.activation(inputs @ kernel)
-        return self.activation(affine(inputs, kernel, ops.cast(self.bias, self.compute_dtype)))
+            outputs = inputs @ kernel
+        else:
+            outputs = affine(inputs, kernel, ops.cast(self.bias, self.compute_dtype))
+        return self.activation(outputs)
 
     def _find(self, tensors: list[Any], layers: Any = ()) -> None:
         """Tie to the layer of the stored name among `layers` and those that lead to `tensors`."""
