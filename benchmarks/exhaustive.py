@@ -28,7 +28,8 @@ from reference.rounding import LOGARITHM_ROUNDOFFS, PRECISIONS, SIGMOID_ROUNDOFF
 ROOT = Path(__file__).parents[1]
 FOUND = ROOT / "benchmarks" / "results" / "exhaustive.json"
 PAGE = ROOT / "docs" / "roundoffs.md"
-CHUNK = 2**21
+CHUNK = 2**18
+BLOCK = 2**10
 
 
 class Function(NamedTuple):
@@ -87,31 +88,76 @@ def span(function: Function, name: str) -> tuple[int, int]:
     return (0 if function.low == 0.0 else 2 ** (width - 1)), of_one + 1
 
 
-def furthest(function: Function, name: str, x: np.ndarray) -> tuple[float, float]:
-    """The largest error in roundoffs of the format, relative to the value, and its argument."""
+@np.errstate(all="ignore")
+def furthest(
+    function: Function, name: str, x: np.ndarray, known: float = 0.0
+) -> tuple[float, float]:
+    """The largest error in roundoffs of the format, relative to the value, and its argument.
+
+    A result below the smallest normal number η is asked relative to η; it may be flushed, and is as
+    right anywhere between 0 and twice its value (EQ-BOUND-STORE).
+
+    The function increases. So over a block of successive arguments nothing is further off than the
+    largest result from the truth at one end, or the smallest from that at the other. Where that is
+    no more than is `known` the truth at each argument is not needed; the backend computes all.
+
+    Args:
+        function: What is asked.
+        name: The format.
+        x: Successive numbers of it, of one sign.
+        known: An error that has been found: nothing below it is looked for.
+    """
     precision = PRECISIONS[name]
-    with np.errstate(all="ignore"):
-        x = x[np.isfinite(x) & (x >= function.low) & (x <= function.high)]
-        x = x[precision.are_numbers(x.astype(np.float64))]
-        true = np.asarray(function.true(x.astype(np.float64)))
-        inside = (np.abs(true) >= precision.underflow) & (np.abs(true) <= precision.largest)
-        x, true = x[inside], true[inside]
+    # Between two normal numbers of one sign there are no others.
+    if not all(_asked(function, name, x[[0, -1]]) & (x[[0, -1]] != 0.0)):
+        x = x[_asked(function, name, x)]
+    if not len(x):
+        return 0.0, 0.0
+    tensor = ops.convert_to_tensor(x)
+    value = getattr(ops, function.name)(ops.cast(tensor, name))
+    actual = ops.convert_to_numpy(ops.cast(value, "float32"))
+    if len(x) % BLOCK == 0:
+        x, actual = x.reshape(-1, BLOCK), actual.reshape(-1, BLOCK)
+        true = np.sort(function.true(x[:, [0, -1]].astype(np.float64)), axis=1)
+        beyond = np.maximum(
+            np.max(actual, axis=1) - true[:, 0], true[:, 1] - np.min(actual, axis=1)
+        )
+        size = np.min(np.abs(true), axis=1)
+        flushed = np.max(np.abs(true), axis=1) < precision.underflow
+        unit = np.where(size < precision.underflow, 0.0, known * precision.unit_roundoff)
+        # Written so that NaN is not enough.
+        enough = (beyond <= np.where(flushed, size, unit * size)) | (size > precision.largest)
+        x, actual = x[~enough].ravel(), actual[~enough].ravel()
         if not len(x):
             return 0.0, 0.0
-        tensor = ops.convert_to_tensor(x)
-        value = getattr(ops, function.name)(ops.cast(tensor, name))
-        actual = ops.convert_to_numpy(ops.cast(value, "float32")).astype(np.float64)
-        errors = np.abs(actual - true) / (np.abs(true) * precision.unit_roundoff)
+    true = np.asarray(function.true(x.astype(np.float64)))
+    size = np.abs(true)
+    distance = np.abs(actual.astype(np.float64) - true)
+    errors = distance / (np.maximum(size, precision.underflow) * precision.unit_roundoff)
     errors = np.where(np.isnan(errors), np.inf, errors)
+    errors[(size < precision.underflow) & (distance <= size)] = 0.0
+    errors[size > precision.largest] = 0.0
     worst = int(np.argmax(errors))
     return float(errors[worst]), float(x[worst])
 
 
+def _asked(function: Function, name: str, x: np.ndarray) -> np.ndarray:
+    """Which arguments are normal numbers of the format, or 0, where the function is asked."""
+    size, precision = np.abs(x), PRECISIONS[name]
+    normal = (size >= precision.underflow) & (size <= precision.largest)
+    return (normal | (x == 0.0)) & (x >= function.low) & (x <= function.high)
+
+
 def search(
-    formats: list[str], names: list[str], seconds: float, mine: dict[str, dict[str, Any]]
+    formats: list[str],
+    names: list[str],
+    seconds: float,
+    mine: dict[str, dict[str, Any]],
+    save: Callable[[], None] = lambda: None,
 ) -> None:
-    """Go on with what has been found of this backend, for so long."""
+    """Go on with what has been found of this backend, for so long; save it every half minute."""
     end = time.monotonic() + seconds
+    saved = time.monotonic()
     for name in formats:
         for function in FUNCTIONS:
             if function.name not in names:
@@ -120,12 +166,16 @@ def search(
             state = mine.setdefault(f"{function.name} {name}", {"done": 0, "worst": 0.0, "at": 0.0})
             while state["done"] < count and time.monotonic() < end:
                 size = min(CHUNK, count - state["done"])
-                worst, at = furthest(function, name, numbers(name, first + state["done"], size))
+                chunk = numbers(name, first + state["done"], size)
+                worst, at = furthest(function, name, chunk, state["worst"])
                 if worst > state["worst"]:
                     state["worst"], state["at"] = worst, at
                 state["done"] += size
-                print(f"\r{function.name} {name}: {state['done'] / count:.1%}", end="", flush=True)
-            print(flush=True)
+                if time.monotonic() > saved + 30.0:
+                    saved = time.monotonic()
+                    save()
+                    print(f"{function.name} {name}: {state['done'] / count:.1%}", flush=True)
+            print(f"{function.name} {name}: {state}", flush=True)
 
 
 def page(found: dict[str, Any]) -> str:
@@ -176,13 +226,17 @@ def main() -> None:
     arguments = parser.parse_args()
     backend = keras.config.backend()
     mine = earlier().get(backend, {})
-    try:
-        search(arguments.formats, arguments.functions, 60.0 * arguments.minutes, mine)
-    finally:
+
+    def save() -> None:
         found = earlier()  # another backend may have written meanwhile
         found[backend] = mine
         FOUND.write_text(json.dumps(found, indent=1) + "\n")
         PAGE.write_text(page(found), encoding="utf-8")
+
+    try:
+        search(arguments.formats, arguments.functions, 60.0 * arguments.minutes, mine, save)
+    finally:
+        save()
 
 
 if __name__ == "__main__":

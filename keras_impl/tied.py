@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_impl.backends.custom_gradients import affine
 from keras_impl.backends.keras_internals import (
     inputs_in_graph,
     layer_being_called,
@@ -171,11 +172,13 @@ class DenseTied(keras.layers.Layer):
             if self._encoder is None:
                 raise ValueError(self._not_found())
         kernel = ops.cast(_kernel_of(self._encoder), self.compute_dtype)
-        # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
+        kernel = ops.transpose(kernel)
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
-        outputs = inputs @ ops.transpose(kernel)
-        if self.bias is not None:
-            outputs = outputs + ops.convert_to_tensor(self.bias)
+        if self.bias is None:
+            # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
+            outputs = inputs @ kernel
+        else:
+            outputs = affine(inputs, kernel, ops.cast(self.bias, self.compute_dtype))
         return self.activation(outputs)
 
     def _find(self, tensors: list[Any], layers: Any = ()) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.rounding import Arithmetic, Bounded, Precision, exact
+from reference.rounding import Arithmetic, Bounded, Precision, exact, in_blocks, product
 from reference.validation import Array
 
 
@@ -93,13 +93,19 @@ class LikelyArithmetic(Arithmetic):
         """
         value = np.asarray(value, dtype=np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            both = bound + likely
-            magnitude = np.abs(value) + both
+            both, size = bound + likely, np.abs(value)
+            magnitude = size + both
             rounded = likely + self.factor * self.u * magnitude
-            flushed = np.maximum(bound + self.u * self.precision.underflow, np.abs(value))
-            kept = np.where(np.abs(value) - both < self.precision.underflow, flushed, bound)
-            total = np.where(magnitude <= self.precision.largest, kept + rounded, np.inf)
-            return Likely(value, total, np.where(np.isfinite(total), rounded, 0.0))
+            flushed = size - both < self.precision.underflow
+            if flushed.any():
+                smallest = np.maximum(bound + self.u * self.precision.underflow, size)
+                bound = np.where(flushed, smallest, bound)
+            total = bound + rounded
+            fits = magnitude <= self.precision.largest
+            if not fits.all():
+                total = np.where(fits, total, np.inf)
+            finite = np.isfinite(total)
+            return Likely(value, total, rounded if finite.all() else np.where(finite, rounded, 0.0))
 
     def cast(self, a: Bounded) -> Bounded:
         """As `Arithmetic.cast`."""
@@ -119,18 +125,21 @@ class LikelyArithmetic(Arithmetic):
         """As `Arithmetic.number`: all samples have it in common."""
         return self.shared(self.cast(exact(value)))
 
+    @in_blocks
     def add(self, a: Bounded, b: Bounded) -> Likely:
         """As `Arithmetic.add`, for each part; stored."""
         (c, r), (d, s) = _parts(a), _parts(b)
         with np.errstate(over="ignore", invalid="ignore"):
             return self.store(a.value + b.value, c + d, r + s)
 
+    @in_blocks
     def subtract(self, a: Bounded, b: Bounded) -> Likely:
         """As `Arithmetic.subtract`, for each part; stored."""
         (c, r), (d, s) = _parts(a), _parts(b)
         with np.errstate(over="ignore", invalid="ignore"):
             return self.store(a.value - b.value, c + d, r + s)
 
+    @in_blocks
     def multiply(self, a: Bounded, b: Bounded) -> Likely:
         """EQ-BOUND-LIKELY-MULTIPLY: L = (|a| + E_a)L_b + (|b| + C_b)L_a, stored.
 
@@ -162,8 +171,8 @@ class LikelyArithmetic(Arithmetic):
         size_a, size_b = np.abs(a.value), np.abs(b.value)
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = a.magnitude @ b.magnitude
-            certain = size_a @ d + c @ (size_b + d) + self._shortened * sizes
-            likely = a.magnitude @ s + r @ (size_b + d)
+            certain = product(size_a, d) + product(c, size_b + d) + self._shortened * sizes
+            likely = product(a.magnitude, s) + product(r, size_b + d)
             return self._of_products(a.value @ b.value, certain, likely, sizes, len(b.value), start)
 
     def matmul_over_samples(self, a: Bounded, b: Bounded) -> Likely:
@@ -179,16 +188,17 @@ class LikelyArithmetic(Arithmetic):
         larger_a, larger_b = a.magnitude, size_b + d
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = a.magnitude.T @ b.magnitude
-            certain = size_a.T @ d + c.T @ larger_b + self._shortened * sizes
+            certain = product(size_a.T, d) + product(c.T, larger_b) + self._shortened * sizes
             squares = (
-                (larger_a**2).T @ s**2
-                + 2.0 * (larger_a * r).T @ (s * larger_b)
-                + (r**2).T @ larger_b**2
+                product((larger_a**2).T, s**2)
+                + product(2.0 * (larger_a * r).T, s * larger_b)
+                + product((r**2).T, larger_b**2)
             )
             return self._of_products(
                 a.value.T @ b.value, certain, np.sqrt(squares), sizes, len(a.value)
             )
 
+    @in_blocks
     def _of_products(
         self,
         value: Any,
@@ -251,6 +261,7 @@ class LikelyArithmetic(Arithmetic):
         """As `Arithmetic.mean_over_samples`, with `mean_error` and `additions` of here."""
         return self.shared(super().mean_over_samples(a, symmetric=symmetric))
 
+    @in_blocks
     def activation(self, name: str, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-LIKELY-ACTIVATION: C is EQ-BOUND-ACTIVATION for C_z, C + L that for C_z + L_z.
 

@@ -20,9 +20,11 @@ place of n u/(1 − n u).
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +174,20 @@ class Bounded:
         return Bounded(-self.value, self.bound)
 
 
+def product(a: Array, b: Array) -> Array:
+    """A B; 0 without a computation where a factor is 0 throughout, also beside what is infinite.
+
+    For the parts of a bound: the rules decide by (|A| + E_A)(|B| + E_B), which is NaN there.
+
+    >>> product(np.zeros((2, 3)), np.ones((3, 2))).tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
+    """
+    if not (a.any() and b.any()):
+        return np.zeros((len(a), b.shape[1]))
+    result: Array = a @ b
+    return result
+
+
 def exact(value: Any) -> Bounded:
     """Return a value that both sides hold exactly, such as an input."""
     value = real_array("value", value)
@@ -185,6 +201,54 @@ def smaller(a: Bounded, b: Bounded) -> Bounded:
     [0.5, 0.0]
     """
     return Bounded(a.value, np.minimum(a.bound, b.bound))
+
+
+BLOCK = 2**15
+"""How many numbers `in_blocks` takes at a time: with a rule's intermediate results they stay in the
+cache of a processor."""
+
+
+Rule = TypeVar("Rule", bound=Callable[..., Any])
+
+
+def in_blocks(rule: Rule) -> Rule:
+    """Make an elementwise rule take some rows at a time: the same bits in less time.
+
+    Args:
+        rule: A method of an `Arithmetic` whose operands are `Bounded`, arrays or numbers that
+            broadcast. It returns a `Bounded` or a tuple of them, always of the same classes.
+    """
+
+    @functools.wraps(rule)
+    def of_blocks(self: Arithmetic, *operands: Any) -> Any:
+        shapes = [o.value.shape if isinstance(o, Bounded) else np.shape(o) for o in operands]
+        shape = np.broadcast_shapes(*shapes)
+        size = math.prod(shape)
+        if size <= BLOCK or len(shape) < 2:
+            return rule(self, *operands)
+        step = max(1, BLOCK * shape[0] // size)
+        sliced = [len(own) == len(shape) and own[0] == shape[0] for own in shapes]
+        joined: list[tuple[type[Bounded], dict[str, Array]]] = []
+        for start in range(0, shape[0], step):
+            rows = slice(start, start + step)
+            pairs = zip(operands, sliced, strict=True)
+            found = rule(self, *(_rows(o, rows) if own else o for o, own in pairs))
+            pieces = found if isinstance(found, tuple) else (found,)
+            if not joined:
+                joined = [(type(p), {name: np.empty(shape) for name in vars(p)}) for p in pieces]
+            for piece, (_, fields) in zip(pieces, joined, strict=True):
+                for name, array in fields.items():
+                    array[rows] = getattr(piece, name)
+        results = tuple(kind(**fields) for kind, fields in joined)
+        return results if isinstance(found, tuple) else results[0]
+
+    return cast("Rule", of_blocks)
+
+
+def _rows(operand: Any, rows: slice) -> Any:
+    if not isinstance(operand, Bounded):
+        return operand[rows]
+    return type(operand)(**{name: array[rows] for name, array in vars(operand).items()})
 
 
 @dataclass(frozen=True)
@@ -336,13 +400,16 @@ class Arithmetic:
         with np.errstate(over="ignore", invalid="ignore"):
             magnitude = np.abs(value) + bound
             stored = self._flushed(value, bound + self.u * magnitude)
-            return Bounded(value, np.where(magnitude <= self.precision.largest, stored, np.inf))
+            fits = magnitude <= self.precision.largest
+            return Bounded(value, stored if fits.all() else np.where(fits, stored, np.inf))
 
     def _flushed(self, value: Array, bound: Any) -> Array:
         """The bound of a result that is stored as it is, or flushed to zero where it may be."""
         smallest, size = self.precision.underflow, np.abs(value)
-        flushed = np.maximum(bound + self.u * smallest, size)
-        return np.where(size - bound < smallest, flushed, bound)
+        flushed = size - bound < smallest
+        if not flushed.any():
+            return bound
+        return np.where(flushed, np.maximum(bound + self.u * smallest, size), bound)
 
     def cast(self, a: Bounded) -> Bounded:
         """EQ-BOUND-CAST: nothing is lost where a value is exact and representable, else store.
@@ -361,6 +428,7 @@ class Arithmetic:
         """
         return self.cast(exact(value))
 
+    @in_blocks
     def add(self, a: Bounded, b: Bounded) -> Bounded:
         """EQ-BOUND-ADD: E = E_a + E_b, stored.
 
@@ -369,6 +437,7 @@ class Arithmetic:
         with np.errstate(over="ignore", invalid="ignore"):
             return self.store(a.value + b.value, a.bound + b.bound)
 
+    @in_blocks
     def subtract(self, a: Bounded, b: Bounded) -> Bounded:
         """EQ-BOUND-SUBTRACT: E = E_a + E_b, stored.
 
@@ -377,6 +446,7 @@ class Arithmetic:
         with np.errstate(over="ignore", invalid="ignore"):
             return self.store(a.value - b.value, a.bound + b.bound)
 
+    @in_blocks
     def multiply(self, a: Bounded, b: Bounded) -> Bounded:
         """EQ-BOUND-MULTIPLY: E = |a|E_b + |b|E_a + E_a E_b, stored.
 
@@ -420,7 +490,9 @@ class Arithmetic:
         # M − |A||B| is the first three terms in one product less.
         with np.errstate(invalid="ignore", over="ignore"):
             value, sizes = a.value @ b.value, a.magnitude @ b.magnitude
-            moved = (sizes - np.abs(a.value) @ np.abs(b.value)) + 2.0**-52 * terms * sizes
+            moved = 2.0**-52 * terms * sizes
+            if a.bound.any() or b.bound.any():
+                moved = (sizes - np.abs(a.value) @ np.abs(b.value)) + moved
             moved = moved + 2.0 * self.precision.factor_roundoff * sizes
             partial, additions = self.partial_sums(value, sizes, moved, terms, start)
             u = self.u_accumulator
@@ -495,6 +567,7 @@ class Arithmetic:
         """
         return self.total(self.multiply(a, a))
 
+    @in_blocks
     def activation(self, name: str, z: Bounded) -> tuple[Bounded, Bounded]:
         """EQ-BOUND-ACTIVATION: f(z) and f′(z) as an implementation computes it from f(z).
 

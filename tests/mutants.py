@@ -714,8 +714,8 @@ MUTANTS = (
     Mutant(
         "tied kernel not transposed",
         T,
-        "outputs = inputs @ ops.transpose(kernel)",
-        "outputs = inputs @ ops.reshape(kernel, kernel.shape[::-1])",
+        "kernel = ops.transpose(kernel)",
+        "kernel = ops.reshape(kernel, kernel.shape[::-1])",
         (TIED,),
     ),
     Mutant(
@@ -743,8 +743,8 @@ MUTANTS = (
     Mutant(
         "tied layer without its bias",
         T,
-        "outputs = outputs + ops.convert_to_tensor(self.bias)",
-        "outputs = outputs + 0.0",
+        "ops.cast(self.bias, self.compute_dtype)",
+        "0.0 * ops.cast(self.bias, self.compute_dtype)",
         (TIED,),
     ),
     Mutant(

@@ -152,7 +152,7 @@ def affine(x: Any, kernel: Any, bias: Any) -> Any:
     """Return x·kernel + bias, of tensors of one dtype; float64 is float64 on every backend.
 
     Args:
-        x: (m, n).
+        x: (m, ..., n).
         kernel: (n, units).
         bias: (units,).
 
@@ -162,7 +162,7 @@ def affine(x: Any, kernel: Any, bias: Any) -> Any:
     if keras.config.backend() == "torch":
         import torch
 
-        return torch.addmm(bias, x, kernel)
+        return torch.nn.functional.linear(x, kernel.T, bias)
     # `@` on tensors: `ops.matmul` of float64 is float32 on torch.
     # The bias's gradient is a sum over the samples, which JAX adds up in the dtype of the addition.
     return ops.cast(at_least_float32(x @ kernel) + at_least_float32(bias), x.dtype)

@@ -13,6 +13,7 @@ from keras import ops
 
 import reference
 from keras_impl import DenseTied, HalfSquaredError, KLSparsity, WeightDecay
+from keras_impl.backends.autodiff import value_and_gradients
 from reference.rounding import Arithmetic, exact
 from tests.keras_impl.precision import as_numpy, rounded
 from tests.keras_impl.saving import CARRY_NO_WEIGHTS, CARRY_WEIGHTS, by_json, by_keras_file
@@ -272,6 +273,26 @@ def test_sixteen_bit_policies_read_the_kernel_in_the_compute_dtype(policy: str) 
     assert keras.backend.standardize_dtype(model(X.astype("float32")).dtype) == policy[6:]
     train(model)
     assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
+
+
+@pytest.mark.equation("EQ-BOUND-SUM")
+@pytest.mark.parametrize("rows", [(33,), (3, 11)])
+def test_the_gradient_of_its_bias_is_added_up_in_float32(rows: tuple[int, ...]) -> None:
+    """Of 33 samples; JAX would add them up in bfloat16, off by up to 1 %."""
+    decoder = DenseTied(tied_to=built(an_encoder(), 64), dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((*rows[1:], 2)), decoder])
+    slopes = rounded(np.random.default_rng(0).uniform(1.0, 2.0, size=(*rows, 64)), "bfloat16")
+    code = np.ones((*rows, 2), "float32")
+    bias, kernel = (variable.value for variable in model.trainable_variables)
+    weights = ops.convert_to_tensor(slopes, dtype="float32")
+
+    def weighted(bias: Any) -> Any:
+        outputs, _ = model.stateless_call([bias, kernel], [], code)
+        return ops.sum(ops.cast(outputs, "float32") * weights)
+
+    _, (gradient,) = value_and_gradients(weighted, [bias])
+    right = Arithmetic("bfloat16").total(exact(slopes.reshape(33, 64)), axis=0)
+    assert reference.usage(as_numpy(gradient), right).worst <= 1.0
 
 
 def with_lora(encoder: Any) -> None:

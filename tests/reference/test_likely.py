@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import reference
+from reference import rounding
 from reference.likely import Likely, LikelyArithmetic, likely_factor
 from reference.rounding import PRECISIONS, Arithmetic, Bounded, Precision, exact
 from tests.reference.test_rounding import a_case, low_precision_step
@@ -285,3 +286,45 @@ def test_a_probability_is_one() -> None:
             reference.cost_and_gradient_with_bounds(parameters, x, false_alarm=wrong, **arguments)
     assert isinstance(A, Arithmetic)
     assert PRECISIONS["float32"].unit_roundoff == U
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+@pytest.mark.parametrize("false_alarm", [0.0, 1e-9])
+def test_rows_taken_in_blocks_have_the_same_bits(
+    precision: str, false_alarm: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a block alone is flushed, overflows, or cannot be decided."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 5)) * 10.0 ** rng.integers(-50, 4, size=(12, 1))
+    parameters = reference.Parameters(
+        rng.normal(size=(3, 5, 5)) * 10.0 ** rng.integers(-2, 2, size=(3, 5, 1)), np.zeros((3, 5))
+    )
+
+    def arrays(block: int) -> list[np.ndarray]:
+        monkeypatch.setattr(rounding, "BLOCK", block)
+        step = reference.cost_and_gradient_with_bounds(
+            parameters,
+            x,
+            rho=0.1,
+            beta=3.0,
+            weight_decay=0.1,
+            epsilon=1e-3,
+            activation="tanh",
+            symmetric=True,
+            precision=precision,
+            false_alarm=false_alarm,
+        )
+        parts = [step.cost.total, *step.gradient.kernels, *step.gradient.biases, step.x]
+        return [array for part in parts for array in vars(part).values()]
+
+    whole, blocks = arrays(2**15), arrays(13)
+    assert len(whole) == len(blocks)
+    for a, b in zip(whole, blocks, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_what_is_0_times_what_may_be_infinite_is_not_left_out() -> None:
+    unknown = Bounded(np.ones((2, 2)), np.full((2, 2), np.inf))
+    for arithmetic in (Arithmetic("float32"), A):
+        assert np.isinf(arithmetic.matmul(exact(np.zeros((2, 2))), unknown).bound).all()
+        assert np.isinf(arithmetic.matmul(unknown, exact(np.zeros((2, 2)))).bound).all()
