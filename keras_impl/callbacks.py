@@ -103,7 +103,8 @@ class Watch(keras.callbacks.Callback):
     and the model as in inference: ρ̂ⱼ is the mean over all samples (EQ-RHO-HAT-CHUNKS), as in
     `full_cost`, and not that of a batch. What it finds is added to the logs of the epoch, so the
     progress bar, `History` and every callback behind it in the list (TensorBoard, CSVLogger,
-    EarlyStopping) have it:
+    EarlyStopping) have it. With `every_batches` also the logs of such a batch have it, so the
+    progress bar during an epoch: the same numbers, with the weights after that batch:
 
     - "rho_hat_mean", "rho_hat_max": the mean and the largest ρ̂ⱼ of all penalised units.
     - "dead_units": how many have ρ̂ⱼ ≤ ρ/100; "saturated_units": 1 − ρ̂ⱼ ≤ (1 − ρ)/100. So the
@@ -125,6 +126,8 @@ class Watch(keras.callbacks.Callback):
         y: The targets, for an array x. `None`: x.
         batch_size: Samples a chunk; as for `full_cost`.
         every: After how many epochs it looks again; the logs of others have nothing of it.
+        every_batches: After how many batches of an epoch it looks, too; `None`: after none. Each
+            look costs a pass or two over x, which may be a part of the training set.
 
     Raises:
         TypeError, ValueError: If an argument is not as above; in `fit`, as `full_cost`, or if
@@ -140,10 +143,19 @@ class Watch(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, x: Any, y: Any = None, batch_size: int | None = None, every: int = 1
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        every: int = 1,
+        every_batches: int | None = None,
     ) -> None:
         super().__init__()
         self.every = integer("every", every, low=1)
+        if every_batches is not None:
+            every_batches = integer("every_batches", every_batches, low=1)
+        self.every_batches = every_batches
+        self._looks = 0
         first = Chunks(
             x, y, None, batch_size, "float32"
         ).first()  # says what is wrong with the data
@@ -164,6 +176,20 @@ class Watch(keras.callbacks.Callback):
             )
         self._objective, self._warned, self.history = None, False, {}
         self._warn_of_units()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Count the batches anew."""
+        self._looks = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the whole of the data for the progress bar, every so many batches."""
+        if self.every_batches is None or logs is None:
+            return
+        looks = (batch + 1) // self.every_batches  # one execution may be several steps
+        if looks > self._looks:
+            self._looks = looks
+            found = self._found()
+            logs.update({name: found[name] for name in LOGGED})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Look at the whole of the data, every so many epochs."""

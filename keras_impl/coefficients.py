@@ -121,7 +121,8 @@ class HasTerm:
         if np.shape(old) != np.shape(new):
             has = f"{len(old)} numbers, one for each unit" if isinstance(old, tuple) else "a number"
             raise ValueError(
-                f"`{name}` of this {type(self).__name__} is {has}, and its shape cannot change. "
+                f"`{name}` of this {type(self).__name__} is {has}, and its shape cannot change: "
+                "make a new one. "
                 f"Received: {name}={cut(value)}"
             )
         return term

@@ -36,6 +36,7 @@ from keras_impl.validation import (
     non_negative,
     sparsity_target,
     sparsity_targets,
+    weight_of_term,
 )
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
@@ -226,7 +227,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         ]
         if self.from_logits and self.activation != "sigmoid":
             raise ValueError(
-                "`from_logits=True` is for sigmoid hidden units. "
+                "`from_logits=True` is for sigmoid hidden units: leave it out for others. "
                 f"Received: activation={activation!r}"
             )
         if self.tied_decay > 2:
@@ -296,7 +297,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         """
         if len(input_shape) != 2 or input_shape[-1] is None:
             raise ValueError(
-                "SparseAutoencoder takes input of shape (samples, features). "
+                "SparseAutoencoder takes input of shape (samples, features): flatten images, and "
+                "for sequences put KLSparsity into a model of your own. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         sizes = (input_shape[-1], *self.hidden_units)
@@ -379,7 +381,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         refuse_time_distributed(self)
         if keras.tree.is_nested(inputs) or len(inputs.shape) != 2:
             raise ValueError(
-                "SparseAutoencoder takes input of shape (samples, features). Received: "
+                "SparseAutoencoder takes input of shape (samples, features): flatten images, and "
+                "for sequences put KLSparsity into a model of your own. Received: "
                 f"inputs={inputs if keras.tree.is_nested(inputs) else tuple(inputs.shape)}"
             )
         self._decay.note_caller()
@@ -464,12 +467,13 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         if kwargs.get("jit_compile") is True and keras_loses_compiled_losses():
             raise ValueError(
                 "On torch before 2.12 Keras drops the losses of layers from a step that it "
-                "compiles, and would train without sparsity and weight decay. "
+                "compiles, and would train without sparsity and weight decay: leave it out. "
                 "Received: jit_compile=True"
             )
         if loss is not None:
             raise ValueError(
-                "The loss of SparseAutoencoder is Ng's cost; `loss` must be left out. "
+                "The loss of SparseAutoencoder is Ng's cost; `loss` must be left out. For another "
+                "put KLSparsity and WeightDecay into a model of your own. "
                 f"Received: loss={loss!r}"
             )
         if kwargs.get("loss_weights") is not None:
@@ -635,6 +639,8 @@ def _of_layers(name: str, value: Any, hidden_units: tuple[int, ...]) -> Any:
         by_unit = ""
         if name == "rho" and hidden_units == (len(given),):
             by_unit = f" For one number a unit write rho=[{cut(value)}]."
+        elif name == "beta" and hidden_units == (len(given),):
+            by_unit = " β is never by unit: let `rho` be, as rho=[[...]]."
         raise ValueError(
             f"`{name}` must be a number, or a sequence by hidden layer, of the length {lengths}."
             f"{by_unit} Received: {name}={cut(value)}"
@@ -642,7 +648,7 @@ def _of_layers(name: str, value: Any, hidden_units: tuple[int, ...]) -> Any:
     found: list[Any] = []
     for layer, of_layer in enumerate(given):
         if name == "beta":
-            found.append(non_negative(name, of_layer, f"[{layer}]"))
+            found.append(weight_of_term(of_layer, f"[{layer}]"))
             continue
         targets = sparsity_targets(of_layer, f"[{layer}]")
         if isinstance(targets, tuple) and len(targets) != units[layer]:
@@ -663,6 +669,7 @@ def _in_lists(value: Any) -> Any:
 def _activation(argument: str, name: Any) -> str:
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
-            f"`{argument}` must be one of {ACTIVATIONS}. Received: {argument}={cut(name)}"
+            f"`{argument}` must be one of {ACTIVATIONS}: for another put KLSparsity into a model "
+            f"of your own. Received: {argument}={cut(name)}"
         )
     return str(name)

@@ -25,9 +25,9 @@ from keras_impl.validation import (
     extension_edge,
     flag,
     integer,
-    non_negative,
     sparsity_form,
     sparsity_targets,
+    weight_of_term,
 )
 
 
@@ -70,7 +70,7 @@ class SparsityTerm:
         from_logits, symmetric = sparsity_form(self.from_logits, self.symmetric)
         checked = {
             "rho": rho,
-            "beta": non_negative("beta", self.beta),
+            "beta": weight_of_term(self.beta),
             "from_logits": from_logits,
             "epsilon": extension_edge(self.epsilon, rho),
             "symmetric": symmetric,

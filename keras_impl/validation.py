@@ -182,6 +182,24 @@ def non_negative(name: str, value: Any, entry: str = "") -> float:
     return real_number(name, value, low=0.0, high=math.inf, high_open=True, entry=entry)
 
 
+def weight_of_term(beta: Any, entry: str = "") -> float:
+    """Return β ≥ 0, one number for all units of a layer.
+
+    Raises:
+        TypeError: If `beta` is no real number; of a sequence it says what is by unit.
+        ValueError: If it is negative or not finite.
+
+    >>> weight_of_term(3)
+    3.0
+    """
+    if entries(beta) is not None:
+        raise TypeError(
+            "`beta` must be one number for all units of a layer: let `rho` be by unit, or put a "
+            f"KLSparsity behind each group of units. Received: beta{entry}={cut(beta)}"
+        )
+    return non_negative("beta", beta, entry)
+
+
 def integer(name: str, value: Any, *, low: int | None = None) -> int:
     """Return an integer of 64 bits that is at least `low`; `None`: any.
 

@@ -64,17 +64,21 @@ def encode(
     model: Path = arguments.model / "model.keras" if arguments.model.is_dir() else arguments.model
     if out.suffix.lower() not in (".npy", ".csv") and not is_stream(out):
         return fail(f"--out must end in .npy or .csv. Received {shown(out)}")
-    try:
-        if not model.is_file():
-            return fail(f"MODEL must be the folder of a training or its model. No {shown(model)}")
-        preprocessing_beside(model, read_samples(arguments.data, arguments.key).shape[1])
-    except (OSError, ValueError) as error:
-        return fail(shown(error))
     with tempfile.TemporaryDirectory(prefix="sae-oracle-") as folder:
-        code = Path(folder) / "code.npy"
-        options = [f"--model={os.path.abspath(model)}", f"--data={os.path.abspath(arguments.data)}"]
+        code, data = Path(folder) / "code.npy", arguments.data
+        try:
+            if not model.is_file():
+                problem = f"MODEL must be the folder of a training or its model. No {shown(model)}"
+                return fail(problem)
+            x = read_samples(data, arguments.key)
+            preprocessing_beside(model, x.shape[1])
+            if not isinstance(x, np.memmap):  # read once: the process maps it
+                data = Path(folder) / "samples.npy"
+                np.save(data, x)
+        except (OSError, ValueError) as error:
+            return fail(shown(error))
+        options = [f"--model={os.path.abspath(model)}", f"--data={os.path.abspath(data)}"]
         options += [f"--into={code}"]
-        options += [] if arguments.key is None else [f"--key={arguments.key}"]
         result = run(
             "sae_oracle.workers.encode", options, backend, arguments.device, lambda message: None
         )

@@ -76,6 +76,8 @@ def bibtex(equation: Equation | None = None) -> str:
         "version": __version__,
         "note": note,
     }
+    if "repository-code" in said:
+        fields["url"] = said["repository-code"]
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
     return "\n".join([f"@misc{{{key},", *lines, "}"])
 

@@ -604,13 +604,16 @@ def heat_map(results: Results) -> str:
 _FAILED_COLOURS = {"Keras fails": "#9e9e9e", "not compared": "#d500f9"}
 
 
+PNG = "data:image/png;base64,"
+
+
 def data_uri(figure: Any) -> str:
     """Return a figure as a PNG in a data URI."""
     return _data_uri(png(figure))
 
 
 def _data_uri(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
+    return PNG + base64.b64encode(picture).decode("ascii")
 
 
 _STYLE = """
@@ -750,6 +753,16 @@ def _exercise_section(exercise: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "<p>The inputs of norm 1 that excite each hidden unit most (EQ-FEATURE):</p>"
             f"<img alt='{escape(alt)}' src='{data_uri(figure)}'>"
         )
+    for name in ended:
+        if "watch" in exercise[name]:
+            alt = (
+                f"The exercise on {name}, over its iterations: the three terms of J; the histogram "
+                "of the mean activations; dead and saturated units, and R²"
+            )
+            lines.append(
+                f"<details><summary>What <code>Watch</code> saw on {escape(name)}</summary>"
+                f"<img alt='{escape(alt)}' src='{PNG}{escape(exercise[name]['watch'])}'></details>"
+            )
     return lines
 
 

@@ -205,7 +205,10 @@ def preprocessing_beside(model: Path, features: int) -> Preprocessing:
     """
     history = model.with_name("history.json")
     try:
-        found = json.loads(history.read_text(encoding="utf-8"))["preprocessing"]
+        of_training = json.loads(history.read_text(encoding="utf-8"))
+        if "settings" in of_training:  # 0.1.0 could not preprocess, and says nothing of it
+            of_training.setdefault("preprocessing", {"kind": "none", "offset": [], "scale": []})
+        found = of_training["preprocessing"]
         offset, scale = (np.array(found[name], dtype=np.float64) for name in ("offset", "scale"))
         kind = str(found["kind"])
     except (OSError, ValueError, KeyError, TypeError) as error:

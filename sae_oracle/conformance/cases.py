@@ -22,6 +22,9 @@ Case = tuple[str, Arguments]
 TARGETS = (13 / 256, 0.5, 51 / 256, 243 / 256, 2.0**-10)
 """ρ: near 0.05, in the middle, near 0.2, near 0.95, small."""
 
+USUAL = ((0.05, 3.0), (0.05, 1.0), (0.1, 3.0), (0.1, 1.0), (0.01, 3.0), (0.2, 1.0))
+"""ρ and β that programs have written into them; of ρ every format holds a neighbour alone."""
+
 SUBNORMAL = 2.0**-130
 """A number that float32 holds as a subnormal number alone."""
 
@@ -125,6 +128,9 @@ def _logits() -> Iterator[Array]:
     yield np.array([[-104.0, 88.0], [-100.0, 120.0]])
     yield np.array([[-200.0, 20.0], [3.0, -20.0], [0.0, 0.0]])
     yield np.array([[0.0, 0.0], [0.0, 0.0]])
+    # float32 has no σ(z) of the one, and no σ(−z) of the other.
+    yield np.array([[-120.0, 1.0], [-130.0, 0.5]])
+    yield np.array([[120.0, 1.0], [140.0, 0.5]])
 
 
 def _of_logits() -> Iterator[Case]:
@@ -189,6 +195,11 @@ def _of_means() -> Iterator[Case]:
     yield "EQ-SPARSITY", {"activations": numbers(47, 64, 5), "rho": TARGETS[0], "beta": 3.0}
     at_target = np.array([[TARGETS[0], 0.5], [TARGETS[0], 0.25]])
     yield "EQ-SPARSITY", {"activations": at_target, "rho": TARGETS[0], "beta": 3.0}
+    for rho, beta in USUAL:
+        yield "EQ-SPARSITY", {"activations": numbers(57, 5, 3), "rho": rho, "beta": beta}
+    # Nearer to 0 than what is often clipped; bfloat16 and wider formats hold it.
+    for a in (np.full((2, 1), 2.0**-26), np.array([[2.0**-30, 0.5], [2.0**-28, 0.25]])):
+        yield "EQ-SPARSITY", {"activations": a, "rho": TARGETS[0], "beta": 3.0}
     # Near the ends, and inside of what any usual ε leaves as it is.
     for near in (np.array([[2.0**-8], [2.0**-9]]), np.array([[1.0 - 2.0**-8], [1.0 - 2.0**-7]])):
         yield "EQ-SPARSITY", {"activations": near, "rho": TARGETS[0], "beta": 3.0}
@@ -318,6 +329,7 @@ def _costs() -> Iterator[Arguments]:
     yield given(network(79, 3, 2, 3, scale=32.0), 3, 150)
     dead = Parameters(small.kernels, [np.array([-40.0, 1.0]), small.biases[1]], tied=False)
     yield given(dead, 3, 151)
+    yield given(dead, 3, 151, beta=0.0, activation="relu", output_activation="linear")
     saturated = Parameters(small.kernels, [np.array([14.0, 1.0]), small.biases[1]], tied=False)
     yield given(saturated, 3, 152)
     for edge in (2.0**-6, 2.0**-10):
@@ -343,6 +355,21 @@ def _costs() -> Iterator[Arguments]:
             yield given(parameters, 4, 174, weight_decay=0.0, **none)
         yield given(parameters, 3, 172)
         yield given(parameters, 5, 173, rho=TARGETS[2], beta=0.5, weight_decay=0.25)
+    # Units of relu where all are active, so that their means lie inside (0, 1); no ε is needed.
+    active = network(83, 6, 5, 6)
+    active = Parameters(
+        [np.abs(kernel) / 16.0 for kernel in active.kernels],
+        [np.abs(bias) / 16.0 for bias in active.biases],
+        tied=False,
+    )
+    for last in ("sigmoid", "linear", "relu"):
+        yield given(active, 4, 177, activation="relu", output_activation=last)
+        more = {"activation": "relu", "output_activation": last, "weight_decay": 0.0}
+        yield given(active, 3, 178, rho=0.05, beta=1.0, **more)
+    for rho, beta in USUAL:
+        for last in ("sigmoid", "linear"):
+            none = {"output_activation": last} if last == "linear" else {}
+            yield given(of_a_review[0], 4, 174, rho=rho, beta=beta, weight_decay=0.0, **none)
     for edge in (0.0, 2.0**-6):
         more = {"activation": "tanh", "symmetric": True} | ({"epsilon": edge} if edge else {})
         yield given(small, 3, 162, **more)
@@ -379,7 +406,8 @@ def _forward_cases() -> Iterator[Arguments]:
     chosen: Sequence[Arguments] = list(_costs())
     yield from chosen[:12:2]
     yield from chosen[22:25]
-    yield from (case for case in chosen if "output_activation" in case)
+    usual = dict(USUAL)  # their networks and samples are those of others
+    yield from (c for c in chosen if "output_activation" in c and c["rho"] not in usual)
 
 
 def _of_regularizers() -> Iterator[Case]:

@@ -14,7 +14,7 @@ from sae_oracle.reviewer import Review, review
 from sae_oracle.reviewer.check_replicas import prepare_replicas
 from sae_oracle.reviewer.findings import finding
 from sae_oracle.reviewer.loading import loaded
-from sae_oracle.reviewer.program import Program
+from sae_oracle.reviewer.program import PROTOCOL, Program
 from sae_oracle.reviewer.target import CouldNotReviewError, described, is_our_own
 from sae_oracle.workers import channel
 from sae_oracle.workers.channel import say
@@ -35,7 +35,8 @@ def main() -> None:
     say({"kind": "stage", "doing": f"importing {location}"})
     try:
         thing = Program(command) if command else loaded(location)
-        say({"kind": "stage", "doing": f"calling {location}"})
+        doing = f"waiting for {location}: {PROTOCOL}" if command else f"calling {location}"
+        say({"kind": "stage", "doing": doing})
         found = review(thing, name=location, **request)
     except CouldNotReviewError as reason:
         found = Review(**failed, reason=str(reason))

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_cost import CostOfParameters, Layer, Weights
-from sae_oracle.reviewer.evaluation import tensor
+from sae_oracle.reviewer.evaluation import as_array, tensor
 from sae_oracle.reviewer.foreign import WHOLE, Code, picked, states_of
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework
 from sae_oracle.reviewer.reading import (
@@ -350,6 +351,12 @@ class CostOfObject:
             raise ValueError(f"not one number but an array of shape {np.shape(value)}")
         return float(np.reshape(value, ())), None
 
+    def slopes(
+        self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
+    ) -> Weights | None:
+        """The derivative of the cost by each weight that is trained; `None`: there is none."""
+        return None
+
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
         return None
@@ -387,6 +394,15 @@ class CostOfModule(CostOfObject):
             for name, parameter in module_of(made).named_parameters():
                 parameter.copy_(torch.as_tensor(np.asarray(weights[name])))
         return made
+
+    def slopes(
+        self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
+    ) -> Weights | None:
+        """The derivative of the cost by each weight, by autograd."""
+        made = self._set(weights, hyper)
+        named = dict(module_of(made).named_parameters())
+        value = picked(self._call(made, self.framework.tensor(x), hyper), WHOLE)
+        return dict(zip(named, _torch_gradients(value, list(named.values())), strict=True))
 
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
@@ -585,7 +601,48 @@ class CostOfKeras(CostOfObject):
             model.trainable_variables[int(name)].assign(np.asarray(value, "float32"))
         return model
 
+    def slopes(
+        self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
+    ) -> Weights | None:
+        """The derivative of the cost by each trainable weight, as a step of `fit` takes it."""
+        model, batch = self._set(weights, hyper), tensor(x)
+        variables = model.trainable_variables
+        backend = keras.config.backend()
+        if backend == "torch":
+            value = picked(self._call(model, batch, hyper), WHOLE)
+            found = _torch_gradients(value, [variable.value for variable in variables])
+        elif backend == "tensorflow":
+            import tensorflow as tf
+
+            values = [variable.value for variable in variables]
+            with tf.GradientTape() as tape:
+                value = picked(self._call(model, batch, hyper), WHOLE)
+            zero = tf.UnconnectedGradients.ZERO
+            found = [as_array(g) for g in tape.gradient(value, values, unconnected_gradients=zero)]
+        elif backend == "jax":
+            import jax
+
+            def total(values: list[Any]) -> Any:
+                mapping = list(zip(variables, values, strict=True))
+                with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+                    return picked(self._call(model, batch, hyper), WHOLE)
+
+            found = [as_array(g) for g in jax.grad(total)([v.value for v in variables])]
+        else:
+            return None
+        return {str(k): slope for k, slope in enumerate(found)}
+
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
         returned = self._set(weights, {})(tensor(x))
         return output_among(returned, x.shape)
+
+
+def _torch_gradients(value: Any, weights: list[Any]) -> list[Any]:
+    """Return the derivatives of a loss by weights; zeros where it does not depend on one."""
+    import torch
+
+    if not getattr(value, "requires_grad", False):
+        return [np.zeros(tuple(weight.shape)) for weight in weights]
+    found = torch.autograd.grad(value.sum(), weights, allow_unused=True, materialize_grads=True)
+    return [FRAMEWORKS["torch"].array(gradient) for gradient in found]

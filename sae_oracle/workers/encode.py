@@ -24,14 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for option in ("--model", "--data", "--into"):
         parser.add_argument(option, type=Path, required=True)
-    parser.add_argument("--key")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     chosen = parser.parse_args()
     full_float32_products()
     use_dtype(keras.config.floatx())
     device_or_exit(chosen.device)
     try:
-        x = read_samples(chosen.data, chosen.key)
+        x = read_samples(chosen.data)
         prepare = preprocessing_beside(chosen.model, x.shape[1])
         model = loaded(chosen.model)
         inputs = int(model.kernels[0].shape[0])

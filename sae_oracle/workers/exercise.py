@@ -11,6 +11,7 @@ weights. Writes a JSON line for each iteration and a last one with what came out
 from __future__ import annotations
 
 import argparse
+import base64
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +23,11 @@ from scipy.optimize import minimize
 
 import reference
 from keras_impl.backends.process import full_float32_products, use_dtype, versions
+from keras_impl.callbacks import Watch
 from keras_impl.exact.lbfgs import fit_lbfgs
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import natural_patches
+from sae_oracle.pictures import png
 from sae_oracle.workers.channel import say
 from sae_oracle.workers.oracle_bridge import set_parameters, to_parameters
 
@@ -32,6 +35,8 @@ PATCHES = 10_000
 SIZES = (64, 25, 64)
 HYPERPARAMETERS: dict[str, Any] = {"rho": 0.01, "beta": 3.0, "weight_decay": 1e-4}
 ITERATIONS = 400
+LOOKS = 40
+"""How often `Watch` looks at what a backend does."""
 
 
 def start(seed: int = 0) -> reference.Parameters:
@@ -77,6 +82,7 @@ def by_keras(
     iterations: int = ITERATIONS,
     on_iteration: Callable[[], None] = lambda: None,
     dtype: str = "float32",
+    watch: Watch | None = None,
 ) -> tuple[reference.Parameters, int]:
     """Return what `fit_lbfgs` makes of the weights on the backend of this process.
 
@@ -86,17 +92,14 @@ def by_keras(
         iterations: How many at most.
         on_iteration: Called after each iteration.
         dtype: "float32" or "float64".
+        watch: Hears of each iteration as of an epoch.
     """
     model = SparseAutoencoder(SIZES[1], **HYPERPARAMETERS, dtype=dtype)
     model.build((None, SIZES[0]))
     set_parameters(model, parameters)
-    history = fit_lbfgs(
-        model,
-        x,
-        iterations,
-        verbose=False,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_iteration())],
-    )
+    told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_iteration())
+    callbacks = [told] if watch is None else [told, watch]
+    history = fit_lbfgs(model, x, iterations, verbose=False, callbacks=callbacks)
     return to_parameters(model), history.params["evaluations"]
 
 
@@ -137,9 +140,14 @@ def main() -> None:
         say({"kind": "step", "done": min(done, chosen.iterations), "of": chosen.iterations})
 
     began = time.perf_counter()
-    run = by_oracle if chosen.oracle else by_keras
-    parameters, evaluations = run(x, start(), chosen.iterations, on_iteration)
+    watch = Watch(x, every=max(1, chosen.iterations // LOOKS))
+    if chosen.oracle:
+        parameters, evaluations = by_oracle(x, start(), chosen.iterations, on_iteration)
+    else:
+        parameters, evaluations = by_keras(x, start(), chosen.iterations, on_iteration, watch=watch)
     found = outcome(parameters, x, evaluations, time.perf_counter() - began)
+    if watch.history:  # not where the oracle did it
+        found["watch"] = base64.b64encode(png(watch.figure())).decode("ascii")
     backend = keras.config.backend()
     say({"kind": "result", "versions": versions(backend), **found})
 

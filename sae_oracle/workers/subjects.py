@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from reference import Parameters, forward
+from reference.activations import activation_named
 from reference.network import layer_activations
 from sae_oracle.conformance.vectors import Judgement, Vector, judge
 from sae_oracle.reviewer import _take_from_a_regularizer as take_from_a_regularizer
@@ -26,6 +28,7 @@ from sae_oracle.reviewer.check_penalty import (
 from sae_oracle.reviewer.evaluation import as_number, gradient_of, has_gradients, quietly, tensor
 from sae_oracle.reviewer.foreign import (
     KIND_WORDS,
+    WHOLE,
     Code,
     CodePenalty,
     is_of_data,
@@ -42,6 +45,12 @@ Answers = Mapping[str, Any]
 Answer = Callable[[Vector], Answers]
 
 ROLES = ("rho", "beta", "weight_decay")
+
+HAS_AN_EDGE = r"EQ-KL-EXTENSION|tangent|Taylor"
+"""What the documentation of an implementation says that continues the KL beyond an edge."""
+
+LARGEST_EDGE = 1e-5
+"""Of those that have one which is no argument: as the reviewer's candidates."""
 
 
 class NotAsked(Exception):  # noqa: N818  # no error: a reason
@@ -178,7 +187,7 @@ def _options(target: Target, given: Mapping[str, Any], others: Sequence[str]) ->
     """
     taken = dict.fromkeys(others, False) | {"epsilon": 0.0, "tied_decay": 1}
     taken = {name: taken[name] for name in taken if name in target.arguments}
-    if not source.mentions(target.words, r"EQ-KL-EXTENSION|tangent|Taylor"):
+    if not source.mentions(target.words, HAS_AN_EDGE):
         taken.pop("epsilon", None)  # it may be a guard, or a clip
     for name, value in given.items():
         if name in ROLES:
@@ -192,6 +201,14 @@ def _options(target: Target, given: Mapping[str, Any], others: Sequence[str]) ->
     return taken
 
 
+def _refuse_beyond(target: Target, x: Any) -> None:
+    """Raise `NotAsked` where ρ̂ may lie beyond an edge that an implementation says it has."""
+    means = x.reshape(-1, x.shape[-1]).mean(axis=0)
+    beyond = np.any((means < LARGEST_EDGE) | (means > 1.0 - LARGEST_EDGE))
+    if beyond and source.mentions(target.words, HAS_AN_EDGE):
+        raise NotAsked("its ε is fixed, and no argument")
+
+
 def _of_layer(target: Target) -> Subject:
     """A layer that has its ρ from a regularizer."""
     nested = getattr(target.thing, "activity_regularizer", None)
@@ -200,7 +217,10 @@ def _of_layer(target: Target) -> Subject:
     take_from_a_regularizer(target)
     if "rho" in target.values:
         return _of_penalty(target, False)
-    raise CouldNotReviewError("a layer without ρ answers no vector: check its model")
+    raise CouldNotReviewError(
+        "a layer without ρ, such as a tied one, answers no vector: check an autoencoder that has "
+        "it, or a function that returns one"
+    )
 
 
 def _of_penalty(target: Target, called_directly: bool) -> Subject:
@@ -222,6 +242,8 @@ def _of_penalty(target: Target, called_directly: bool) -> Subject:
         if rescales and not given.pop("symmetric", False):
             raise NotAsked("it takes activations in [-1, 1]")
         options = _options(target, given, ("from_logits", "symmetric"))
+        if "activations" in vector.inputs and "epsilon" not in target.arguments:
+            _refuse_beyond(target, (0.5 + 0.5 * x) if rescales else x)
         if takes == "either" and "logits" in vector.inputs:
             options["from_logits"] = True
         if target.kind == "layer" and "activation" in target.arguments:
@@ -398,6 +420,8 @@ def _of_code(
         if first is not None and not subjects:
             raise CouldNotReviewError(f"it raised {described(first)}")
         return subjects
+    if reading.kind == "training loss":
+        return [_of_training_loss(target, code, reading, kind)]
     raise CouldNotReviewError(
         f"a {kind} answers no vector: check the functions that it calls, its penalty and its loss"
     )
@@ -442,7 +466,11 @@ def _of_code_penalty(
             factor = 1.0 if has_beta else given.pop("beta")
             if factor == 0.0:
                 raise NotAsked("it has no beta")
+            if "rho" not in {*taken.values, *taken.parameter}:
+                del given["rho"]  # no number of it explains its values: it is asked for every ρ
             _options(taken, given, ())
+            if penalty.input_kind != "logits":
+                _refuse_beyond(taken, x)
             found: dict[str, Any] = {"value": factor * penalty.value(x, rho, beta)}
             if penalty.has_gradients:
                 found["gradient"] = factor * penalty.gradient(x, rho, beta)
@@ -500,6 +528,65 @@ def _loss_of_code(code: Code, reading: Reading) -> Answer:
         return {"value": value} if slopes is None else {"value": value, "gradient": slopes[0]}
 
     return answer
+
+
+def _of_training_loss(target: Target, code: Code, reading: Reading, kind: str) -> Subject:
+    """A loss of output, target and hidden activations: EQ-COST, with what has no weights in it.
+
+    The network is the oracle's, in float64; so is the weight decay, and the chain rule from output
+    and activations to the weights (EQ-DELTA-OUTPUT, EQ-DELTA).
+    """
+    framework = code.framework
+    part = "means" if "means" in reading.data else "activations"
+    taken = replace(
+        target,
+        values=dict(code.values),
+        arguments={},
+        parameter={role: role for role in code.changeable(reading)},
+    )
+
+    def answer(vector: Vector) -> Answers:
+        given = dict(vector.arguments)
+        parameters, x = given.pop("parameters"), given.pop("x")
+        y, decay = given.pop("y", x), given.pop("weight_decay")
+        names = layer_activations(
+            given.pop("activation", "sigmoid"), given.pop("output_activation", None), 2
+        )
+        if len(parameters.layer_kernels) != 2 or parameters.tied:
+            raise NotAsked("it is asked for one hidden layer, which is not tied")
+        _options(taken, given, ())
+        hyper = {role: given[role] for role in ("rho", "beta")}
+        passed = forward(parameters, x, activation=names[0], output_activation=names[1])
+        hidden, output = passed.activations[1:]
+
+        def scalar(h: Any, inner: Any) -> Any:
+            data = {"y_true": framework.tensor(y), "y_pred": h, part: inner}
+            returned = picked(code.call(reading, data, {**code.values, **hyper}), WHOLE)
+            shape = tuple(getattr(returned, "shape", ()))
+            return framework.total(returned) / int(np.prod(shape)) if shape else returned
+
+        inner = hidden.mean(axis=0) if part == "means" else hidden
+        with source.ported(code.thing, framework.name != "keras"):
+            value = framework.array(scalar(framework.tensor(output), framework.tensor(inner)))
+            slopes = framework.gradients(scalar, [output, inner])
+        squares = sum(np.sum(np.square(kernel)) for kernel in parameters.kernels)
+        found: dict[str, Any] = {"value": float(np.reshape(value, ())) + decay / 2.0 * squares}
+        if slopes is not None:
+            of_output, of_hidden = slopes
+            of_hidden = of_hidden / len(x) if part == "means" else of_hidden
+            first, second = (
+                activation_named(name).derivative(z)
+                for name, z in zip(names, passed.logits, strict=True)
+            )
+            delta = of_output * second
+            earlier = (delta @ parameters.kernels[1].T + of_hidden) * first
+            kernels = [x.T @ earlier, hidden.T @ delta]
+            kernels = [k + decay * w for k, w in zip(kernels, parameters.kernels, strict=True)]
+            parts = [*kernels, earlier.sum(axis=0), delta.sum(axis=0)]
+            found["gradient"] = np.concatenate([np.ravel(part) for part in parts])
+        return found
+
+    return Subject(kind, ("EQ-COST",), framework.dtype, answer)
 
 
 # --- networks
@@ -653,16 +740,25 @@ def _of_costs(
         with _ported(target):
             cost = sized(tuple(parameters.sizes), tuple(options.items()))
         own = (fit.hidden, fit.last)
-        if "activation" not in target.arguments and (wanted[0], wanted[-1]) != own:
+        if "activation" not in target.arguments and not _are_same(parameters, x, wanted, own):
             raise NotAsked(f"its units are {own[0]} and {own[1]}")
         layout = fit.layout
         layers, shapes = cost.layers(layout), cost.shapes(layout)
         weights = _placed(parameters, layers, shapes)
+        has_rho = "rho" in {*cost.changeable, *cost.values}
+        absent = {"beta": 1.0 if has_rho else 0.0}  # with a ρ, and without a factor
         for role, value in hyper.items():
-            if role not in cost.changeable and cost.values.get(role, 0.0) != value:
+            fixed = cost.values.get(role, absent.get(role, 0.0))
+            if role not in cost.changeable and fixed != value:
                 raise NotAsked(f"its {role} is fixed, and no argument")
+        if fit.form is None and hyper["weight_decay"]:
+            raise NotAsked("it has no reconstruction, and its sparsity is held alone")
         with _ported(target):
             value, slopes = cost.total(layout, weights, x, hyper)
+            if fit.form is None:
+                return {"sparsity": value}
+            if slopes is None and isinstance(cost, costs.CostOfObject):
+                slopes = cost.slopes(layout, weights, x, hyper)
         answers: dict[str, Any] = {"value": value}
         if slopes is not None:
             turned = {
@@ -675,6 +771,16 @@ def _of_costs(
         return answers
 
     return Subject(kind, ("EQ-COST",), "float32", answer)
+
+
+def _are_same(parameters: Parameters, x: Any, wanted: Sequence[str], own: tuple[str, str]) -> bool:
+    """Whether a network with other units has the same activations: relu and linear where z ≥ 0."""
+    if (wanted[0], wanted[-1]) == own:
+        return True
+    theirs = forward(parameters, x, activation=own[0], output_activation=own[1])
+    asked = forward(parameters, x, activation=wanted[0], output_activation=wanted[-1])
+    pairs = zip(theirs.activations, asked.activations, strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _placed(

@@ -48,10 +48,26 @@ def terms_of(cost: FullCost) -> dict[str, float]:
     }
 
 
-def iterations_of(path: Path, settings: dict[str, Any], has_validation: bool) -> int:
+NAMES = {
+    "none": "sparse_autoencoder",
+    "standardize": "sparse_autoencoder_of_standardized_columns",
+    "rescale": "sparse_autoencoder_of_rescaled_columns",
+}
+"""What a model is called, by the preprocessing of its samples: a checkpoint has the name."""
+
+
+def iterations_of(
+    path: Path, settings: dict[str, Any], preprocess: str, has_validation: bool
+) -> int:
     """Return how many iterations a checkpoint has; end with 2 if it is of another training."""
     try:
         found = read(path)
+        kinds = {name: kind for kind, name in NAMES.items()}
+        prepared = kinds.get(str(found.model.get("name")), preprocess)
+        if prepared != preprocess:
+            raise ValueError(
+                f"--preprocess was {prepared} when it was written. Received {preprocess}."
+            )
         for name, value in settings.items():
             was = found.model.get(name, value)
             if was not in (value, [value], (value,)):
@@ -117,10 +133,10 @@ def main() -> None:
         "output_activation": chosen.output_activation,
         "seed": chosen.seed,
     }
-    model = SparseAutoencoder(**settings)
+    model = SparseAutoencoder(**settings, name=NAMES[chosen.preprocess])
     resumed_at = 0
     if chosen.resume:
-        resumed_at = iterations_of(chosen.checkpoint, settings, held is not None)
+        resumed_at = iterations_of(chosen.checkpoint, settings, chosen.preprocess, held is not None)
 
     def on_iteration(epoch: int, logs: dict[str, float]) -> None:
         say({"kind": "step", "done": epoch + 1, "of": chosen.iterations, "terms": logs})

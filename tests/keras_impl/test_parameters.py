@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,10 +12,12 @@ import pytest
 
 import reference
 from keras_impl import SparseAutoencoder, full_cost, set_parameters, to_parameters
+from sae_oracle.samples import Preprocessing
 from sae_oracle.workers.oracle_bridge import oracle_arguments
 from tests.asserting import inside
 from tests.keras_impl.precision import as_numpy, computing_in, rounded
 
+U = 2.0**-24
 X = rounded(np.random.default_rng(0).uniform(size=(8, 4)), "float32").astype("float32")
 
 
@@ -132,3 +136,29 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed() -> None:
     with pytest.raises(ValueError, match=r"must have the sizes \(5, 3, 5\)"):
         set_parameters(new, reference.initialise((5, 2, 5), seed=0))
     assert not new.built
+
+
+@pytest.mark.inference
+@pytest.mark.equation("EQ-FORWARD")
+def test_the_command_encodes_raw_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its process on this backend, with what a training keeps beside its model."""
+    from sae_oracle.workers import encode
+
+    model = built((3, 2), tied=True)
+    model.save(tmp_path / "model.keras")
+    raw = np.random.default_rng(1).normal(5.0, 3.0, size=(9, 4))
+    prepare = Preprocessing.fitted("rescale", raw)
+    about = {"settings": {}, "preprocessing": prepare.described()}
+    (tmp_path / "history.json").write_text(json.dumps(about))
+    np.save(tmp_path / "raw.npy", raw)
+    files = ("--model=model.keras", "--data=raw.npy", "--into=code.npy")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["encode", *files])
+    monkeypatch.setattr(encode, "ROWS", 4)
+    encode.main()
+    assert json.loads(capsys.readouterr().out)["shape"] == [9, 2]
+    # The inputs are rounded once, and lie inside [0, 1]; then as in the tests of `encode`.
+    expected = reference.forward(to_parameters(model), prepare(raw)).activations[2]
+    assert np.max(np.abs(np.load(tmp_path / "code.npy") - expected)) <= 2 * 24 * U

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,36 @@ def test_every_number_is_the_oracles_of_the_whole_set(arguments: dict[str, Any])
         # Behind the callback every other one has them.
         for name in LOGGED:
             assert weights.logs[epoch][name] == found[name]
+
+
+class Batches(keras.callbacks.Callback):
+    """Keeps the weights and the logs after each batch."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.found: list[tuple[int, reference.Parameters, dict[str, Any]]] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.found.append((batch, to_parameters(self.model), dict(logs or {})))
+
+
+@pytest.mark.equation("EQ-RHO-HAT")
+def test_within_an_epoch_it_looks_at_the_whole_set_too(
+    backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After every second of four batches, with the weights after it; the progress bar says it."""
+    model = SparseAutoencoder(3, rho=0.25, seed=0)
+    model.compile(keras.optimizers.SGD(0.5), steps_per_execution=1 if backend == "torch" else 2)
+    watch, batches = Watch(X, every=2, every_batches=2), Batches()
+    model.fit(X, batch_size=2, epochs=2, verbose=1, callbacks=[watch, batches])
+    assert "rho_hat_mean: " in capsys.readouterr().out.partition("Epoch 2")[0]
+    assert watch.history["epoch"] == [1]
+    looked = [found for found in batches.found if "rho_hat_mean" in found[2]]
+    assert [batch for batch, _, _ in looked] == [1, 3, 1, 3]
+    for _, parameters, logs in looked:
+        rho_hat = reference.mean_activation(reference.forward(parameters, X).hidden[0])
+        assert abs(logs["rho_hat_mean"] - np.mean(rho_hat)) <= 45 * U
+        assert abs(logs["rho_hat_max"] - np.max(rho_hat)) <= 45 * U
+        assert set(logs) >= LOGGED
 
 
 @pytest.mark.equation("EQ-RHO-HAT")
@@ -241,3 +273,21 @@ def test_what_cannot_be_watched_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Nothing in .* is penalised.*KLSparsity"):
         model.fit(X, X, verbose=0, callbacks=[Watch(X)])
     assert as_numpy(model(X)).shape == (7, 4)
+
+
+def test_the_exercise_of_a_report_is_watched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The picture of a panel of `sae-oracle verify --report`; the oracle's run has none."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    from sae_oracle.workers import exercise
+
+    found = {}
+    for whose in ("backend", "oracle"):
+        options = ["--patches=40", "--iterations=3", *(["--oracle"] * (whose == "oracle"))]
+        monkeypatch.setattr("sys.argv", ["exercise", *options])
+        exercise.main()
+        found[whose] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert base64.b64decode(found["backend"]["watch"]).startswith(b"\x89PNG")
+    assert "watch" not in found["oracle"]

@@ -112,5 +112,20 @@ def test_the_citation_is_complete_and_is_in_the_package() -> None:
     fields = dict(re.findall(r"^([\w-]+): *(.+)$", text, re.MULTILINE))
     for name in ("cff-version", "title", "type", "version", "date-released", "license"):
         assert fields[name]
+    assert fields["title"].startswith(f'"{project["project"]["name"]}: ')
+    assert fields["version"] == project["project"]["version"]
+    assert fields["license"] == project["project"]["license"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{fields['version']}] - {fields['date-released']}" in changelog
+    # None until the project has an address; see CONTRIBUTING.md.
+    assert re.fullmatch(r'"https://[^"]+"', fields.get("repository-code", '"https://none"'))
+
+
+def test_a_repository_is_cited_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "url = " not in equations.bibtex() or "repository-code" in equations.CITATION.read_text()
+    file = tmp_path / "CITATION.cff"
+    file.write_text(equations.CITATION.read_text("utf-8") + 'repository-code: "https://here/it"\n')
+    monkeypatch.setattr(equations, "CITATION", file)
+    assert "  url = {https://here/it},\n}" in equations.bibtex()

@@ -513,17 +513,6 @@ for line in sys.stdin:
     print(json.dumps(answer), flush=True)
 """
 
-OCTAVE = """
-while ischar (line = fgetl (stdin))
-  asked = jsondecode (line);
-  rho = asked.rho;
-  r = mean (asked.activations, 2);
-  value = asked.beta * sum (rho * log (rho ./ r) + (1 - rho) * log ((1 - rho) ./ (1 - r)));
-  printf ("%s\\n", jsonencode (struct ("value", value)));
-  fflush (stdout);
-end
-"""
-
 
 @pytest.mark.parametrize(
     ("way", "named"),
@@ -543,11 +532,22 @@ def test_a_program_is_reviewed_by_its_answers(
 
 @pytest.mark.skipif(shutil.which("octave") is None, reason="octave is not installed")
 def test_a_program_in_octave(tmp_path: Path, here: Callable[..., Ended]) -> None:
+    """That of docs/review.md, with the mean over the wrong axis."""
     path = tmp_path / "program.m"
-    path.write_text(OCTAVE, encoding="utf-8")
+    page = (ROOT / "docs" / "review.md").read_text(encoding="utf-8")
+    program = page.partition("```octave\n")[2].partition("```")[0]
+    path.write_text(program.replace("mean (a, 1)", "mean (a, 2)"), encoding="utf-8")
     run = here("--json", "--", "octave", "-q", str(path))
     found = {found["identifier"] for found in json.loads(run.stdout)["findings"]}
     assert "SAE105" in found
+
+
+def test_a_review_that_ends_while_it_waits_for_an_answer_tells_the_protocol() -> None:
+    """Whoever ends it: here the program, without delay; else the time limit."""
+    program = "import os, signal, sys; sys.stdin.readline(); os.kill(os.getppid(), signal.SIGKILL)"
+    run = command("--", sys.executable, "-c", program)
+    assert run.returncode == 2
+    assert "before it reads the next (docs/review.md)" in " ".join(run.stdout.split())
 
 
 def test_a_program_without_an_answer_is_told_the_protocol(here: Callable[..., Ended]) -> None:

@@ -181,9 +181,13 @@ def test_ctrl_c_writes_the_best_weights_and_says_so(
     # It can go on, but only as what it was.
     assert (folder / "out" / "checkpoint.npz").is_file()
     np.save(tmp_path / "x.npy", np.full((2, 64), 0.5))
-    other = ("--data=x.npy", f"--out={folder / 'out'}", "--resume", "--rho=0.02")
-    assert main(["train", f"--backend={FORKED}", *other]) == 2
-    assert "--rho was 0.01 when it was written. Received 0.02." in capsys.readouterr().out
+    resumed = ("--data=x.npy", f"--out={folder / 'out'}", "--resume")
+    for option, words in (
+        ("--rho=0.02", "--rho was 0.01 when it was written. Received 0.02."),
+        ("--preprocess=rescale", "--preprocess was none when it was written. Received rescale."),
+    ):
+        assert main(["train", f"--backend={FORKED}", *resumed, option]) == 2
+        assert words in capsys.readouterr().out
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -299,6 +303,11 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
         scale = np.where(x.max(axis=0) > x.min(axis=0), spread[kind], 1.0)
         prepared = (x - middle[kind]) / scale + (0.1 if kind == "rescale" else 0.0)
         prepared[:, 2] = 0.5 if kind == "rescale" else 0.0
+    else:  # as 0.1.0 wrote it, which could not preprocess
+        history = tmp_path / "out" / "history.json"
+        found = json.loads(history.read_text())
+        del found["preprocessing"]
+        history.write_text(json.dumps(found))
     np.save(tmp_path / "prepared.npy", prepared)
     (tmp_path / "raw.csv").write_text("\n".join(",".join(map(repr, row)) for row in x.tolist()))
     out = "code.csv" if kind == "none" else "code.npy"

@@ -743,6 +743,44 @@ def shorter_copy(runner: Path, folder: Path, smallest: bool) -> tuple[Path, list
     return Path(shutil.copy(runner, folder / "runners")), list(kept.values())
 
 
+ANSWERS_IN_OCTAVE = """
+while true
+  try, asked = jsondecode (input ("", "s")); catch, break; end
+  p = asked.parameters;
+  if numfields (asked) == 6 && ! p.tied && numel (p.sizes) == 3
+    data = reshape (asked.x, [], p.sizes(1))';
+    more = {asked.weight_decay, asked.rho, asked.beta, data};
+    [value, gradient] = cost (p.theta(:), p.sizes(1), p.sizes(2), more{:});
+    numbers = sprintf ("%.17g,", gradient)(1:end - 1);
+    answer = sprintf ("{\\"value\\": %.17g, \\"gradient\\": [%s]}", value, numbers);
+  else
+    answer = "{\\"unsupported\\": \\"the notes have one hidden layer\\"}";
+  end
+  disp (strrep (answer, "NaN", "null")); fflush (stdout);
+end
+"""
+
+
+@pytest.mark.skipif(shutil.which("octave") is None, reason="octave is not installed")
+def test_programs_in_octave(tmp_path: Path) -> None:
+    """That of docs/review.md, and a cost of the notes, which is wrong for 5, 7 and 16 samples."""
+    page = (ROOT / "docs" / "review.md").read_text(encoding="utf-8")
+    program = tmp_path / "program.m"
+    program.write_text(page.partition("```octave\n")[2].partition("```")[0], encoding="utf-8")
+    found = check_program(["octave", "-q", str(program)], VECTORS)
+    assert {(v.label, f.status) for v, f in found if f.status != "not run"} == {
+        ("EQ-SPARSITY", "passed")
+    }
+    assert sum(f.status == "passed" for _, f in found) >= len(ASKED)
+    program.write_text("1;" + OCTAVE + ANSWERS_IN_OCTAVE, encoding="utf-8")
+    costs = [v for v in VECTORS if v.label == "EQ-COST"]
+    found = check_program(["octave", "-q", str(program)], costs, labels=["EQ-COST"])
+    for vector, judgement in found:
+        expected = "failed" if len(vector.arguments["x"]) in (5, 7, 16) else "passed"
+        expected = expected if is_of_the_notes(vector) else "not run"
+        assert judgement.status == expected, judgement
+
+
 @pytest.mark.parametrize("language", ["torch", "jax", "octave", "cpp"])
 def test_a_runner_in_another_language(language: str, tmp_path: Path) -> None:
     needed = {"octave": "octave", "cpp": "g++"}.get(language)

@@ -558,14 +558,16 @@ def exercise_run(total: float = 0.345, **changed: Any) -> dict[str, Any]:
 
 
 def test_the_exercise_is_shown_side_by_side() -> None:
-    runs = {"oracle": exercise_run(), "torch": exercise_run(0.346)}
+    runs = {"oracle": exercise_run(), "torch": exercise_run(0.346, watch="iVBORw0KGgo=")}
     results = report.collect({"torch": result()}, runs)
     assert results.passed
     text = printed(results)
     assert "0.34600" in text
     assert "0.0101 to 0.0112" in text
     page = report.html_page(results)
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
+    assert page.count("saw on torch</summary><img alt=") == 1
+    assert "src='data:image/png;base64,iVBORw0KGgo='></details>" in page
     assert "<td>0.34600</td>" in page
     titles = [axis.get_title() for axis in report.exercise_features(runs).axes]
     assert titles == ["oracle, J = 0.3450", "torch, J = 0.3460"]

@@ -12,7 +12,10 @@ import pytest
 from sae_oracle.conformance.vectors import Judgement, judge, read_vectors
 from sae_oracle.workers.subjects import held, subject_of
 from sae_oracle.workers.vectors import spread
+from tests.mutants import MUTANTS
+from tests.sae_oracle.reviewer import suite_mutants
 from tests.sae_oracle.reviewer.caught import (
+    NEAR_ZERO,
     NOT_CAUGHT,
     judgements,
     numerical,
@@ -62,16 +65,28 @@ RIGHT = {
 }
 
 
+# Right by the reviewer, with an edge of 1e-6 that their documentation does not say.
+WITH_A_SILENT_EDGE = {
+    "OtherNames",
+    "names that are said",
+    "as_function",
+    "NotMultiplied, called directly",
+    "RightLayer",
+    "SparseDense",
+}
+
+
 # All on torch; elsewhere, where each new shape is compiled, every third.
 @pytest.mark.parametrize("name", list(RIGHT) if BACKEND == "torch" else list(RIGHT)[::3])
 def test_what_is_right_passes(name: str) -> None:
     if not runs_on(by_name(name), BACKEND):
         pytest.skip(f"it does not run on {BACKEND}")
-    found = [judgement for _, judgement in judgements(by_name(name), VECTORS)]
-    count = Counter(judgement.status for judgement in found)
-    assert count["failed"] == 0, [j.words for j in found if j.status == "failed"][:3]
-    assert count["passed"] >= RIGHT[name], Counter(j.words for j in found)
-    assert all(j.words for j in found if j.status == "not run")
+    found = list(judgements(by_name(name), VECTORS))
+    failed = {v.identifier: j.words for v, j in found if j.status == "failed"}
+    assert set(failed) == set(NEAR_ZERO if name in WITH_A_SILENT_EDGE else ()), failed
+    words = Counter(judgement.words for _, judgement in found)
+    assert sum(j.status == "passed" for _, j in found) >= RIGHT[name], words
+    assert all(j.words for _, j in found if j.status == "not run")
 
 
 RECORDED = {name: row.split(" | ")[2] for name, row in recorded().items()}
@@ -106,3 +121,34 @@ def test_a_mistake_fails_the_vector_that_the_page_says(part: int) -> None:
         judged = found if isinstance(found, Judgement) else judge(vector, found, subject.precision)
         assert judged.status == "failed", name
         assert vector.identifier in judged.words
+
+
+def test_every_mutant_of_the_suite_fails_a_vector_or_is_no_number() -> None:
+    found = suite_mutants.recorded()
+    assert list(found) == [mutant.mistake for mutant in MUTANTS]
+    for mutant in MUTANTS:
+        _, who, vector = found[mutant.mistake]
+        caught = vector.startswith("EQ-")
+        why = suite_mutants.reason(mutant)
+        assert caught == bool(who) == (why is None and "torch" in mutant.backends), mutant.mistake
+        assert caught or (vector.startswith("none: ") and len(vector) > 10), mutant.mistake
+
+
+# Not of a model, which takes a while to find out how to ask.
+PLANTED = [
+    mutant
+    for mutant in MUTANTS
+    if suite_mutants.recorded()[mutant.mistake][1] in suite_mutants.ASKED
+]
+
+
+@pytest.mark.only_backends("torch")
+def test_a_mutant_of_the_suite_fails_the_vector_that_the_page_says() -> None:
+    by_identifier = {vector.identifier: vector for vector in VECTORS}
+    for mutant in PLANTED:
+        _, who, name = suite_mutants.recorded()[mutant.mistake]
+        assert not suite_mutants.fails(who, by_identifier[name]), name
+        with suite_mutants.planted(mutant) as could:
+            assert could, mutant.mistake
+            assert suite_mutants.fails(who, by_identifier[name]), mutant.mistake
+    assert len(PLANTED) > 30
