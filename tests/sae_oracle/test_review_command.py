@@ -513,9 +513,10 @@ for line in sys.stdin:
     print(json.dumps(answer), flush=True)
 """
 
+# `fgetl (stdin)` waits for the line after the one that it returns.
 OCTAVE = """
-while ischar (line = fgetl (stdin))
-  asked = jsondecode (line);
+while true
+  asked = jsondecode (input ("", "s"));
   rho = asked.rho;
   r = mean (asked.activations, 2);
   value = asked.beta * sum (rho * log (rho ./ r) + (1 - rho) * log ((1 - rho) ./ (1 - r)));
