@@ -2,8 +2,8 @@
 
 To import Keras takes longer than what most tests ask of a worker. `Forks` stands in for the module
 `subprocess` in `sae_oracle.processes`. What a command does with a process stays as it is: the two
-pipes, signals, limits, what it prints, and how it ends. Only the start is not, which a test of each
-command does with a real process.
+pipes, signals, limits, what it prints, and how it ends. Only the start is not: it is the same for
+all commands, and tests of verify, train and review have it.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ while True:
     os.close(output)
     os.chdir(call["folder"])
     os.environ.update(call["variables"] | dict(os.environ))
-    numbers = dict(zip(call["passed"], map(str, passed)))
+    # What is passed comes first among the arguments, with the numbers that it has there.
     _, _, how, program, *arguments = call["command"]
-    sys.argv = [program, *(numbers.get(word, word) for word in arguments)]
+    sys.argv = [program, *map(str, passed), *arguments[len(passed) :]]
     break
 if not text:
     try:
@@ -149,7 +149,6 @@ class Forks:
             "command": list(command),
             "variables": dict(env),  # the server's own win
             "folder": os.getcwd(),
-            "passed": list(map(str, pass_fds)),
         }
         descriptors = [ends_of_watcher, output_of_worker, *pass_fds]
         with self._guard:
