@@ -303,9 +303,9 @@ def test_what_cannot_follow_is_refused_by_name() -> None:
     for name, advice in (
         ("rho", "KLSparsity"),
         ("beta", "KLSparsity"),
-        ("weight_decay", "WeightD"),
+        ("weight_decay", "WeightDecay"),
     ):
-        with pytest.raises(ValueError, match=f"Nothing in .* has a `{name}`.*{advice}"):
+        with pytest.raises(ValueError, match=f"has a `{name}` that can change: use {advice}"):
             set_hyperparameters(model, **{name: 0.5})
     with pytest.raises(TypeError, match="`model` must be a Keras model"):
         set_hyperparameters(KLSparsityRegularizer(), beta=1.0)

@@ -497,6 +497,7 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     ended = fit_lbfgs(third, x, len(again.epoch), verbose=False, checkpoint=kept, resume=True)
     assert ended.history == again.history
     assert ended.params["evaluations"] == again.params["evaluations"]
+    assert ended.params["message"] == "the checkpoint has all iterations"
     for one, two in zip(third.get_weights(), other.get_weights(), strict=True):
         assert np.array_equal(one, two)
 
