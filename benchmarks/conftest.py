@@ -31,7 +31,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     command = [sys.executable, "-m", "pytest", *config.invocation_params.args]
     codes = []
     for backend in chosen:
-        print(f"\n=== {backend}", flush=True)
+        print(f"\n=== {backend} (one after the other: `sae-oracle bench` has pairs)", flush=True)
         codes.append(
             subprocess.run(
                 [*command, "--backends", backend],

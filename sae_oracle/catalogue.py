@@ -18,7 +18,7 @@ READINGS = ("activations", "means", "cost")
 KINDS = ("regularizer", "layer", "loss", "model", *READINGS)
 """What a target may be said to be."""
 
-NOTES = 'CS294A lecture notes "Sparse autoencoder"'
+NOTES = 'CS294A notes "Sparse autoencoder"'
 KERAS_REGULARIZERS = "Keras documentation, Layer weight regularizers"
 KERAS_SAVING = "Keras documentation, Serialization and saving, custom objects"
 KERAS_LAYERS = "Keras documentation, Making new layers and models via subclassing"
@@ -636,7 +636,7 @@ def as_markdown() -> str:
         "8": "Tied weights",
     }
     for digit, name in groups.items():
-        lines += ["", f"## {name}", "", "| | severity | the mistake | violates | the fix |"]
+        lines += ["", f"## {name}", "", "| finding | severity | the mistake | violates | the fix |"]
         lines += ["|---|---|---|---|---|"]
         for m in MISTAKES:
             if m.identifier[3] == digit:

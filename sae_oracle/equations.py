@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sae_oracle import __version__
 from sae_oracle.files import for_programs, plain
 from sae_oracle.names import FOLDER
-from sae_oracle.options import add_json
+from sae_oracle.options import add_json, add_quiet
 from sae_oracle.processes import console_for, status_of_json
 from sae_oracle.review_formats import print_wrapped, readable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reference import Equation
 
 SCHEMA_VERSION = 1
-"""Of the JSON of `equations`."""
+"""Of the JSON of `equations` and of `cite`."""
 
 CITATION = Path(__file__).parent / "CITATION.cff"
 """What is cited: in a checkout a link to the file beside this package."""
@@ -140,7 +140,7 @@ def equations(arguments: argparse.Namespace) -> int:
         status = status_of_json(arguments.json, text, console_for(stderr=True, highlight=False))
         if status is not None:
             return status
-    console = console_for(log=80, highlight=False)
+    console = console_for(log=80, highlight=False, quiet=arguments.quiet)
     for position, equation in enumerate(chosen):
         if not arguments.labels:
             print_wrapped(console, f"{equation.label}  {equation.formula}")
@@ -166,8 +166,14 @@ def cite(arguments: argparse.Namespace) -> int:
     chosen = _chosen(arguments)
     if chosen is None:
         return 2
-    console = console_for(log=80, highlight=False)
     asked: Sequence[Equation | None] = chosen if arguments.labels else [None]
+    if arguments.json is not None:
+        found = [{"label": e.label if e else None, "bibtex": bibtex(e)} for e in asked]
+        text = for_programs(SCHEMA_VERSION, {"entries": found})
+        status = status_of_json(arguments.json, text, console_for(stderr=True, highlight=False))
+        if status is not None:
+            return status
+    console = console_for(log=80, highlight=False, quiet=arguments.quiet)
     for position, equation in enumerate(asked):
         if position:
             console.print()
@@ -201,6 +207,6 @@ def add_parsers(commands: Any) -> None:
             description=f"{description} Exit status: 0, or 2 for an unknown label.",
         )
         parser.add_argument("labels", nargs="*", metavar="LABEL", help="such as EQ-KL-EXTENSION")
-        if run is equations:
-            add_json(parser, "the same")
+        add_json(parser, "the same")
+        add_quiet(parser)
         parser.set_defaults(run=run)

@@ -56,38 +56,123 @@ def _typeset(token: re.Match[str]) -> str:
     return f"<msup>{base}{_row(high)}</msup>" if high else base
 
 
-def _pieces(formula: str) -> Iterator[str]:
-    """Yield what stands between spaces; a root of what stands in brackets is one piece."""
-    piece, depth = "", 0  # of brackets, from that of the root on
-    for letter in formula:
-        if letter == " " and not depth:
-            yield piece
-            piece = ""
+_OPENING = {"(": ")", "|": "|", "‖": "‖"}
+
+
+def _group(text: str, start: int) -> int:
+    """Return where what begins with a bracket or a bar ends, with its indices; `start`: nowhere."""
+    closing = _OPENING.get(text[start : start + 1])
+    depth = 0  # of round brackets
+    for i in range(start + 1, len(text)) if closing else ():
+        if text[i] == closing and not depth:
+            token = _TOKEN.match(text, i)
+            return token.end() if token else i + 1
+        depth += (text[i] == "(") - (text[i] == ")")
+        if depth < 0:
+            break
+    return start
+
+
+def _operand(text: str, start: int) -> int:
+    """Return where what a stroke may divide ends: letters, numbers, brackets, without a space."""
+    end = i = start if start == len(text) or text[start] == "(" else _group(text, start)
+    while i < len(text):
+        token = _TOKEN.match(text, i)
+        assert token is not None
+        if text[i] == "(":
+            end = _group(text, i)
+            if end == i:
+                break
+        elif text[i] == "√" or (text[i] == "Σ" and token.end() < len(text)):
+            after = _operand(text, token.end())
+            if after == token.end() or (text[i] == "Σ" and text[token.end()] != "("):
+                break
+            end = after
+        elif text[i].isalnum() or text[i] in "∂½":
+            end = token.end()
+        elif text[i] != "·":
+            break
+        else:
+            i += 1
             continue
-        if depth or piece.endswith("√"):
-            depth += (letter == "(") - (letter == ")")
-        piece += letter
+        i = end
+    return end
+
+
+def _fraction(text: str, start: int) -> tuple[int, int, int] | None:
+    """Return where the numerator ends and the denominator begins and ends, if one is here."""
+    numerator = _operand(text, start)
+    stroke = re.compile(" ?/ ?").match(text, numerator)
+    if numerator == start or stroke is None:
+        return None
+    denominator = _operand(text, stroke.end())
+    return (numerator, stroke.end(), denominator) if denominator > stroke.end() else None
+
+
+def _pieces(formula: str) -> Iterator[str]:
+    """Yield what stands between spaces; a fraction and a root are in one piece."""
+    piece, i = "", 0
+    while i < len(formula):
+        end = i + 1
+        fraction = None if piece[-1:].isalnum() else _fraction(formula, i)
+        if fraction is not None:
+            end = fraction[-1]
+        elif formula[i] == "√":
+            end = max(end, _group(formula, end))
+        elif formula[i] == " ":
+            yield piece
+            piece, i = "", end
+            continue
+        piece += formula[i:end]
+        i = end
     yield piece
 
 
-def _math(piece: str) -> str:
+def _math(text: str) -> str:
     """Return the inside of `<math>`."""
-    before, root, rest = piece.partition("√")
-    typeset = "".join(map(_typeset, _TOKEN.finditer(before)))
-    if not root:
-        return typeset
-    if rest.startswith("("):
-        end = depth = 1
-        while depth:
-            depth += (rest[end] == "(") - (rest[end] == ")")
-            end += 1
-        inside, rest = rest[1 : end - 1], rest[end:]
-    else:
-        token = _TOKEN.match(rest)
-        if token is None or token["base"] == "Σ":  # of a sum, whose end only a reader sees
-            return typeset + _element(root) + _math(rest)
-        inside, rest = token[0], rest[token.end() :]
-    return f"{typeset}<msqrt>{_math(inside)}</msqrt>{_math(rest)}"
+    parts = []
+    i = 0
+    while i < len(text):
+        fraction = _fraction(text, i)
+        token = _TOKEN.match(text, i)
+        assert token is not None
+        end = token.end()
+        if fraction is not None:
+            numerator, denominator, end = fraction
+            above, below = _bare(text[i:numerator]), _bare(text[denominator:end])
+            parts.append(f"<mfrac><mrow>{_math(above)}</mrow><mrow>{_math(below)}</mrow></mfrac>")
+        elif text[i] == "√":
+            inside = text[end : _group(text, end)]
+            if not inside:
+                root = _TOKEN.match(text, end)
+                # Of a sum only a reader sees the end.
+                inside = root[0] if root is not None and root["base"] != "Σ" else ""
+            end += len(inside)
+            typeset = f"<msqrt>{_math(_bare(inside))}</msqrt>" if inside else _typeset(token)
+            parts.append(typeset)
+        elif "<mfrac>" in (inside := _inside(text, i)):
+            end = _group(text, i)
+            only = _fraction(text, i + 1)
+            if only is not None and only[-1] == end - 1 and not text[i - 1 : i].isalnum():
+                parts.append(inside)  # a fraction needs no brackets
+            else:
+                parts.append(f"<mrow><mo>(</mo>{inside}<mo>)</mo></mrow>")
+        else:
+            parts.append(_typeset(token))
+        i = end
+    return "".join(parts)
+
+
+def _inside(text: str, start: int) -> str:
+    """Return what is in round brackets that begin here and have no index, typeset; else ""."""
+    end = _group(text, start) if text[start] == "(" else start
+    return _math(text[start + 1 : end - 1]) if text[end - 1 : end] == ")" and end > start else ""
+
+
+def _bare(text: str) -> str:
+    """Return an operand without the brackets that a line makes superfluous."""
+    is_one = text.startswith("(") and _group(text, 0) == len(text) and text.endswith(")")
+    return text[1:-1] if is_one else text
 
 
 def _is_prose(piece: str, following: str) -> bool:
@@ -102,13 +187,15 @@ def _is_prose(piece: str, following: str) -> bool:
 def typeset(formula: str) -> str:
     """Return a formula, and the sentence about it, as HTML with MathML.
 
-    A line may be broken at each of its spaces, but those under a root.
+    A line may be broken at each of its spaces, but those of a fraction and under a root.
 
     Args:
         formula: As a docstring has it: letters with Unicode's indices, or `_` and `_{...}`.
 
     >>> typeset("½, as in EQ-KL")
     '<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>, as in EQ-KL'
+    >>> typeset("1/m")
+    '<math><mfrac><mrow><mn>1</mn></mrow><mrow><mi>m</mi></mrow></mfrac></math>'
     """
     pieces = list(_pieces(formula))
     parts = []

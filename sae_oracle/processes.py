@@ -71,6 +71,8 @@ def console_for(
         quiet: Whether it shows nothing but what `say_problem` prints.
     """
     make = partial(Console, stderr=stderr, highlight=highlight, quiet=quiet)
+    if os.environ.get("NO_COLOR"):  # https://no-color.org; Rich would keep what is bold
+        make = partial(make, color_system=None)
     asked = os.environ.get("COLUMNS", "")
     if re.fullmatch(r"[0-9]{1,4}", asked) and int(asked) > 0:
         return make(width=max(int(asked), NARROWEST))

@@ -627,7 +627,7 @@ a { color: var(--link) }
 dl.run { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }
 dl.run dd { margin: 0 }
 .wide { overflow-x: auto; position: relative }
-table { border-collapse: collapse; overflow-wrap: normal }
+table { border-collapse: separate; border-spacing: 0; overflow-wrap: normal }
 caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   font-variant-numeric: tabular-nums }
@@ -641,7 +641,7 @@ tr:target > * { outline: 2px solid var(--link); outline-offset: -2px }
 .not-compared { background: var(--missing); color: var(--on-missing) }
 .suspicious { background: var(--suspicious); color: var(--on-suspicious) }
 .keras-fails { background: var(--keras); color: var(--on-keras) }
-td.reason { white-space: normal; text-align: left; min-width: 20rem }
+.reason { white-space: normal; text-align: left; min-width: 20rem }
 .verdict { font-weight: 600; font-size: 1.1rem }
 button.sort { font: inherit; font-weight: 600; color: inherit; background: none; border: 0;
   padding: 0; text-align: inherit; cursor: pointer; text-decoration: underline dotted }
@@ -649,6 +649,7 @@ button.sort { font: inherit; font-weight: 600; color: inherit; background: none;
 img { max-width: 100%; background: #fff }
 img.heat { width: 36rem }
 .formula { font-size: 1.1em }
+.formula math { math-style: normal }
 @media print { .filter { display: none } .wide { overflow: visible }
   body { max-width: none; font-size: 9pt } td { white-space: normal }
   tr > :first-child { position: static; max-width: 12rem }
@@ -948,13 +949,13 @@ def html_page(
             lines.append("<details><summary>What changed</summary><ul>")
             lines += [f"<li>{escape(line)}</li>" for line in changed]
             lines.append("</ul></details>")
-    headings = (*STATES, "numbers", "worst", "versions, device, seconds")
+    headings = (*STATES, "numbers", "worst")
     lines += [
         "<h2>Backends</h2><div class='wide' tabindex='0' role='region' aria-label='Backends'>",
         "<table><caption>How many cells are in which state</caption>",
         "<thead><tr><th scope='col'>backend</th>",
         *(f"<th scope='col'>{heading}</th>" for heading in headings),
-        "</tr></thead><tbody>",
+        "<th scope='col' class='reason'>versions, device, seconds</th></tr></thead><tbody>",
         *_backend_rows(results),
         "</tbody></table></div>",
         "<h2>Quantities</h2>",
@@ -980,11 +981,11 @@ def html_page(
         "</tbody></table></div>",
     ]
     lines += [f"<p>{escape(line)}</p>" for line in failures(results)]
-    counts = ", ".join(f"{number} {state}" for state, number in results.counts.items())
-    alt = f"Heat map, a row a quantity and a column a backend, the cells of the table: {counts}"
-    lines.append(
-        f"<h2>Heat map</h2><img class='heat' alt='{escape(alt)}' src='{heat_map(results)}'>"
-    )
+    if results.cells:
+        counts = ", ".join(f"{number} {state}" for state, number in results.counts.items())
+        alt = f"Heat map, a row a quantity and a column a backend, the cells of the table: {counts}"
+        picture = heat_map(results)
+        lines.append(f"<h2>Heat map</h2><img class='heat' alt='{escape(alt)}' src='{picture}'>")
     lines += _exercise_section(results.exercise)
     lines.append("<h2>Equations</h2><dl>")
     for label in sorted({row[0] for row in results.cells}):

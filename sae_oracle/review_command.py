@@ -230,15 +230,18 @@ def print_review(results: Sequence[Mapping[str, Any]], console: Console) -> None
         words = "; ".join(first["checks"])
         print_wrapped(console, f"{title}: conforms; checked: {words}", "bold green")
         return
-    print_wrapped(console, f"{title}:", "bold")
+    count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+    print_wrapped(console, f"{title}: {count}", "bold")
+    file, _, name = first["target"].rpartition(":")
     for found in findings:
-        console.print()
-        several = len(found["backends"]) < len(reviewed)
-        print_finding(console, found, "on " + ", ".join(found["backends"]) if several else "")
-    console.print()
-    plural = "s" if len(findings) != 1 else ""
-    words = f"{len(findings)} finding{plural}. `sae-oracle explain {findings[0]['identifier']}`"
-    print_wrapped(console, f"{words} explains one.")
+        if len(findings) > 1:
+            console.print()
+        in_file = found["file"] and found["file"] == (file or name)
+        place = f"line {found['line']}" if in_file else ""
+        if found["file"] and not in_file:
+            place = f"{found['file']}:{found['line']}"
+        on = len(found["backends"]) < len(reviewed)
+        print_finding(console, found, place, "on " + ", ".join(found["backends"]) if on else "")
 
 
 def exit_status(results: Sequence[Mapping[str, Any]]) -> int:
@@ -454,7 +457,7 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
 
 def explain(arguments: argparse.Namespace) -> int:
     """Print what identifiers mean; return the exit status."""
-    console = _console(stderr=is_stdout(arguments.json))
+    console = _console(stderr=is_stdout(arguments.json), quiet=arguments.quiet)
     lists = arguments.list or not arguments.identifiers
     names = dict.fromkeys(name for names in arguments.identifiers for name in names)
     chosen = MISTAKES if lists else [BY_IDENTIFIER[name] for name in names]
@@ -490,4 +493,5 @@ def add_explain_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="all of them, a line each")
     add_json(parser, "the same")
+    add_quiet(parser)
     return parser

@@ -48,13 +48,17 @@ def print_wrapped(console: Console, text: str, style: str = "", indent: str = ""
         console.print(Text(line, style), soft_wrap=True)
 
 
-def print_finding(console: Console, found: Mapping[str, Any], where: str = "") -> None:
-    """Print one finding as a block."""
+def print_finding(console: Console, found: Mapping[str, Any], *where: str) -> None:
+    """Print one finding as a block, of four lines where they are wide enough.
+
+    Args:
+        console: Where.
+        found: The finding.
+        *where: The line, the backends; empty ones are left out.
+    """
     style = "bold red" if found["severity"] == "error" else "bold yellow"
-    place = f"{found['file']}:{found['line']}" if found["file"] else ""
-    parts = (found["identifier"], found["severity"], place, where)
-    print_wrapped(console, "  ".join(filter(None, parts)), style)
-    print_wrapped(console, found["message"], indent="  ")
+    head = ", ".join(filter(None, (f"{found['identifier']} {found['severity']}", *where)))
+    print_wrapped(console, f"{head}: {found['message']}", style)
     evidence = found["evidence"]
     if evidence is not None:
         ratio = f" (ratio {evidence['ratio']})" if evidence["ratio"] else ""
@@ -68,8 +72,8 @@ def print_finding(console: Console, found: Mapping[str, Any], where: str = "") -
 
 def print_mistake(console: Console, mistake: Mistake) -> None:
     """Print what docs/findings.md says of one identifier."""
-    print_wrapped(console, f"{mistake.identifier}  {mistake.severity}", "bold")
-    print_wrapped(console, mistake.title, indent="  ")
+    words = f"{mistake.identifier} {mistake.severity}: {mistake.title}"
+    print_wrapped(console, words, "bold")
     print_wrapped(console, f"violates: {mistake.source}", indent="  ")
     print_wrapped(console, f"fix: {mistake.fix}", "green", indent="  ")
 

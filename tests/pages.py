@@ -1,9 +1,88 @@
-"""What a page links to, and what a browser would load with it."""
+"""What a page links to, what a browser would load with it, and what it makes of it."""
 
 from __future__ import annotations
 
 import html.parser
+import json
 import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.fresh_process import ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+"""Where `npm install --no-save axe-core` puts it."""
+
+
+def opened(page: Path, folder: Path, *options: str) -> Any:
+    """What a page says of itself: the JSON between FOUND and END in its body.
+
+    Args:
+        page: The page; it may load files beside it.
+        folder: For Chromium's profile.
+        *options: More of Chromium's.
+    """
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"),
+            *("--virtual-time-budget=60000", "--allow-file-access-from-files", *options),
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    (text,) = re.findall(r"<body>FOUND(.*)END", html.unescape(done.stdout), re.DOTALL)
+    return json.loads(text)
+
+
+# Each page in a frame of its own; it has axe-core in it, and says what that finds.
+FRAMES = """<!doctype html><body>FRAMES<script>
+const found = {};
+addEventListener("message", ({data}) => {
+  found[data.name] = data.said;
+  if (Object.keys(found).length === COUNT)
+    document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
+});</script>"""
+
+ASKS = """<script src="AXE"></script><script>addEventListener("load", async () => {
+  const {violations} = await axe.run(document, {resultTypes: ["violations"]});
+  const said = violations.flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 200)}`));
+  const root = document.documentElement;
+  if (root.scrollWidth > innerWidth) said.push("it scrolls sideways");
+  if (matchMedia("(prefers-color-scheme: dark)").matches !== DARK) said.push("the wrong scheme");
+  parent.postMessage({name: NAME, said}, "*");
+});</script>"""
+
+
+def complaints(pages: Iterable[Path], folder: Path, *, dark: bool, width: int) -> dict[str, Any]:
+    """What axe-core (WCAG and its own good practice) has against pages, and sideways scrolling.
+
+    Args:
+        pages: The pages; a copy of each is written beside it.
+        folder: For what is written besides.
+        dark: Whether the reader prefers dark pages.
+        width: Of the window, in CSS pixels.
+    """
+    frames = []
+    for page in pages:
+        asks = ASKS.replace("AXE", AXE.as_uri()).replace("DARK", str(dark).lower())
+        asks = asks.replace("NAME", json.dumps(page.name))
+        copy = page.with_name(f"asked-{page.name}")
+        copy.write_text(page.read_text("utf-8").replace("</body>", f"{asks}</body>"), "utf-8")
+        frames.append(f"<iframe width={width} height=800 src='{copy.as_uri()}'></iframe>")
+    text = FRAMES.replace("FRAMES", "".join(frames)).replace("COUNT", str(len(frames)))
+    (folder / "frames.html").write_text(text, encoding="utf-8")
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    return opened(folder / "frames.html", folder, scheme)
+
 
 # Attributes whose address is loaded with the page, whatever the element; `href` is of a few.
 LOADED = ("src", "srcset", "poster", "data", "background", "xlink:href")

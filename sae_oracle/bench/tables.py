@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,27 @@ def title(backend: str, found: Mapping[str, Any], part: str, network: str) -> st
     return f"{backend} on {found['device']}: {network}, {what}"
 
 
+def _table(title: str, columns: Sequence[Sequence[str]]) -> Table:
+    """Return a table whose words are whole where they can be; a heading begins each column."""
+    table = Table(title=shown(title), title_justify="left")
+    for column in columns:
+        longest = max(len(word) for cell in column for word in cell.split() or [""])
+        table.add_column(column[0], overflow="fold", min_width=longest)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*map(shown, row))
+    return table
+
+
 def print_results(results: Results, console: Console) -> None:
     """Print a table for each backend and network, and what was not measured."""
     for backend, found in measured(results):
         for (part, network), rows in parts(found).items():
-            table = Table(title=shown(title(backend, found, part, network)), title_justify="left")
-            for heading in HEADINGS:
-                table.add_column(heading, overflow="fold")
-            for row in rows:
-                table.add_row(*map(shown, cells(row)))
-            console.print(table)
+            for way in dict.fromkeys(row["way"] for row in rows):
+                words = f"{title(backend, found, part, network)}; {way}"
+                _, *columns = zip(
+                    HEADINGS, *(cells(row) for row in rows if row["way"] == way), strict=True
+                )
+                console.print(_table(words, [column for column in columns if any(column[1:])]))
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         console.print(
             f"{backend}: {versions}; a copy moves {found['copy_bytes_per_second'] / 1e9:.1f} GB/s"
@@ -119,10 +130,11 @@ def answers(results: Results) -> list[str]:
         results: Of a run.
 
     Returns:
-        Such as "KLSparsity on torch (784-196-784): +4 % [3, 5], Keras's L2 +7 %; control ±2 %",
-        where the control's number is the furthest end of its interval from no difference.
+        Such as "KLSparsity on torch: +4 % [3, 5], Keras's L2 +7 %; control ±2 %", where the
+        control's number is the furthest end of its interval from no difference. Way and network
+        are in it where there are several.
     """
-    lines = []
+    found_by_name: dict[str, list[tuple[str, str]]] = {}
     for backend, found in measured(results):
         ways: dict[tuple[str, str], dict[str, Mapping[str, float]]] = {}
         for row in found["rows"]:
@@ -135,15 +147,19 @@ def answers(results: Results) -> list[str]:
                 if name.split(",")[0] not in ("KLSparsity", "KLSparsityRegularizer"):
                     continue
                 low, high = (100.0 * ratio[end] - 100.0 for end in ("low", "high"))
-                line = f"{name} on {backend} ({way}; {network}): "
-                line += f"{_percent(ratio['median'])} [{low:.0f}, {high:.0f}]"
+                answer = f"{_percent(ratio['median'])} [{low:.0f}, {high:.0f}]"
                 if l2 is not None:
-                    line += f", Keras's L2 {_percent(l2['median'])}"
+                    answer += f", Keras's L2 {_percent(l2['median'])}"
                 if control is not None:
                     noise = max(abs(100.0 * control[end] - 100.0) for end in ("low", "high"))
-                    line += f"; control ±{noise:.0f} %"
-                lines.append(line)
-    return lines
+                    answer += f"; control ±{noise:.0f} %"
+                pairs = found_by_name.setdefault(f"{name} on {backend}", [])
+                pairs.append((f" ({way}; {network})", answer))
+    return [
+        f"{name}{where if len(pairs) > 1 else ''}: {answer}"
+        for name, pairs in found_by_name.items()
+        for where, answer in pairs
+    ]
 
 
 def _percent(ratio: float) -> str:

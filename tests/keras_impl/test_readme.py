@@ -100,6 +100,7 @@ def test_the_readmes_commands_do_what_it_says() -> None:
         else:
             printed = start(command, backend).communicate(timeout=300)[0]
             assert printed.rstrip() == expected.rstrip(), command
+            assert len(printed.splitlines()) == 5  # the whole of it
             ran += 1
     assert ran
 

@@ -7,6 +7,7 @@ import json
 import posixpath
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import zlib
@@ -20,7 +21,7 @@ from sae_oracle.catalogue import MISTAKES
 from sae_oracle.formulas import typeset
 from sae_oracle.processes import TRAINING_BACKENDS, installed
 from tests.fresh_process import ROOT, environment
-from tests.pages import Page, is_elsewhere, loaded_by_style
+from tests.pages import AXE, CHROMIUM, Page, complaints, is_elsewhere, loaded_by_style
 
 BACKEND = next((name for name in TRAINING_BACKENDS if installed(name)), None)
 
@@ -56,8 +57,14 @@ def pages(site: Path) -> dict[str, Page]:
 
 def test_every_equation_and_every_finding_has_its_page(pages: dict[str, Page]) -> None:
     expected = {f"equations/{label}.html" for label in reference.equations()}
-    expected |= {f"findings/{mistake.identifier}.html" for mistake in MISTAKES}
+    findings = {f"findings/{mistake.identifier}.html" for mistake in MISTAKES}
+    expected |= findings
     assert expected == {name for name in pages if name.startswith(("equations/", "findings/"))}
+    for name, page in pages.items():
+        if name.startswith("equations/"):
+            assert page.anchors >= {"resolution", "tests-that-hold-it", "to-cite-it"}, name
+        if name in findings:
+            assert page.anchors >= {"wrong", "right"}, name
 
 
 @pytest.mark.parametrize(
@@ -104,6 +111,19 @@ def test_no_link_dangles_and_nothing_comes_from_a_network(
         loaded = loaded_by_style(style.read_text(encoding="utf-8"))
         assert not any(map(is_elsewhere, loaded)), style
     assert checked > 1000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm)")
+@pytest.mark.parametrize(("dark", "width"), [(False, 1200), (True, 390)])
+def test_axe_has_nothing_against_the_pages(
+    site: Path, tmp_path: Path, dark: bool, width: int
+) -> None:
+    copy = shutil.copytree(site, tmp_path / "site")
+    kinds = ("index", "start/notebook", "equations/EQ-KL", "findings/SAE105", "findings", "status")
+    pages = [copy / f"{name}.html" for name in (*kinds, "command-line")]
+    found = complaints(pages, tmp_path, dark=dark, width=width)
+    assert found == {page.name: [] for page in pages}
 
 
 def inventory(site: Path) -> set[str]:

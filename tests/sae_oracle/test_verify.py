@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -31,7 +30,7 @@ from sae_oracle import cli, processes, report
 from sae_oracle.formulas import LOWERED, RAISED, typeset
 from tests.faults.stand_in import measurements
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
-from tests.pages import Page
+from tests.pages import AXE, CHROMIUM, Page, complaints, opened
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -184,21 +183,29 @@ def test_the_page_is_self_contained_and_cites_the_equation() -> None:
     assert Page(a_page()).from_elsewhere == []
     assert "CS294A lecture notes" in page
     assert reference.equations()["EQ-KL"].function in page
-    assert page.count("<math>") > 10
+    assert page.count("<math>") > 5
+    assert "<mfrac>" in page
+
+
+def words_of(element: ElementTree.Element) -> str:
+    """What MathML says, on one line."""
+    inside = [words_of(child) for child in element]
+    text = (element.text or "") + ("/" if element.tag == "mfrac" else "").join(inside)
+    return ("√" if element.tag == "msqrt" else "") + text + (element.tail or "")
 
 
 def test_every_formula_is_typeset_and_says_what_it_said() -> None:
-    indices = str.maketrans(RAISED | LOWERED | {"½": "12", "\u0302": "^", "\u0305": "¯"})
+    indices = str.maketrans(RAISED | LOWERED | {"½": "1/2", "\u0302": "^", "\u0305": "¯"})
     for label, equation in reference.equations().items():
         text = typeset(equation.formula)
-        ElementTree.fromstring(f"<p>{text}</p>")
-        plain = re.sub("<[^>]*>", "", re.sub("<msqrt>", "√", text))
+        plain = words_of(ElementTree.fromstring(f"<p>{text}</p>"))
         assert all(re.fullmatch(ELEMENT, name) for name in re.findall("<([a-z]+)", text)), label
         was = equation.formula.translate(indices)
-        # A root has a line instead of brackets; indices have no need of braces.
+        # A root and a fraction have a line instead of brackets; indices have no need of braces.
         left_out = str.maketrans("", "", " ()_{}`")
-        assert html.unescape(plain).translate(left_out) == was.translate(left_out), label
+        assert plain.translate(left_out) == was.translate(left_out), label
         assert not re.search(r"[_{}]", plain), label
+        assert "/" not in re.sub("<[^>]*>", "", text), label
     script = typeset("(Wᵢⱼ⁽ˡ⁾)² ρ̂_batch")
     low, high = "<mrow><mi>i</mi><mi>j</mi></mrow>", "<mi>l</mi>"
     assert f"<msubsup><mi>W</mi>{low}<mrow>" in script
@@ -209,6 +216,32 @@ def test_every_formula_is_typeset_and_says_what_it_said() -> None:
     assert typeset("√(1 + x) y").count("<math>") == 2
     assert "<msqrt>" not in typeset("√Σᵢ x")
     assert "&lt;</mo></math>" in typeset("a < b")
+
+
+@pytest.mark.parametrize(
+    ("formula", "fractions"),
+    [
+        ("−ρ/ρ̂", [("ρ", "ρ^")]),
+        ("(1 − ρ)/(1 − r) + 2", [("1−ρ", "1−r")]),
+        ("1 / (1 + exp(−z)).", [("1", "1+exp(−z)")]),
+        ("log((1/m) Σᵢ v)", [("1", "m")]),
+        ("∂J/∂W⁽ˡ⁾ = x", [("∂J", "∂W(l)")]),
+        ("2·k/(k(k − 1)) y", [("2·k", "k(k−1)")]),
+        ("λ/(μ/2)", [("λ", "μ/2"), ("μ", "2")]),
+        ("|a − b| / c", [("|a−b|", "c")]),
+        ("‖E‖²/‖v‖", [("‖E‖2", "‖v‖")]),
+        ("KL(ρ‖ρ̂)/2ε", [("KL(ρ‖ρ^)", "2ε")]),
+        ("S = Σ(|a| + E)/m", [("Σ(|a|+E)", "m")]),
+        ("√(2 log(N/p))", [("N", "p")]),
+        ("½ (a)(b) Σᵢ x", [("1", "2")]),
+    ],
+)
+def test_a_fraction_is_stacked(formula: str, fractions: list[tuple[str, str]]) -> None:
+    tree = ElementTree.fromstring(f"<p>{typeset(formula)}</p>")
+    for fraction in tree.iter("mfrac"):
+        fraction.tail = ""
+    found = [tuple(map(words_of, fraction)) for fraction in tree.iter("mfrac")]
+    assert found == fractions
 
 
 def test_the_status_matrix_has_the_worst_of_each_dtype_and_size() -> None:
@@ -316,6 +349,14 @@ def test_the_page_obeys_nobody_and_is_read_aloud() -> None:
     assert len(anchors) == len(set(anchors))
     assert set(re.findall(r"href='#([^']*)'", page)) <= set(anchors)
     assert len([name for name in anchors if name.startswith("row-")]) == page.count("<tr id=")
+
+
+@pytest.mark.parametrize("found", [{"kind": "error", "error": "no <time>"}, {"kind": "absent"}])
+def test_a_page_without_a_number_says_why(found: dict[str, Any]) -> None:
+    page = report.html_page(report.collect({"torch": found}))
+    assert "FAILED: " in page
+    assert ("no &lt;time&gt;" if "error" in found else "not installed") in page
+    assert "<img" not in page
 
 
 def test_the_page_says_what_changed_since_the_run_before() -> None:
@@ -432,8 +473,6 @@ def test_every_colour_of_the_page_can_be_read(scheme: str) -> None:
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (letters, page)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
 # In a frame as wide as a telephone: does it scroll sideways, filter, and sort?
 FRAME = """<!doctype html><iframe width=390 height=800 srcdoc="PAGE"></iframe><script>
 onload = () => {
@@ -456,25 +495,22 @@ onload = () => {
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
     frame = FRAME.replace("COLUMN", "3").replace("PAGE", html.escape(a_page()))
     (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
-    done = subprocess.run(
-        [
-            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
-            (tmp_path / "frame.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    (text,) = re.findall(r"<body>FOUND(.*)END", html.unescape(done.stdout))
-    found = json.loads(text)
+    found = opened(tmp_path / "frame.html", tmp_path)
     assert found["wide"] <= 390
     assert found["title"] == "sae-oracle verify"
     assert 0 < found["filtered"] < found["rows"]
     assert found["up"] != found["down"]
     assert found["down"].startswith("row-eq-kl-quantity-1-")
     assert found["order"] == "descending"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm)")
+@pytest.mark.parametrize(("dark", "width"), [(False, 1200), (True, 390)])
+def test_axe_has_nothing_against_the_page(dark: bool, width: int, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(a_page(), encoding="utf-8")
+    found = complaints([tmp_path / "page.html"], tmp_path, dark=dark, width=width)
+    assert found == {"page.html": []}
 
 
 def test_what_is_suspicious_is_shown_and_no_verdict() -> None:
@@ -631,6 +667,19 @@ def test_columns_are_obeyed_where_they_are_a_number(
     console = processes.console_for()
     assert not console.is_terminal
     assert console.width == width
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_no_color_leaves_nothing_bold(is_asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1" if is_asked else "")
+    file = io.StringIO()
+    console = processes.console_for()
+    assert console.is_terminal
+    console.file = file
+    console.print("[bold red]Error:[/] 1.5")
+    assert (file.getvalue() == "Error: 1.5\n") == is_asked
 
 
 def test_bad_calls_say_so_before_any_work(tmp_path: Path) -> None:
