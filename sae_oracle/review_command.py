@@ -406,7 +406,8 @@ def add_parser(commands: Any, backends: Sequence[str]) -> argparse.ArgumentParse
         help="package.module:Object or path/to/file.py:Object; a Class.method too; or, after --, a "
         "program that answers questions in JSON lines (docs/review.md)",
     )
-    parser.add_argument("command", nargs="*", help="the arguments of the program")
+    # Without the default argparse calls it required.
+    parser.add_argument("command", nargs="*", default=[], help="the arguments of the program")
     add_target_options(parser)
     parser.add_argument(
         "--activation", metavar="NAME", help="the activation of the layer that it is used on"

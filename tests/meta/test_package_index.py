@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 
 import pytest
 
@@ -29,16 +30,23 @@ def test_for_the_package_index_links_and_picture_are_absolute() -> None:
     """By the command of CONTRIBUTING.md, as the index renders it."""
     markdown = pytest.importorskip("readme_renderer.markdown")
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"`(sed -i -E .*README\.md)`", page)
-    done = subprocess.run(
-        ["bash", "-c", command.replace("sed -i", "sed")],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "HOME_PAGE": "https://example.org/sae-oracle"},
-        capture_output=True,
-        text=True,
-        check=True,
+    commands = re.findall(r"`(sed -i .*(?:README\.md|pyproject\.toml))`", page)
+    assert len(commands) == 2
+    readme, project = (
+        subprocess.run(
+            ["bash", "-c", command.replace("sed -i", "sed")],
+            cwd=ROOT,
+            env={"PATH": "/usr/bin:/bin", "HOME_PAGE": "https://example.org/a/sae/blob/main"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for command in commands
     )
-    rendered = markdown.render(done.stdout)
+    urls = tomllib.loads(project)["project"]["urls"]
+    assert urls["Repository"] == "https://example.org/a/sae"
+    rendered = markdown.render(readme)
+    assert 'src="https://example.org/a/sae/raw/main/docs/pictures/face.png"' in rendered
     assert rendered, "readme-renderer cannot render it"
     addresses = re.findall(r'(?:href|src)="([^"]*)"', rendered)
     assert len(addresses) > 20

@@ -100,6 +100,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
     kind = {"preprocessing": {"kind": "none", "offset": [], "scale": []}}
     (folder / "model" / "history.json").write_text(json.dumps(kind))
     calls: list[tuple[list[str], str, int, str]] = [([], "", 2, ""), (["--help"], "", 0, "")]
+    calls.append((["review"], "", 2, ""))
     for name in COMMANDS:
         calls += [([name, "--help"], "", 0, ""), ([name, "--nothing=ρ̂\x1b[31m"], "", 2, "")]
     for run in RUNS:
@@ -154,6 +155,8 @@ def test_each_ends_as_the_page_says_and_can_be_read(seen: list[Seen]) -> None:
         assert not re.search(r"(?<![a-z])(?<!% )\?", text), (call.arguments, text)
         if call.expected == 2 and not call.option:
             assert text, call.arguments
+        if call.arguments == ["review"]:
+            assert text.endswith("required: target\n")
 
 
 def test_json_is_standard_output_and_has_versions(seen: list[Seen]) -> None:
