@@ -44,6 +44,7 @@ def copy_pages(source: Path) -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         text = re.sub(r"\]\((?:\.\./)?docs/", "](", text)
         text = re.sub(r"\[([\w.-]+)\]\([\w.-]+\.json\)", r"\1", text)
+        text = re.sub(r"\[([^\]]+)\]\(tests/[^)]*\)", r"\1", text)  # no page of the site
         (source / name).write_text(text, encoding="utf-8")
     for path in source.rglob("*.md"):
         text = path.read_text(encoding="utf-8")
