@@ -831,6 +831,18 @@ def test_sample_weights_are_those_of_keras(reduction: str) -> None:
         assert np.all(gradient == 0.0)
 
 
+def test_targets_of_one_output_may_lack_its_axis() -> None:
+    """(m,) beside (m, 1), as Keras takes them: a broadcast would compare every two samples."""
+    x = np.random.default_rng(0).uniform(size=(7, 6)).astype("float32")
+    model = small(keras.layers.Dense(1, activation="sigmoid"))
+
+    def mean_of_squares(y: Any, h: Any) -> Any:
+        return ops.mean(ops.square(h - y), axis=-1)
+
+    model.compile("sgd", mean_of_squares)
+    hold_to_keras(model, x, y=x[:, 0])
+
+
 def test_a_loss_that_leaves_out_a_class() -> None:
     generator = np.random.default_rng(0)
     x = generator.uniform(size=(7, 5, 3)).astype("float32")

@@ -261,6 +261,15 @@ def test_arguments_are_refused_by_fit_and_by_name(
         made.transform(X)
 
 
+def test_a_step_of_a_pipeline_prints_nothing_unless_it_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for verbose in (None, True):
+        asked = {} if verbose is None else {"verbose": verbose}
+        SparseAutoencoderTransformer(2, max_iter=1, random_state=0, **asked).fit(X)
+        assert bool(capsys.readouterr().out) == bool(verbose)
+
+
 def test_names_of_data_frames() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=["a", "b", "c"], index=list("uvwxyz"))
