@@ -1,9 +1,9 @@
-"""The gallery's pictures of codes, of ρ by unit, of a β that warms up, and of a validated fit.
+"""The gallery's pictures of codes, of θ, of ρ by unit, of a warm-up of β, and of a validated fit.
 
     KERAS_BACKEND=torch python -m examples.gallery --out docs/pictures
 
-On scikit-learn's digits: 1,500 to train on, 297 others. Writes `encoder.png`, `rho_by_unit.png`,
-`annealing.png` and `validation.png`.
+On scikit-learn's digits: 1,500 to train on, 297 others. Writes `encoder.png`, `theta.png`,
+`rho_by_unit.png`, `annealing.png` and `validation.png`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,19 @@ from typing import Any
 import keras
 import numpy as np
 
+import reference
 from examples.denoising import rows
-from keras_impl import Anneal, SparseAutoencoder, Watch, fit_lbfgs, full_cost
+from keras_impl import (
+    Anneal,
+    SparseAutoencoder,
+    Watch,
+    fit_lbfgs,
+    full_cost,
+    set_parameters,
+    to_parameters,
+)
 from sae_oracle.datasets import digits
-from sae_oracle.pictures import write_png
+from sae_oracle.pictures import feature_figure, write_png
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -65,6 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         "5 of 48": model.decoder.predict(strongest, verbose=0),
     }
     write_png(rows(images), chosen.out / "encoder.png")
+
+    # θ of the notes' assignment, and what the units of another model do that takes it.
+    theta = reference.pack(to_parameters(model))
+    other = SparseAutoencoder(48)
+    other.build((None, 64))
+    set_parameters(other, theta)
+    w1 = theta[: 48 * 64].reshape(48, 64, order="F")  # as MATLAB has it
+    kernels = {"W1 of θ": w1.T, "the units of a model with it": to_parameters(other).kernels[0]}
+    write_png(feature_figure(kernels), chosen.out / "theta.png")
+    found["largest difference of the two"] = float(np.max(np.abs(w1.T - [*kernels.values()][1])))
 
     # β from 0 to its value in the first half.
     steps = chosen.epochs * 6

@@ -29,7 +29,8 @@ def test_denoising(tmp_path: Path) -> None:
 def test_gallery(tmp_path: Path) -> None:
     found = gallery.main(["--epochs=1", "--iterations=2", f"--out={tmp_path}"])
     assert all(np.isfinite(value) for value in found.values())
-    for name in ("encoder", "rho_by_unit", "annealing", "validation"):
+    assert found["largest difference of the two"] == 0.0
+    for name in ("encoder", "theta", "rho_by_unit", "annealing", "validation"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
