@@ -30,7 +30,15 @@ from typing import Any
 
 import numpy as np
 
-from reference.rounding import Arithmetic, Bounded, Precision, exact, in_blocks, product
+from reference.rounding import (
+    Arithmetic,
+    Bounded,
+    Precision,
+    exact,
+    in_blocks,
+    largest_term,
+    product,
+)
 from reference.validation import Array
 
 
@@ -173,7 +181,9 @@ class LikelyArithmetic(Arithmetic):
             sizes = a.magnitude @ b.magnitude
             certain = product(size_a, d) + product(c, size_b + d) + self._shortened * sizes
             likely = product(a.magnitude, s) + product(r, size_b + d)
-            return self._of_products(a.value @ b.value, certain, likely, sizes, len(b.value), start)
+            return self._of_products(
+                a.value @ b.value, certain, likely, sizes, largest_term(a, b), len(b.value), start
+            )
 
     def matmul_over_samples(self, a: Bounded, b: Bounded) -> Likely:
         """EQ-BOUND-LIKELY-SAMPLES: Aᵀ B, a sum over samples: √Σᵢ ((|aᵢ|+E)L_bᵢ + L_aᵢ(|bᵢ|+C))².
@@ -195,7 +205,12 @@ class LikelyArithmetic(Arithmetic):
                 + product((r**2).T, larger_b**2)
             )
             return self._of_products(
-                a.value.T @ b.value, certain, np.sqrt(squares), sizes, len(a.value)
+                a.value.T @ b.value,
+                certain,
+                np.sqrt(squares),
+                sizes,
+                largest_term(a.transposed, b),
+                len(a.value),
             )
 
     @in_blocks
@@ -205,10 +220,12 @@ class LikelyArithmetic(Arithmetic):
         certain: Any,
         likely: Any,
         sizes: Any,
+        largest: Any,
         terms: int,
         start: Bounded | None = None,
     ) -> Likely:
-        partial, additions = self.partial_sums(value, sizes, certain + likely, terms, start)
+        moved = certain + likely
+        partial, additions = self.partial_sums(value, sizes, moved, largest, terms, start)
         roundings = np.sqrt(sizes**2 + additions * partial**2)
         return self._summed(value, certain, likely, sizes, terms, self.factor * roundings)
 
@@ -248,6 +265,10 @@ class LikelyArithmetic(Arithmetic):
     def additions(self, terms: int) -> float:
         """λ√n, which the roundings of a sum of n terms are likely to make."""
         return self.factor * float(np.sqrt(terms))
+
+    def roundings(self, terms: int, sizes: Any, largest: Any) -> Any:
+        """As `Arithmetic.roundings`, those that are likely: λ√n u_acc S."""
+        return self.additions(terms) * self.u_accumulator * sizes
 
     def mean_error(self, a: Bounded) -> Array:
         """Of a mean over the samples; the mean is shared by all samples that follow from it."""

@@ -7,15 +7,17 @@ one rule for each operation; `reference.bounds` puts them together for the cost 
 
 The rules are first-order running error analysis made rigorous by evaluating every product of
 magnitudes at |value| + bound. They use the model fl(a ∘ b) = (a ∘ b)(1 + δ), |δ| ≤ u, plus an
-underflow term η, and for sums of n terms in any order |error| ≤ n u Σ|terms|.
+underflow term η. For a sum of n terms each of n − 1 additions, in any order, is off by at most half
+a unit in the last place of the largest partial sum there may be: u times the power of two below it.
 
-A sum of n terms is allowed n u, not the √n u that is usual for random errors: backends do sum one
-term after the other (over samples, say), and the roundings of equal terms add up.
+A sum of n terms is allowed n roundings of one sign, not the √n that is usual for random errors:
+backends do sum one term after the other (over samples, say), and roundings of equal terms add up.
 
 Sources: N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., §2.2 (the
 model), §3.1 (inner products), §4.2 (sums); C.-P. Jeannerod and S. M. Rump, "Improved error bounds
 for inner products in floating-point arithmetic", SIAM J. Matrix Anal. Appl. 34 (2013), for n u in
-place of n u/(1 − n u).
+place of n u/(1 − n u); S. M. Rump, "Error estimation of floating-point summation and dot product",
+BIT 52 (2012), for the power of two below a number in place of the number.
 """
 
 from __future__ import annotations
@@ -44,13 +46,15 @@ ORACLE_ROUNDOFF = 2.0**-53
 convex in u and vanish at 0, so the sum covers the errors of both sides."""
 
 SIGMOID_ROUNDOFFS = 16.0
-"""How many roundoffs a right sigmoid, tanh or softplus may be off (TensorFlow's float32 sigmoid
-is off by up to 8.2: measured, see tests/reference/test_rounding.py for the factor that is left;
-`make exhaustive` asks all numbers of a format)."""
+"""How many roundoffs a right sigmoid, tanh or softplus may be off: an exponential and a logarithm,
+of `LOGARITHM_ROUNDOFFS` each, as in log(1 + eᶻ). A sigmoid of that exponential is off by 10. Of all
+float32 numbers none is off by more than 8.4 (TensorFlow's sigmoid and softplus; torch and JAX are
+within 4.2): docs/roundoffs.md. The rest is for other code of right exponentials and logarithms."""
 
 LOGARITHM_ROUNDOFFS = 8.0
-"""How many roundoffs a right logarithm or exponential may be off (over all float32 numbers of
-[0, 1] TensorFlow's log is off by up to 4.3 and its log1p by 5.3: docs/roundoffs.md)."""
+"""How many roundoffs a right logarithm or exponential may be off. Of all float32 numbers JAX's
+exponential is off by up to 5.6 beside its overflow, TensorFlow's log by 4.3 and its log1p by 5.3:
+docs/roundoffs.md."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,20 @@ class Bounded:
         return Bounded(-self.value, self.bound)
 
 
+def power_of_two_below(x: Any) -> Array:
+    """The largest power of two that is not above x ≥ 0 (Rump's ufp); 0 where x is subnormal.
+
+    A sum is off by at most u times that of itself, if it is rounded to the nearest number: half a
+    unit in the last place. Sums of subnormal numbers are exact.
+
+    >>> power_of_two_below([5.0, 4.0, 0.75, 0.0]).tolist()
+    [4.0, 4.0, 0.5, 0.0]
+    """
+    bits = np.asarray(x, dtype=np.float64).view(np.uint64)
+    result: Array = (bits & np.uint64(0x7FF0000000000000)).view(np.float64)
+    return result
+
+
 def product(a: Array, b: Array) -> Array:
     """A B; 0 without a computation where a factor is 0 throughout, also beside what is infinite.
 
@@ -186,6 +204,13 @@ def product(a: Array, b: Array) -> Array:
         return np.zeros((len(a), b.shape[1]))
     result: Array = a @ b
     return result
+
+
+def largest_term(a: Bounded, b: Bounded) -> Array:
+    """No term of A B is larger: the largest of each row of A times that of each column of B."""
+    return np.outer(
+        np.max(a.magnitude, axis=1, initial=0.0), np.max(b.magnitude, axis=0, initial=0.0)
+    )
 
 
 def exact(value: Any) -> Bounded:
@@ -471,14 +496,15 @@ class Arithmetic:
         """EQ-BOUND-MATMUL: |A|E_B + E_A|B| + E_A E_B + 2u_in M + u_acc(M + (K − 1)P), stored.
 
         M = (|A|+E_A)(|B|+E_B), K terms a sum, u_in the shortening of the factors (TF32). P is the
-        most that a partial sum may be, whatever the order: none is beyond the sum of the positive
-        terms or that of the negative ones, of which (M + |AB| + what AB moves by)/2 is the larger,
-        and rounding adds 2K u_acc M; nor beyond M. The K products may each underflow: K η_acc more.
-        The oracle's own |A||B| and M are off by K roundoffs: 2⁻⁵²K M more. Infinite where M exceeds
-        the accumulator.
+        power of two below the most that a partial sum may be, whatever the order: none is beyond
+        the sum of the positive terms or that of the negative ones, of which (M + |AB| + what AB
+        moves by)/2 is the larger, and rounding adds 2K u_acc M; but P is not beyond M. Of sums of
+        k terms that are below P, because k times the largest row and column is, half as much.
+        Of K − 1 additions there is at most one for each k (EQ-BOUND-SUM). The K products may each
+        underflow: K η_acc more. Infinite where M exceeds the accumulator.
 
-        Source: Higham, "Accuracy and Stability", §3.1 and §4.2: each addition is off by u times its
-        own result; Jeannerod and Rump (2013) for K u in place of K u/(1 − K u).
+        Source: Higham, "Accuracy and Stability", §3.1 and §4.2, with half a unit in the last place
+        of each partial sum (Rump 2012); Jeannerod and Rump (2013) for K u M, where P is M.
 
         Args:
             a: A, (m, K).
@@ -487,14 +513,13 @@ class Arithmetic:
                 term more of P where it is not 0, and one addition.
         """
         terms = a.value.shape[1]
-        # M − |A||B| is the first three terms in one product less.
         with np.errstate(invalid="ignore", over="ignore"):
             value, sizes = a.value @ b.value, a.magnitude @ b.magnitude
-            moved = 2.0**-52 * terms * sizes
-            if a.bound.any() or b.bound.any():
-                moved = (sizes - np.abs(a.value) @ np.abs(b.value)) + moved
+            moved = product(np.abs(a.value), b.bound) + product(a.bound, b.magnitude)
             moved = moved + 2.0 * self.precision.factor_roundoff * sizes
-            partial, additions = self.partial_sums(value, sizes, moved, terms, start)
+            partial, additions = self.partial_sums(
+                value, sizes, moved, largest_term(a, b), terms, start
+            )
             u = self.u_accumulator
             bound = moved + u * sizes + (additions * u) * partial
             return self._accumulated(value, bound, sizes, terms)
@@ -504,25 +529,39 @@ class Arithmetic:
         return self.add(self.matmul(a, kernel, bias), bias)
 
     def partial_sums(
-        self, value: Any, sizes: Any, moved: Any, terms: int, start: Bounded | None = None
+        self,
+        value: Any,
+        sizes: Any,
+        moved: Any,
+        largest: Any,
+        terms: int,
+        start: Bounded | None = None,
     ) -> tuple[Any, Any]:
-        """Return the most that a partial sum may be in any order, and how many additions there are.
+        """Return P, what an addition is off by at most in units of u, and how many do that.
 
         Args:
             value: The sum.
             sizes: That of the magnitudes.
             moved: How far the sum is from that of what is added.
+            largest: The most that a term may be.
             terms: How many.
             start: As `matmul`.
         """
         additions: Any = max(terms - 1, 0)
         if start is not None:
             sizes, value = sizes + start.magnitude, value + start.value
-            moved = moved + start.bound
+            moved, largest = moved + start.bound, np.maximum(largest, start.magnitude)
             additions = additions + (start.magnitude > 0.0)
         of_one_sign = (sizes + np.abs(value) + moved) / 2.0
-        rounded = 2.0 * (terms + 1) * self.u_accumulator * sizes
-        return np.minimum(of_one_sign + rounded, sizes), additions
+        in_factor = self.precision.factor_roundoff
+        rounded = 2.0 * (terms + 1) * self.u_accumulator + in_factor**2
+        power = power_of_two_below(of_one_sign + rounded * sizes)
+        # So few terms that they are below P: their sum is off by half as much, at most.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            few = np.ceil(power / (largest * (1.0 + rounded + 2.0 * in_factor))) - 2.0
+        known = (power <= sizes) & (largest > 0.0)
+        few = np.where(known, np.clip(few, 0.0, additions), 0.0)
+        return np.minimum(power, sizes), additions - few / 2.0
 
     def matmul_over_samples(self, a: Bounded, b: Bounded) -> Bounded:
         """Aᵀ B, a sum over samples: EQ-BOUND-MATMUL, whatever the terms are of."""
@@ -536,6 +575,33 @@ class Arithmetic:
         """How many roundoffs of the sum of magnitudes a sum of n terms may be off: n."""
         return terms
 
+    def roundings(self, terms: int, sizes: Any, largest: Any) -> Any:
+        """What the roundings of a sum make: u_acc(S + Σₖ₌₂ⁿ P(min(kM, S))).
+
+        P is the power of two below a number. Of n − 1 additions the one with the j-th most terms
+        in it has at most n − j + 1, in any order; k terms add up to at most kM, and to S. Terms may
+        be rounded one by one before: S. Both are 2n u_acc larger where a sum is rounded.
+
+        Args:
+            terms: n.
+            sizes: S, the sum of the magnitudes.
+            largest: M, the largest of them.
+        """
+        u = self.u_accumulator
+        margin = 1.0 + 2.0 * terms * u
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            level = power_of_two_below(np.multiply(sizes, margin))
+            found, counted = np.zeros_like(level), np.zeros_like(level)
+            while np.any(counted < terms - 1):
+                # So many additions may have a result of `level` or more.
+                terms_needed = np.maximum(np.ceil(level / (largest * margin)), 2.0)
+                reached = np.clip(terms + 1.0 - terms_needed, counted, terms - 1.0)
+                # All of them, where all is 0 or nothing is known.
+                reached = np.where(np.isfinite(terms_needed), reached, terms - 1.0)
+                found = found + u * level * (reached - counted)
+                counted, level = reached, level / 2.0
+            return u * sizes + np.minimum(found, (terms - 1) * u * sizes)
+
     def mean_error(self, a: Bounded) -> Array:
         """What the errors of the terms make of their mean over the samples: Σ E/m."""
         error: Array = np.sum(a.bound, axis=0) / len(a.value)
@@ -548,20 +614,25 @@ class Arithmetic:
         return self.store(value, bound)
 
     def total(self, a: Bounded, axis: int | None = None) -> Bounded:
-        """EQ-BOUND-SUM: ΣE + n u_acc Σ(|v| + E) + n η_acc, stored; any order of summation.
+        """EQ-BOUND-SUM: ΣE + u_acc(S + Σₖ₌₂ⁿ P(min(kM, S))) + n η_acc, stored; in any order.
 
-        Infinite where Σ(|v| + E), hence perhaps a partial sum, exceeds the accumulator.
+        S = Σ(|v| + E), of which M is the largest term; P is the power of two below a number: in
+        all at most n u_acc S. Infinite where S, hence perhaps a partial sum, exceeds the
+        accumulator.
 
-        Source: Higham, "Accuracy and Stability", §4.2; Jeannerod and Rump (2013) for n u.
+        Source: Higham, "Accuracy and Stability", §4.2; Rump (2012), and Jeannerod and Rump (2013)
+        for n u. Of the additions the one with the j-th most terms in it has at most n − j + 1.
         """
         terms = a.value.size if axis is None else a.value.shape[axis]
         with np.errstate(over="ignore", invalid="ignore"):
             value, magnitudes = np.sum(a.value, axis=axis), np.sum(a.magnitude, axis=axis)
-        bound = np.sum(a.bound, axis=axis) + terms * self.u_accumulator * magnitudes
+            largest = np.max(a.magnitude, axis=axis, initial=0.0)
+        roundings = self.roundings(terms, magnitudes, largest)
+        bound = np.sum(a.bound, axis=axis) + roundings
         return self._accumulated(value, bound, magnitudes, terms)
 
     def sum_of_squares(self, a: Bounded) -> Bounded:
-        """EQ-BOUND-SQUARES: Σ(2|v|E + E²) + (n u_acc + u) Σ(|v| + E)², stored.
+        """EQ-BOUND-SQUARES: Σ(2|v|E + E²) + u Σ(|v| + E)², and the roundings of EQ-BOUND-SUM.
 
         Source: EQ-BOUND-MULTIPLY and EQ-BOUND-SUM, one after the other.
         """
@@ -601,27 +672,29 @@ class Arithmetic:
         return Bounded(a, error), self.store(derivative, change + rounding)
 
     def mean_over_samples(self, a: Bounded, *, symmetric: bool = False) -> Bounded:
-        """EQ-BOUND-RHO-HAT: E̅ + m u_acc S + 2u(|a̅| + E̅), stored, with S = Σ(|a| + E)/m.
+        """EQ-BOUND-RHO-HAT: E̅ + R/m + 2u(|a̅| + E̅), stored, with R the roundings of Σ(|a| + E).
 
-        a̅ = Σa/m and E̅ = ΣE/m. For ρ̂ = (1 + a̅)/2 the sum is shifted, or its terms are, whichever
-        is worse: E̅/2 + m u_acc max(S/2, ρ̂ + E̅/2) + 3u max((|a̅| + E̅)/2, ρ̂ + E̅/2), stored.
+        Those of EQ-BOUND-SUM. a̅ = Σa/m and E̅ = ΣE/m. For ρ̂ = (1 + a̅)/2 the sum is shifted, or its
+        terms are, whichever is worse: E̅/2 + R/m + 3u max((|a̅| + E̅)/2, ρ̂ + E̅/2), stored, with
+        R of Σ(|a| + E)/2 or of m(ρ̂ + E̅/2), whose terms are at most (1 + |a| + E)/2.
 
         Source: EQ-BOUND-SUM; a rounding of the sum, of 1/m, of their product, and of the shift.
         """
         m = len(a.value)
         mean, error = np.sum(a.value, axis=0) / m, self.mean_error(a)
-        accumulated = self.additions(m) * self.u_accumulator
-        summed, divided = np.sum(a.magnitude, axis=0) / m, np.abs(mean) + error
+        summed, divided = np.sum(a.magnitude, axis=0), np.abs(mean) + error
+        largest = np.max(a.magnitude, axis=0)
         if not symmetric:
-            bound = error + accumulated * summed + 2.0 * self.u * divided
+            roundings = self.roundings(m, summed, largest) / m
+            bound = error + roundings + 2.0 * self.u * divided
             return self.store(mean, bound)
         rho_hat = (1.0 + mean) / 2.0
         shifted = rho_hat + error / 2.0
-        bound = (
-            error / 2.0
-            + accumulated * np.maximum(summed / 2.0, shifted)
-            + 3.0 * self.u * np.maximum(divided / 2.0, shifted)
+        roundings = np.maximum(
+            self.roundings(m, summed / 2.0, largest / 2.0),
+            self.roundings(m, m * shifted, (1.0 + largest) / 2.0),
         )
+        bound = error / 2.0 + roundings / m + 3.0 * self.u * np.maximum(divided / 2.0, shifted)
         return self.store(rho_hat, bound)
 
     def target(self, rho: Any) -> tuple[Bounded, Bounded]:

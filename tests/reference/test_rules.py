@@ -253,6 +253,62 @@ def test_long_sums_of_equal_terms_in_sequence(name: str, term: float) -> None:
             assert np.all(errors > np.sqrt(30_000) * arithmetic.u * expected.value)
 
 
+def rounded_down(terms: int, dtype: type) -> tuple[np.ndarray, float]:
+    """Numbers a little above 1 whose sum in sequence loses nearly half a unit at each addition."""
+    values, total = [dtype(1)], dtype(1)
+    for _ in range(terms - 1):
+        unit = float(np.spacing(dtype(total + dtype(1))))
+        # The next number of the sum's format, and nearly half a unit: rounded down.
+        term = dtype(math.ceil(1.0 / unit) * unit + 0.5 * unit * (1.0 - 2.0**-6))
+        values.append(term)
+        total = dtype(total + term)
+    return np.array(values, dtype=np.float64), float(total)
+
+
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-MATMUL", "EQ-BOUND-RHO-HAT")
+@pytest.mark.parametrize("name", ["float32", "float64"])
+@pytest.mark.parametrize("terms", [5, 200, 1100])
+def test_additions_that_are_all_off_by_half_a_unit(name: str, terms: int) -> None:
+    """Nothing is left of a bound but S, a rounding of each term, and the last one."""
+    values, actual = rounded_down(terms, DTYPES[name])
+    arithmetic, true = Arithmetic(name), math.fsum(values)
+    of_terms = true * (2.0 if terms > 5 else 4.0) * arithmetic.u
+    lost = (true - actual) * FACTOR[name]
+    total = arithmetic.total(exact(values[:, None]), axis=0)
+    assert lost / FACTOR[name] <= total.bound <= 1.03 * lost + of_terms
+    mean = arithmetic.mean_over_samples(exact(values[:, None]))
+    assert lost / FACTOR[name] <= mean.bound * terms <= 1.03 * lost + 3.0 * of_terms
+    # Of products only the sums below the last power of two are told apart.
+    product = arithmetic.matmul(exact(values[None]), exact(np.ones((terms, 1))))
+    assert lost / FACTOR[name] <= product.bound <= 1.5 * lost + of_terms
+
+
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-MATMUL")
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_sums_in_any_order_and_shape(name: str) -> None:
+    """Of terms that are equal, of one sign or of both: by a random tree of additions."""
+    arithmetic, dtype = Arithmetic(name), DTYPES[name]
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        n = int(generator.integers(2, 300))
+        terms = (
+            np.full(n, generator.uniform(1.0, 2.0)),
+            generator.uniform(0.9, 1.0, n),
+            np.sort(generator.normal(size=n)),
+            generator.normal(size=n) * 10.0 ** generator.integers(-4, 4, n),
+        )[seed % 4].astype(dtype)
+        sums = list(terms)
+        while len(sums) > 1:
+            # The last is the longest: mostly a sequence, or mostly pairs.
+            i = len(sums) - 1 if seed % 3 else int(generator.integers(len(sums)))
+            first = sums.pop(i)
+            sums.append(first + sums.pop(int(generator.integers(len(sums)))))
+        values = terms.astype(np.float64)
+        products = arithmetic.matmul(exact(values[None]), exact(np.ones((n, 1))))
+        for bound in (arithmetic.total(exact(values)).bound, products.bound[0, 0]):
+            assert abs(float(sums[0]) - math.fsum(values)) <= bound
+
+
 @pytest.mark.equation("EQ-BOUND-SQUARES")
 @pytest.mark.parametrize("name", FORMATS)
 def test_sums_of_squares_in_sequence(name: str) -> None:
@@ -285,7 +341,8 @@ def test_two_short_sums_are_held_to_their_lengths_and_a_long_one_is_outside(term
     assert reference.usage(in_one, expected).worst > 1.0
     terms = 448 + 448 + 8
     assert expected.bound <= terms * arithmetic.u * expected.value
-    assert in_any_order.bound >= 448 * 448 * arithmetic.u * expected.value
+    # Sums of 1, 2, ..., n equal terms, each off by more than u times its half.
+    assert in_any_order.bound >= 448 * 448 * arithmetic.u * expected.value / 4.0
 
 
 @pytest.mark.equation("EQ-BOUND-ROWS-FIRST")
@@ -1066,9 +1123,10 @@ def test_orthogonality_of_long_vectors(name: str, mode: str) -> None:
         assert reference.usage(actual.astype(np.float64), gradient).worst <= 1.0
     assert largest > 0.0
     if name in PLAYED:
-        # Half of two sums of 500 squares, a sum of 500 products, one of 9; and 21 other roundings.
+        # Half of two sums of 500 squares; 499 sums of products that are below 1, so that each is
+        # rounded as a half is; a sum of 9 and one rounding more; and 21 other roundings.
         u, u_accumulator = Arithmetic(name).u, Arithmetic(name).u_accumulator
-        relative = 1009.0 * u_accumulator + 21.0 * u
+        relative = (510.0 + 499.0 * 0.5 / (value.value / 0.5)) * u_accumulator + 21.0 * u
         assert 0.98 * relative * value.value <= value.bound <= 1.06 * relative * value.value
 
 
@@ -1296,15 +1354,29 @@ def stored_worst(name: str, value: Any, error: Any) -> Any:
 
 
 def summed_worst(name: str, values: Any, errors: Any) -> tuple[Any, Any]:
-    """Σv over the first axis, and what n terms in any order may be off: Jeannerod and Rump's n u.
+    """Σv over the first axis, and what n terms in any order may be off: a rounding an addition.
 
     Each term may be flushed in the accumulator as well.
     """
     _, u = roundoffs(name)
-    n, magnitudes = len(values), np.sum(np.abs(values) + errors, axis=0)
+    n, magnitudes = len(values), np.abs(values) + errors
     smallest = 2.0**-1022 if name == "float64" else 2.0**-126
-    error = np.sum(errors, axis=0) + n * u * magnitudes + n * Wide(smallest)
+    rounded = rounded_additions(name, np.sum(magnitudes, axis=0), np.max(magnitudes, axis=0), n)
+    error = np.sum(errors, axis=0) + u * rounded + n * Wide(smallest)
     return np.sum(values, axis=0), error
+
+
+def rounded_additions(name: str, sizes: Any, largest: Any, n: int) -> Any:
+    """Of 2, 3, ..., n terms half a unit in the last place of the most that they add up to; and S.
+
+    The sums are a little larger where they are rounded.
+    """
+    _, u = roundoffs(name)
+    k = np.arange(2, n + 1).reshape(-1, *np.ndim(sizes) * (1,))
+    most = np.minimum(k * largest, sizes) * (1 + 2 * n * u)
+    with np.errstate(divide="ignore"):
+        below = np.where(most > 0, Wide(2) ** np.floor(np.log2(most)), 0)
+    return sizes + np.minimum(np.sum(below, axis=0), (n - 1) * sizes)
 
 
 def hold_formula(expected: Bounded, value: Any, error: Any, slack: Any = 1e-9) -> None:
@@ -1350,12 +1422,18 @@ def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
         hold_formula(arithmetic.sum_of_squares(a), square, stored_worst(name, square, error))
 
         mean, of_inputs = np.sum(v, axis=0) / n, np.sum(e, axis=0) / n
-        summed, divided = np.sum(np.abs(v) + e, axis=0) / n, np.abs(mean) + of_inputs
-        error = of_inputs + n * u_accumulator * summed + 2 * u * divided
+        summed, divided = np.sum(np.abs(v) + e, axis=0), np.abs(mean) + of_inputs
+        largest = np.max(np.abs(v) + e, axis=0)
+        rounded = rounded_additions(name, summed, largest, n) / n
+        error = of_inputs + u_accumulator * rounded + 2 * u * divided
         hold_formula(arithmetic.mean_over_samples(a), mean, stored_worst(name, mean, error))
         # The mean is shifted, or its terms are.
         rho_hat, half = (one + mean) / 2, of_inputs / 2
-        error = half + n * u_accumulator * np.maximum(summed / 2, rho_hat + half)
+        rounded = np.maximum(
+            rounded_additions(name, summed / 2, largest / 2, n),
+            rounded_additions(name, n * (rho_hat + half), (1 + largest) / 2, n),
+        )
+        error = half + u_accumulator * rounded / n
         error = error + 3 * u * np.maximum(divided / 2, rho_hat + half)
         hold_formula(
             arithmetic.mean_over_samples(a, symmetric=True),
@@ -1368,25 +1446,46 @@ def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
         other, of_other = factors.value.astype(Wide), factors.bound.astype(Wide)
         product = v.T @ other
         enlarged = (np.abs(v) + e).T @ (np.abs(other) + of_other)
-        moved = enlarged - np.abs(v).T @ np.abs(other)
+        moved = np.abs(v).T @ of_other + e.T @ (np.abs(other) + of_other)
         moved = moved + 2 * Wide(precision.factor_roundoff) * enlarged
-        # |A||B| and its enlargement are off by as many roundoffs of the oracle.
-        of_oracle = n * 2.0**-51 * enlarged
         # A bias may be the first term of a sum: one addition more, unless it is 0.
         for start in (None, bounded([values[0, 0], 0.0], [errors[0, 2], 0.0])):
-            s, of_start = (Wide(0), Wide(0)) if start is None else (start.value, start.bound)
-            sizes, additions = enlarged + np.abs(s) + of_start, n - 1 + (np.abs(s) + of_start > 0)
-            # No partial sum is beyond the sum of the positive terms, or that of the negative ones.
-            partial = (sizes + np.abs(product + s) + moved + of_start) / 2
-            partial = np.minimum(partial + 2 * (n + 1) * u_accumulator * sizes, sizes)
-            error = (
-                moved
-                + u_accumulator * (enlarged + additions * partial)
-                + n * Wide(arithmetic.accumulator.underflow)
+            first = (Wide(0), Wide(0)) if start is None else (start.value, start.bound)
+            rounded = rounded_products(
+                name, (v, e), (other, of_other), product, enlarged, moved, first
             )
+            error = moved + n * Wide(arithmetic.accumulator.underflow)
+            error = error + u_accumulator * (enlarged + rounded)
             worst = stored_worst(name, product, error)
-            found = arithmetic.matmul(rows, factors, start)
-            hold_formula(found, product, worst, of_oracle + 1e-9 * worst)
+            hold_formula(arithmetic.matmul(rows, factors, start), product, worst)
+
+
+def rounded_products(
+    name: str,
+    a: tuple[Any, Any],
+    b: tuple[Any, Any],
+    value: Any,
+    enlarged: Any,
+    moved: Any,
+    first: tuple[Any, Any] = (0.0, 0.0),
+) -> Any:
+    """Of each addition half a unit in the last place of the most that its result may be.
+
+    No partial sum is beyond the sum of the positive terms, or that of the negative ones; nor one of
+    k terms beyond k times the largest. Where it is below a power of two it is off by half as much.
+    """
+    (_, u), n, u_in = roundoffs(name), len(a[0]), Wide(PRECISIONS[name].factor_roundoff)
+    of_first = np.abs(first[0]) + first[1]
+    sizes, additions = enlarged + of_first, n - 1 + (of_first > 0)
+    margin = 2 * (n + 1) * u + u_in**2
+    most = (sizes + np.abs(value + first[0]) + moved + first[1]) / 2 + margin * sizes
+    with np.errstate(divide="ignore"):
+        below = np.where(most > 0, Wide(2) ** np.floor(np.log2(most)), 0)
+    largest = np.outer(*(np.max(np.abs(v) + e, axis=0) for v, e in (a, b)))
+    terms = np.arange(2, n + 2).reshape(-1, 1, 1)
+    sums = terms * np.maximum(largest, of_first) * (1 + margin + 2 * u_in)
+    rounded = np.where(sums < below, below / 2, below) * (terms <= additions + 1)
+    return np.where(below <= sizes, np.sum(rounded, axis=0), additions * sizes)
 
 
 def product_worst(name: str, a: tuple[Any, Any], b: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -1414,9 +1513,13 @@ def test_the_gradient_of_orthogonality_by_the_textbook(name: str, certain: bool)
     for part in (signs, of_signs):
         np.fill_diagonal(part, 0.0)
     enlarged = (np.abs(signs) + of_signs) @ (vectors + of_vectors)
-    error = enlarged - np.abs(signs) @ vectors
-    error = error + (3 * u_accumulator + 2 * Wide(PRECISIONS[name].factor_roundoff)) * enlarged
     pull = signs @ vectors
+    moved = np.abs(signs) @ of_vectors + of_signs @ (vectors + of_vectors)
+    moved = moved + 2 * Wide(PRECISIONS[name].factor_roundoff) * enlarged
+    factors = (signs.T, of_signs.T), (vectors, of_vectors)
+    error = moved + u_accumulator * (
+        enlarged + rounded_products(name, *factors, pull, enlarged, moved)
+    )
     pulled = pull, stored_worst(name, pull, error)
     along = product_worst(name, pulled, (vectors, of_vectors))
     total, error = summed_worst(name, along[0].T, along[1].T)
