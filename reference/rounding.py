@@ -53,7 +53,7 @@ within 4.2): docs/roundoffs.md. The rest is for other code of right exponentials
 
 LOGARITHM_ROUNDOFFS = 8.0
 """How many roundoffs a right logarithm or exponential may be off. Of all float32 numbers JAX's
-exponential is off by up to 5.6 beside its overflow, TensorFlow's log by 4.3 and its log1p by 5.3:
+exponential is off by up to 5.5 beside its overflow, TensorFlow's log by 4.3 and its log1p by 5.3:
 docs/roundoffs.md."""
 
 

@@ -253,6 +253,43 @@ def test_no_number_of_16_bits_is_further_off_than_the_bounds_count(
     assert 0.5 < worst <= function.allowed, at
 
 
+@pytest.mark.parametrize("function", exhaustive.FUNCTIONS, ids=lambda function: function.name)
+def test_the_truth_of_a_search_is_true(function: exhaustive.Function) -> None:
+    generator = np.random.default_rng(0)
+    x = 10.0 ** generator.uniform(-6.0, 1.5, size=100) * generator.choice([-1.0, 1.0], size=100)
+    x = x[(x >= function.low) & (x <= function.high)].astype(np.float32).astype(np.float64)
+    right: dict[str, Any] = {
+        "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
+        "softplus": lambda z: mpmath.log(1 + mpmath.exp(z)),
+        "log1p": lambda z: mpmath.log(1 + z),
+    }
+    with mpmath.workdps(DIGITS):
+        for at, found in zip(x, function.true(x), strict=True):
+            true = right.get(function.name, getattr(mpmath, function.name, None))(mpmath.mpf(at))
+            assert abs(mpmath.mpf(found) / true - 1) < 1e-7 * 2.0**-24
+
+
+@pytest.mark.parametrize("bits", [0x3F000000, 0x50000000, 0xC2D00000])
+@pytest.mark.parametrize("wrong", [1.0 + 2.0**-19, 1e-30, np.nan, np.inf])
+def test_a_wrong_number_among_many_is_found(
+    bits: int, wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sigmoid rises, where it is 1, and where it is below the smallest normal number."""
+    x, right = exhaustive.numbers("float32", bits, 2**12), ops.sigmoid
+
+    def almost_right(tensor: Any) -> Any:
+        values = np.array(as_numpy(right(tensor)))
+        values[1234] = wrong
+        return ops.convert_to_tensor(values.astype(np.float32))
+
+    function = exhaustive.FUNCTIONS[0]
+    assert exhaustive.furthest(function, "float32", x, 10.0) < (10.0, np.inf)
+    monkeypatch.setattr(ops, "sigmoid", almost_right)
+    worst, at = exhaustive.furthest(function, "float32", x, 10.0)
+    assert worst > 10.0
+    assert at == x[1234]
+
+
 def test_a_search_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exhaustive, "CHUNK", 2**14)
     mine: dict[str, dict[str, Any]] = {}
