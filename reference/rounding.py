@@ -48,8 +48,9 @@ convex in u and vanish at 0, so the sum covers the errors of both sides."""
 SIGMOID_ROUNDOFFS = 16.0
 """How many roundoffs a right sigmoid, tanh or softplus may be off: an exponential and a logarithm,
 of `LOGARITHM_ROUNDOFFS` each, as in log(1 + eᶻ). A sigmoid of that exponential is off by 10. Of all
-float32 numbers none is off by more than 8.4 (TensorFlow's sigmoid and softplus; torch and JAX are
-within 4.2): docs/roundoffs.md. The rest is for other code of right exponentials and logarithms."""
+float32 numbers none is off by more than 8.4 in a sigmoid or softplus (TensorFlow's; torch, JAX and
+NumPy are within 4.3): docs/roundoffs.md. The rest is for other code of right exponentials and
+logarithms."""
 
 LOGARITHM_ROUNDOFFS = 8.0
 """How many roundoffs a right logarithm or exponential may be off. Of all float32 numbers JAX's
