@@ -265,6 +265,20 @@ MISTAKES: tuple[Mistake, ...] = (
         "(1 − ρ) log((1 − ρ)/(1 − ρ̂)): in code, (1 - rho) * log((1 - rho) / (1 - rho_hat)).",
     ),
     Mistake(
+        "SAE130",
+        "error",
+        "The penalty is not of hidden activations, but of the output or of weights.",
+        _of_sparsity("EQ-RHO-HAT"),
+        "Give the activity_regularizer to the hidden layer; a kernel_regularizer gets the weights.",
+    ),
+    Mistake(
+        "SAE131",
+        "error",
+        "ρ is not between 0 and 1: no unit of sigmoid has that mean activation.",
+        _of_sparsity("EQ-KL"),
+        "Divide a percentage by 100: 5 % is rho = 0.05.",
+    ),
+    Mistake(
         "SAE199",
         "error",
         "The penalty is not βΣKL, and none of the known mistakes explains it.",

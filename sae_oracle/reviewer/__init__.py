@@ -42,7 +42,7 @@ from sae_oracle.reviewer.check_saving import review_saving
 from sae_oracle.reviewer.check_tied import review_tied
 from sae_oracle.reviewer.check_weights import review_weight_regularizer
 from sae_oracle.reviewer.evaluation import as_number, losses_of, tensor
-from sae_oracle.reviewer.findings import Evidence, Finding, Review
+from sae_oracle.reviewer.findings import Evidence, Finding, Review, finding
 from sae_oracle.reviewer.foreign import (
     code_of,
     code_of_product,
@@ -203,6 +203,8 @@ def review(
                 f"it needs `{package}`, which is not installed: install it (pip install "
                 f"{package}), or review a function of it that does without (file.py:function)"
             )
+        if not _is_text(thing) and (words := source.lookalike(_owner(thing))):
+            reason = f"{words}: {reason}"
         return Review(
             label,
             known,
@@ -420,6 +422,12 @@ def _review(
             "nothing of the sparse autoencoder was found in the layer: no ρ (--rho NAME) and no "
             "layer that it is tied to"
         )
+    if target.of_keras_1:
+        proof = Evidence("source", "__call__(x)", "`set_layer` and `__call__(loss)`")
+        words = "(The protocol of Keras 1, which has no caller today. Its formula is reviewed.)"
+        findings.add(finding("SAE603", proof, words))
+        review_penalty(target, findings, called_directly=True, activation=activation)
+        return
     native = native_penalty(target, not called_directly and keras_divides_activity_by_batch())
     explanation = review_penalty(
         target, findings, called_directly=called_directly, activation=activation, native=native
@@ -450,10 +458,12 @@ def _take_from_a_regularizer(target: Target) -> None:
 
 def _penalty_of(instance: Any, target: Target) -> float:
     x = probes("activations")[0]
+    made = fed_images(instance, target)
     if target.kind == "layer":
-        x = np.resize(x, (len(x), getattr(instance, "units", x.shape[1])))
-        return as_number(sum(losses_of(instance, tensor(prepared_input(instance, x)))[1]))
-    return as_number(fed_images(instance, target)(tensor(x)))
+        units = getattr(instance, target.parameter.get("units", "units"), x.shape[1])
+        x = np.resize(x, (len(x), units))
+        return as_number(sum(losses_of(made, tensor(prepared_input(made, x)))[1]))
+    return as_number(made(tensor(x)))
 
 
 @restored()

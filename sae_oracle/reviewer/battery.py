@@ -61,7 +61,8 @@ QUESTIONS = (
     Question(
         "the value",
         r"value( on \d+ inputs)?$",
-        "SAE10 SAE11 SAE120 SAE121 SAE122 SAE123 SAE124 SAE125 SAE126 SAE127 SAE129 SAE199 SAE604",
+        "SAE10 SAE11 SAE120 SAE121 SAE122 SAE123 SAE124 SAE125 SAE126 SAE127 SAE129 SAE13 SAE199 "
+        "SAE604",
         (*PENALTIES, "code"),
         PENALTIES,
     ),

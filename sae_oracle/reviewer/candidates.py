@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +192,43 @@ DIVERGENCES = (
         2.1,
         lambda rho, r: _ones_half(1.0 / r.shape[-1], _softmax(r)),
     ),
+    # The kl_div of torch takes the logarithm of ρ̂.
+    Choice(
+        "ρ (log ρ − ρ̂): no logarithm of ρ̂",
+        ("SAE119",),
+        1.0,
+        lambda rho, r: rho * (np.log(rho) - r) + (1.0 - rho) * (np.log1p(-rho) - (1.0 - r)),
+    ),
+    Choice(
+        "the ρ half, ρ (log ρ − ρ̂): no logarithm of ρ̂",
+        ("SAE109", "SAE119"),
+        2.0,
+        lambda rho, r: rho * (np.log(rho) - r),
+    ),
+    Choice(
+        "the (1 − ρ) half without its weight",
+        ("SAE129",),
+        1.05,
+        lambda rho, r: _ones_half(rho, r) + np.log1p(-rho) - np.log(1.0 - r),
+    ),
+    Choice(
+        "the ρ half without its weight",
+        ("SAE129",),
+        1.05,
+        lambda rho, r: np.log(rho) - np.log(r) + _zeros_half(rho, r),
+    ),
+    Choice(
+        "the absolute values of the halves",
+        ("SAE119",),
+        1.1,
+        lambda rho, r: _absolute(_ones_half(rho, r)) + _absolute(_zeros_half(rho, r)),
+    ),
+    Choice(
+        "the square root of their sum",
+        ("SAE119",),
+        1.1,
+        lambda rho, r: np.sqrt(np.sum(_forward(rho, r), axis=-1, keepdims=True)),
+    ),
     Choice("the square (ρ̂ − ρ)²", ("SAE119",), 1.1, lambda rho, r: (r - rho) ** 2),
     Choice(
         "the distance |ρ̂ − ρ|",
@@ -218,6 +255,10 @@ DIVERGENCES = (
         lambda rho, r: _forward(rho, r) + _reversed(rho, r),
     ),
 )
+
+
+def _absolute(x: Any) -> Any:
+    return np.where(np.real(x) < 0.0, -x, x)
 
 
 def _softmax(r: Any) -> Any:
@@ -627,6 +668,30 @@ def _large_guards(
                         f"ε ≈ {epsilon:.2g} {name}",
                     )
                     break
+
+
+def clipped_activations(
+    observations: Sequence[Observation], context: Context, numbers: Sequence[float]
+) -> list[Explanation]:
+    """Explain what clips activations before their mean, at one of some numbers and 1 less it."""
+    for epsilon in numbers:
+        low, high = min(epsilon, 1.0 - epsilon), max(epsilon, 1.0 - epsilon)
+
+        def inside(a: Any, low: float = low, high: float = high) -> Any:
+            return np.where(np.real(a) < low, low, np.where(np.real(a) > high, high, a))
+
+        moved = [replace(o, x=inside(o.x)) for o in observations]
+        found = explain(moved, context, most_mistakes=1, only_exact=True) if low < high else []
+        if found and not set(found[0].mistakes) - {"SAE101"}:
+
+            def mean(a: Any, inside: Callable[[Any], Any] = inside) -> Any:
+                return RIGHT_MEAN.function(inside(a))
+
+            choice = Choice("mean of clipped activations", ("SAE126",), 1.0, mean)
+            words = f"activations are clipped to [{low:g}, {high:g}] before their mean"
+            mistakes = (*found[0].mistakes, "SAE126")
+            return [replace(found[0], mistakes=mistakes, mean=choice, words=words)]
+    return []
 
 
 RIGHT_MEAN, RIGHT_DIVERGENCE = MEANS[0], DIVERGENCES[0]

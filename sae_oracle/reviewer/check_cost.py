@@ -437,7 +437,7 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
         biases = {layer.bias for layer in layers if layer.bias is not None}
         of_biases = fit.of_biases * sum(float(np.sum(weights[n] ** 2)) for n in biases)
         rest = total - fit.reconstruction(x, outputs[-1]) - fixed_decay * squares - of_biases
-        seen.append((outputs[:-1], r, b, rest, 8.0 * cost.precision * abs(total)))
+        seen.append((outputs, r, b, rest, 8.0 * cost.precision * abs(total)))
     findings.checks.append("sparsity")
     if all(abs(rest) <= slack + 1e-12 for *_, rest, slack in seen):
         if "rho" in cost.changeable or beta:
@@ -455,8 +455,10 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
     contexts = [Context(False, beta_is_known=known)]
     if fit.hidden == "tanh":
         contexts.append(Context(False, "symmetric", known))
-    depth = len(seen[0][0])
+    depth = len(seen[0][0]) - 1
+    of_output = slice(depth, None)
     chosen = [slice(0, depth)] + [slice(k, k + 1) for k in range(depth) if depth > 1]
+    chosen.append(of_output)
     best: tuple[float, Any, Any, Context] | None = None
     for which, context in itertools.product(chosen, contexts):
         observed = [
@@ -464,10 +466,15 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
             for hidden, r, b, rest, slack in seen
         ]
         found = explain(observed, context)
-        if found and (best is None or found[0].cost < best[0]):
-            best = found[0].cost, found, observed, context
+        cost_of_it = found[0].cost + (which == of_output) if found else np.inf
+        if found and (best is None or cost_of_it < best[0]):
+            best = cost_of_it, found, observed, context
+            is_of_output = which == of_output
+        if best is not None and best[0] == 0.0:
+            break
     if best is None:
-        o = observed[0]
+        hidden, r, b, rest, _ = seen[0]
+        o = Observation(np.concatenate(hidden[:depth], axis=1), r, b, rest)
         right = candidates.right_value(o.x, o.rho, o.beta, context.input)
         findings.add(finding("SAE199", evidence(_given(o), right, o.value)))
         return
@@ -477,6 +484,8 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
     mistakes = [m for m in found[0].mistakes if not (m == "SAE115" and beta is None)]
     proof = evidence(_given(o), right, o.value)
     alternatives = tuple(" and ".join(e.mistakes) + f" ({e.words})" for e in found[1:])
+    if is_of_output:
+        findings.add(finding("SAE130", proof, "(Of the output.)"))
     for identifier in dict.fromkeys(mistakes):
         if source.documents(target.words, identifier):
             findings.notes.append(f"{identifier} is documented as its scaling")

@@ -480,10 +480,8 @@ def _review_sparsity(
     rho, beta = target.values.get("rho"), target.values.get("beta")
     nested = _nested_regularizers(subject.model)
     if (rho is None or beta is None) and len(set(nested)) > 1:
-        raise CouldNotReviewError(
-            "its layers have different ρ or β, and their sum is held to one of each: review each "
-            "penalty by itself"
-        )
+        _review_sum(target, subject, network, items, findings)
+        return
     if rho is None and nested:
         rho, beta = nested[0]
         target.guesses.append(
@@ -524,12 +522,12 @@ def _review_sparsity(
         for seed, x in enumerate(_batches(chosen.features) * 2):
             low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
             chosen.keep_inside(network, 20 + seed, low, high)
-            hidden = network.forward(chosen.weights(), x)[:-1]
+            *hidden, output = network.forward(chosen.weights(), x)
             got = chosen.penalties(x)[1]
             total = sum(got[i] for i in items if i < len(got))
             a = np.concatenate(hidden, axis=1)
             observations.append(Observation(a, r, b, total))
-            by_layer.append(hidden)
+            by_layer.append([*hidden, output])
             values.append(total)
     broken = _outside(subject, network, items, rho, known_beta) if inner else []
     context = Context(divided=divided, beta_is_known=beta is not None and beta != 1.0)
@@ -550,7 +548,8 @@ def _review_sparsity(
         return
     best = candidates.explain(usable, context)
     depth = len(network.kernels) - 1
-    for k in range(depth if depth > 1 else 0):  # one layer of several
+    of_output = False
+    for k in range(0 if depth > 1 else depth, depth + 1):  # one layer of several, or the output
         if best and not best[0].mistakes:
             break
         of_layer = [
@@ -559,8 +558,8 @@ def _review_sparsity(
             if np.isfinite(o.value)
         ]
         found = candidates.explain(of_layer, context)
-        if found and (not best or found[0].cost < best[0].cost):
-            best, usable = found, of_layer
+        if found and (not best or found[0].cost + (k == depth) < best[0].cost):
+            best, usable, of_output = found, of_layer, k == depth
     if not best:
         decided = [
             o
@@ -586,11 +585,75 @@ def _review_sparsity(
         o.value,
     )
     alternatives = tuple(" and ".join(e.mistakes) + f" ({e.words})" for e in best[1:])
+    if of_output:
+        findings.add(finding("SAE130", proof, "(Of the output.)"))
     for identifier in dict.fromkeys(explanation.mistakes):
         if source.documents(target.words, identifier):
             findings.notes.append(f"{identifier} is documented as its scaling")
         else:
             findings.add(finding(identifier, proof, "", alternatives))
+
+
+def _review_sum(
+    target: Target, subject: Subject, network: Network, items: list[int], findings: Findings
+) -> None:
+    """Review penalties with different ρ or β each by itself, then their sum."""
+    parts: list[tuple[Target, candidates.Explanation]] = []
+    for layer in layers_of(subject.model, include_self=False):
+        thing = getattr(layer, "activity_regularizer", None)
+        if source.is_kerass_own(thing if thing is not None else layer):
+            continue
+        collected = Findings()
+        try:
+            inner = resolve(layer if thing is None else thing)
+            add_constants(inner)
+            activation = getattr(getattr(layer, "activation", None), "__name__", None)
+            explanation = review_penalty(inner, collected, activation=activation)
+        except CouldNotReviewError:
+            continue
+        for found in collected.found:
+            findings.add(found)
+        if explanation is not None:
+            parts.append((inner, explanation))
+    target.guesses.append(
+        "ρ and β are those of its layers: "
+        + ", ".join(f"{p.values['rho']:g} and {p.values.get('beta', 1.0):g}" for p, _ in parts)
+    )
+    findings.checks.append("the sum of the penalties of its layers")
+    best: tuple[float, Evidence] | None = None
+    for places in itertools.combinations(range(len(network.kernels)), len(parts)):
+        misfits = []
+        for seed, x in enumerate(_batches(subject.features)):
+            subject.keep_inside(network, 20 + seed, 0.1, 0.5)
+            outputs = network.forward(subject.weights(), x)
+            got = sum(subject.penalties(x)[1][i] for i in items)
+            terms = [
+                _term(outputs[place], inner, explanation)
+                for place, (inner, explanation) in zip(places, parts, strict=True)
+            ]
+            expected, bound = (sum(numbers) for numbers in zip(*terms, strict=True))
+            proof = evidence(f"{len(x)} samples, the sum over layers", expected, got)
+            misfits.append((abs(got - expected) / bound, proof))
+        worst = max(misfits, key=lambda pair: pair[0])
+        if best is None or worst[0] < best[0]:
+            best = worst
+            of_output = places[-1] == len(network.kernels) - 1
+    if best is None or not best[0] <= 1.0:
+        proof = best[1] if best else Evidence("its layers", "a penalty of each", f"{len(parts)}")
+        findings.add(finding("SAE199", proof, "(Their sum is not what they say.)"))
+    elif of_output:
+        findings.add(finding("SAE130", best[1], "(One is of the output.)"))
+
+
+def _term(a: Any, inner: Target, explanation: candidates.Explanation) -> tuple[float, float]:
+    """What a penalty adds to the loss, as it was explained, and how far it may be off."""
+    rho, beta = inner.values["rho"], inner.values.get("beta", 1.0)
+    expected = float(np.real(explanation.value(a, rho, beta)))
+    _, bound = candidates.bounded_sum(
+        explanation.input, explanation.mean, explanation.divergence, a, rho
+    )
+    factor = abs(explanation.factor(len(a), a.shape[1], beta))
+    return expected, factor * bound + 64.0 * _U * abs(expected)
 
 
 def _given(o: Observation) -> str:

@@ -24,6 +24,7 @@ from sae_oracle.reviewer.candidates import (
     Explanation,
     Observation,
     bounded_sum,
+    clipped_activations,
     explain,
     right_value,
 )
@@ -40,6 +41,7 @@ from sae_oracle.reviewer.evaluation import (
     tensor,
 )
 from sae_oracle.reviewer.findings import Evidence, Finding, finding
+from sae_oracle.reviewer.reading import literals
 from sae_oracle.reviewer.target import CouldNotReviewError, Target, described, is_our_own
 
 RUNNING = "ρ̂ is a running average"
@@ -144,8 +146,9 @@ class Penalty:
         return gradient_of(self.function(x, rho, beta), x)
 
     def check_returned(self, rho: float, beta: float) -> None:
-        """Raise `ShapeError` unless it returns one number."""
+        """Raise `ShapeError` unless it returns one number; find out whether it takes images."""
         if self.is_layer:
+            self._find_images(rho, beta)
             return
         x = tensor(probes("activations")[0])
         try:
@@ -161,6 +164,17 @@ class Penalty:
         shape = tuple(getattr(value, "shape", ()))
         if shape not in ((), (1,)):
             raise ShapeError(f"shape {shape}")
+
+    def _find_images(self, rho: float, beta: float) -> None:
+        """Find the images that a layer takes, if it takes no vectors."""
+        x = probes("activations")[0]
+        for self.target.of_images in (None, *OF_IMAGES):
+            with suppress(Exception):
+                self.in_loss(x, rho, beta)
+                if self.target.of_images is not None:
+                    self.target.guesses.append(ONE_PIXEL)
+                return
+        self.target.of_images = None
 
     def rates(self) -> dict[str, float]:
         """Return what may be the share of a running average, by name."""
@@ -180,12 +194,44 @@ class Penalty:
 ONE_PIXEL = "it takes images: they are given with one pixel"
 
 
+# Rank and axis of the units; a convolution that pads nothing needs an image of its kernel's size.
+OF_IMAGES = tuple((rank, rank - 1, side) for side in (1, 3, 5, 7, 2, 4) for rank in (4, 3, 5))
+
+
+class _OfOnePixel(keras.layers.Layer):
+    """A layer of images as one of vectors: of its images all but one pixel are 0."""
+
+    def __init__(self, layer: Any, rank: int, axis: int, side: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.rank, self.axis, self.side = rank, axis, side
+
+    def call(self, x: Any) -> Any:
+        image = keras.ops.reshape(x, source.of_one_pixel(x.shape[1], self.rank, self.axis))
+        first = np.zeros([1 if k in (0, self.axis) else self.side for k in range(self.rank)])
+        first.flat[0] = 1.0
+        output = self.layer(image * keras.ops.cast(first, image.dtype))
+        return keras.ops.reshape(output, (-1, output.shape[self.axis]))
+
+
 def fed_images(made: Any, target: Target) -> Any:
-    """Return a regularizer that takes images as a function of activations; any other as it is."""
+    """Return what takes images as a layer, or function, of activations; any other as it is."""
     if target.of_images is None:
         return made
-    rank, axis = target.of_images
+    rank, axis, *side = target.of_images
+    if isinstance(made, keras.layers.Layer):
+        inner = layers_of(made)
+        first = any(getattr(part, "data_format", None) == "channels_first" for part in inner)
+        return _OfOnePixel(made, rank, 1 if first else axis, *side)
     return lambda x: made(keras.ops.reshape(x, source.of_one_pixel(x.shape[1], rank, axis)))
+
+
+def keras_divides(layer: Any) -> bool:
+    """Return whether Keras divides a penalty of a layer, or of what is inside, by the batch."""
+    inner = layers_of(layer)
+    return keras_divides_activity_by_batch() and any(
+        getattr(part, "activity_regularizer", None) is not None for part in inner
+    )
 
 
 def prepared_input(layer: Any, x: Any) -> Any:
@@ -193,21 +239,7 @@ def prepared_input(layer: Any, x: Any) -> Any:
 
     A layer without a kernel is fed `x` itself.
     """
-    if not layer.built:
-        layer.build(tuple(x.shape))
-    inner = layers_of(layer, include_self=False)
-    if inner and not layer.trainable_weights:
-        layer(tensor(x))  # what is inside is built by a call
-    kernels = [w for w in layer.trainable_weights if tuple(w.shape) == (x.shape[-1],) * 2]
-    if len(kernels) != 1:
-        return x
-    owner = next((part for part in inner if getattr(part, "kernel", None) is kernels[0]), layer)
-    kernels[0].assign(np.eye(x.shape[-1], dtype="float32"))
-    for bias in [w for w in layer.trainable_weights if len(w.shape) == 1]:
-        bias.assign(np.zeros(bias.shape, "float32"))
-    name = getattr(getattr(owner, "activation", None), "__name__", "linear")
-    if name == "linear":
-        name = _activation_shown(layer, x)
+    name = with_identity(layer, x)
     with np.errstate(all="ignore"):
         if name == "sigmoid":
             logits = np.clip(np.log(x) - np.log1p(-x), -60.0, 60.0)
@@ -215,6 +247,29 @@ def prepared_input(layer: Any, x: Any) -> Any:
         if name == "tanh":
             return np.arctanh(x).astype("float32").astype("float64")
     return x
+
+
+def with_identity(layer: Any, x: Any) -> str:
+    """Give a layer with one square kernel the identity as kernel, and return its activation.
+
+    Empty for a layer without such a kernel.
+    """
+    if not layer.built and not isinstance(layer, _OfOnePixel):
+        layer.build(tuple(x.shape))
+    inner = layers_of(layer, include_self=False)
+    if inner and not layer.trainable_weights:
+        layer(tensor(x))  # what is inside is built by a call
+    square = (x.shape[-1],) * 2
+    kernels = [w for w in layer.trainable_weights if tuple(w.shape)[-2:] == square]
+    if len(kernels) != 1:
+        return ""
+    owner = next((part for part in inner if getattr(part, "kernel", None) is kernels[0]), layer)
+    identity = np.eye(x.shape[-1], dtype="float32")
+    kernels[0].assign(np.broadcast_to(identity, tuple(kernels[0].shape)).copy())
+    for bias in [w for w in layer.trainable_weights if len(w.shape) == 1]:
+        bias.assign(np.zeros(bias.shape, "float32"))
+    name = getattr(getattr(owner, "activation", None), "__name__", "linear")
+    return _activation_shown(layer, x) if name == "linear" else name
 
 
 def _activation_shown(layer: Any, x: Any) -> str:
@@ -381,17 +436,15 @@ def review_formula(
         change = stateful or "it holds " + ", ".join(held)
         findings.add(finding("SAE604", Evidence("the same input again", "the same value", change)))
     context = Context(
-        divided=penalty.divided
-        or (
-            penalty.is_layer
-            and getattr(penalty.make(rho, beta), "activity_regularizer", None) is not None
-            and keras_divides_activity_by_batch()
-        ),
+        divided=penalty.divided or (penalty.is_layer and keras_divides(penalty.make(rho, beta))),
         input=input_kind,
         beta_is_known=beta_is_known,
     )
     best = _explain(penalty, observations, context, findings, stateful)
     explanation = best[0] if best else None
+    if explanation is not None and not 0.0 < rho < 1.0:
+        findings.add(finding("SAE131", Evidence("its ρ", "a number in (0, 1)", number(rho))))
+        rho = _RHOS[0]
     _report_formula(penalty, observations, best, context, findings)
     exact = explanation if explanation is None or not explanation.words.startswith("ε") else None
     if penalty.has_gradients:
@@ -500,7 +553,8 @@ def _explain(
                 if found and not found[0].mistakes:
                     findings.notes.append(f"{RUNNING} (`{name}`)")
                     return found
-    return []
+    written = [] if penalty.target.thing is None else literals(penalty.target.thing)[:8]
+    return clipped_activations(observations, context, written)
 
 
 def _report_formula(
@@ -740,8 +794,11 @@ def _check_edges(
         {"SAE105", "SAE106", "SAE107"} & set(explanation.mistakes)
     )
     target = penalty.target
-    name = getattr(getattr(_instance(penalty, rho, beta), "activation", None), "__name__", None)
-    activation = activation or (name if penalty.is_layer else None)
+    if penalty.is_layer:
+        with suppress(Exception):
+            layer = penalty.make(rho, beta, base.shape[1])
+            own = getattr(getattr(layer, "activation", None), "__name__", None)
+            activation = activation or own or with_identity(layer, base) or None
     bounded_layer = penalty.is_layer and activation in ("sigmoid", "softmax", "hard_sigmoid")
     edges: dict[str, tuple[float, ...]]
     if input_kind == "logits":
@@ -792,13 +849,6 @@ def _check_edges(
         threshold = "" if input_kind == "logits" else _threshold(penalty, base, rho, beta)
         proof = Evidence(", ".join(dict.fromkeys(flat)), "a gradient towards ρ", "0")
         findings.add(finding("SAE402", proof, threshold))
-
-
-def _instance(penalty: Penalty, rho: float, beta: float) -> Any:
-    try:
-        return penalty.make(rho, beta)
-    except Exception:
-        return None
 
 
 def _is_for_sigmoid(target: Target, activation: str | None) -> bool:
@@ -901,6 +951,8 @@ def _overflows(slope: Any, in_single: Any, dtype: str) -> bool:
 def _check_compiled(penalty: Penalty, rho: float, beta: float, findings: Findings) -> None:
     if {"SAE301", "SAE302", "SAE604"} & {found.identifier for found in findings.found}:
         return
+    if penalty.target.of_images is not None:
+        return  # what feeds it is not its own
     findings.checks.append("compiled and symbolic calls")
     x = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
     try:
@@ -926,6 +978,8 @@ def _check_masks(
     penalty: Penalty, explanation: Explanation, rho: float, beta: float, findings: Findings
 ) -> None:
     """Whether padded steps count, for a layer that takes sequences."""
+    if penalty.target.of_images is not None:
+        return
     if explanation.mistakes and set(explanation.mistakes) - {"SAE101", "SAE103", "SAE111"}:
         return
     generator = np.random.default_rng(3)

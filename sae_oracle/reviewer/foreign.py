@@ -470,6 +470,11 @@ def _has_kernels(instance: Any) -> bool:
     return sum(len(shape) == 2 for shape in costs.weights_of(instance).values()) > 1
 
 
+def _has_images(instance: Any) -> bool:
+    """Whether a torch module holds kernels of images, which its `forward` then takes."""
+    return _is_module(type(instance)) and any(len(p.shape) > 2 for p in instance.parameters())
+
+
 def _keeps(instance: Any) -> bool:
     """Whether a torch layer of one kernel keeps or returns a penalty: it is no autoencoder."""
     from sae_oracle.reviewer import costs
@@ -702,6 +707,9 @@ def _code_of_object(
             guesses,
             method=method,
         )
+    if method is None and _has_images(instance):
+        names = [name for name in methods_of(subject) if name not in ("forward", "__call__")]
+        method = _method_of(instance, names, values)
     if method is None:
         if "forward" in methods_of(subject) or (_is_module(subject) and not methods_of(subject)):
             method = "forward"

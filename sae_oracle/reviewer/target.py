@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -23,7 +24,8 @@ _NAMES_IN_USE = """
 tied_to: tiedto tieto tie tiedlayer tied encoder encoderlayer sourcelayer source baselayer layer
     dense denselayer other transposeof reference referencelayer master masterlayer twin
     twinlayer shared sharedlayer sharedwith parent parentlayer partner original
-units: units outputdim outputdimension features outfeatures dim noutputs outputs n
+units: units outputdim outputdimension features outfeatures dim noutputs outputs n filters nfilters
+    numfilters outchannels channels
 """
 NAMES = HYPERPARAMETERS | {
     role: names.split()
@@ -52,8 +54,9 @@ class Target:
         guesses: What was guessed, in words.
         words: The object's own documentation.
         code: How to call what Keras never calls, a `foreign.Code`; `None`: Keras calls it.
-        of_images: The rank of the images that it takes, and the axis of their units; `None`: it
-            takes (samples, units).
+        of_images: The rank of the images that it takes, the axis of their units, and for a layer
+            how many pixels wide they are; `None`: it takes (samples, units).
+        of_keras_1: Whether it takes a loss, and the activations from the layer that it is set to.
     """
 
     name: str
@@ -66,7 +69,8 @@ class Target:
     guesses: list[str] = field(default_factory=list)
     words: str = ""
     code: Any = None
-    of_images: tuple[int, int] | None = None
+    of_images: tuple[int, ...] | None = None
+    of_keras_1: bool = False
 
     def build(self, **hyperparameters: Any) -> Any:
         """Return it with ρ, β or λ (by these names) changed, where it has them as arguments."""
@@ -176,7 +180,32 @@ def resolve(
     target.kind = kind or _kind(thing, parameters)
     _name_parameters(target, parameters, given)
     _make(target, thing, parameters, settings)
+    if target.kind == "regularizer" and not inspect.isfunction(subject):
+        target.of_keras_1 = source.mentions(source.text_of(subject), _OF_KERAS_1)
+        if target.of_keras_1:
+            target.make = _called_as_today(target.make)
     return target
+
+
+_OF_KERAS_1 = r"def set_layer\b|\bself\.layer\.(get_)?output\b"
+
+
+def _called_as_today(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Make functions of activations of what adds its penalty to a loss, as Keras 1 called it."""
+
+    def made(**changed: Any) -> Callable[[Any], Any]:
+        regularizer = make(**changed)
+
+        def penalty(x: Any) -> Any:
+            layer = SimpleNamespace(output=x, get_output=lambda *_, **__: x)
+            regularizer.layer = layer
+            with contextlib.suppress(AttributeError):
+                regularizer.set_layer(layer)
+            return regularizer(0.0)
+
+        return penalty
+
+    return made
 
 
 def _constructor_parameters(thing: Any) -> dict[str, inspect.Parameter]:

@@ -488,7 +488,8 @@ def _trial_of_weights(
         arrays, given, got = observed[0]
         right = given / 2.0 * sum(float(np.sum(a**2)) for a in arrays if a.ndim > 1)
         proof = evidence(f"kernels, λ = {given:g}", right, got)
-        for identifier in ("SAE219",) if explained is None else explained:
+        unknown = "SAE130" if "rho" in code.values else "SAE219"
+        for identifier in (unknown,) if explained is None else explained:
             if source.documents(target.words, identifier):
                 findings.notes.append(f"{identifier} is documented as its scaling")
             elif identifier != "SAE212" or "weight_decay" in code.values:

@@ -36,6 +36,9 @@ NEAR_ZERO = ("EQ-SPARSITY-c9353d8f", "EQ-SPARSITY-b68fb19c")
 NOT_CAUGHT = {
     "its autoencoder": "its sizes are fixed, 576-250-576; its regularizer fails, in the row above",
     "relu_model": "it is right inside (0, 1); its regularizer is NoGuard, which fails",
+    "SparseConvolutionOverChannels": "it takes images, and no vector is of images",
+    "model_with_two_penalties_and_one_wrong": "its ρ are fixed, at none that a vector has",
+    "functions.of_a_kernel": "it is a penalty of weights",
     "TiedModelUndocumented": "its numbers are right: it does not say how often a weight counts",
 }
 

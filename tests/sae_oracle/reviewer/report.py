@@ -4,11 +4,16 @@
 
 reviews every case on jax, tensorflow and torch, one process each, and writes docs/findings.md, and
 the table and the printed reviews of docs/review.md. Without --write it prints the table.
+
+    KERAS_BACKEND=torch python -m tests.sae_oracle.reviewer.report --audit
+
+writes docs/audit.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import subprocess
@@ -27,6 +32,45 @@ PRINTED = {
     "its-autoencoder": ["examples/well_known_regularizer.py:autoencoder"],
     "tied": ["examples/transposed_at_build.py:DenseTied"],
 }
+
+
+AUDITED = {
+    "AnsweredRegularizer": "The regularizer of a question-and-answer site, accepted there",
+    "without_parentheses": "A book's formula, copied into many projects",
+    "clipped": "A notebook's KL of a clipped mean",
+    "over_the_units": "A torch snippet, whose mean runs over the wrong axis",
+    "WeightIsStored": "A package for R, in Python: its weight is stored and never used",
+    "RunningAverage": "A running average of the mean activations, with momentum",
+}
+"""What docs/audit.md says of each formula of `corpus.published`."""
+
+
+def audit_of(name: str) -> str:
+    """Return a section of docs/audit.md, on the backend in use."""
+    import keras_impl
+    from tests.sae_oracle.reviewer.corpus import published
+
+    thing = getattr(published, name)
+    found = keras_impl.review(thing)
+    assert not found.reason, found.reason
+    lines = [f"## {AUDITED[name]}", "", "```python", inspect.getsource(thing).rstrip(), "```", ""]
+    lines += ["| finding | what is wrong | the fix |", "|---|---|---|"]
+    for each in found.findings:
+        place = f"[{each.identifier}](findings.md#{each.identifier.lower()})"
+        lines.append(f"| {place} | {each.message} | {each.fix} |")
+    notes = [f"Noted, and no mistake: {note}." for note in found.notes]
+    return "\n".join([*lines, *(["", *notes] if notes else [])]).replace("  # noqa: N803", "")
+
+
+def audit() -> str:
+    """Return docs/audit.md."""
+    head = """# Published formulas, audited
+
+Well-known formulas, each rewritten in a few lines, and what `sae-oracle review` finds in it.
+Written by `KERAS_BACKEND=torch python -m tests.sae_oracle.reviewer.report --audit`; a test reviews
+them again.
+"""
+    return "\n\n".join([head.rstrip(), *map(audit_of, AUDITED)]) + "\n"
 
 
 def review_here() -> None:
@@ -113,10 +157,14 @@ def printed(arguments: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--here", action="store_true", help="on KERAS_BACKEND, as JSON lines")
+    parser.add_argument("--audit", action="store_true", help="write docs/audit.md")
     parser.add_argument("--write", action="store_true", help="write the documents")
     arguments = parser.parse_args()
     if arguments.here:
         review_here()
+        return
+    if arguments.audit:
+        (ROOT / "docs" / "audit.md").write_text(audit(), "utf-8")
         return
     found = review_all()
     table = confusion(found)

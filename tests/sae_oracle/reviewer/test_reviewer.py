@@ -19,6 +19,7 @@ from sae_oracle.reviewer.loading import load
 from sae_oracle.reviewer.target import CouldNotReviewError, resolve
 from tests.sae_oracle.reviewer.corpus import costs, regularizers
 from tests.sae_oracle.reviewer.corpus.cases import CASES, EXAMPLES, RIGHT, judged, listed, runs_on
+from tests.sae_oracle.reviewer.report import AUDITED, audit_of
 
 BACKEND = keras.config.backend()
 
@@ -82,7 +83,7 @@ def test_a_file_called_like_another_module_does_not_replace_it(tmp_path, monkeyp
 )
 def test_several_targets_are_accused_of_nothing(thing) -> None:
     found = review(thing())
-    assert "ρ" in found.reason
+    assert "ρ" in found.reason or "the sum of the penalties of its layers" in found.checks
     assert not found.findings
 
 
@@ -141,6 +142,13 @@ def test_the_confusion_table_is_of_this_corpus_and_without_a_miss() -> None:
         )
         assert wrong == len(cases) - right, "python -m tests.sae_oracle.reviewer.report --write"
         assert (accused, found, named, more) == (0, wrong, wrong, 0)
+
+
+@pytest.mark.only_backends("torch")
+@pytest.mark.parametrize("name", AUDITED)
+def test_the_audit_page_is_what_the_reviewer_finds_today(name: str) -> None:
+    page = (EXAMPLES.parent / "docs" / "audit.md").read_text(encoding="utf-8")
+    assert audit_of(name) in page, "python -m tests.sae_oracle.reviewer.report --audit"
 
 
 @pytest.mark.keras_eras

@@ -55,11 +55,23 @@ OF_TORCH = {
     "WideAutoencoder StepOfTraining": "",
     "WrongAxis scripted AutoencoderWithWrongAxis epoch": "SAE105",
     "SecondSigmoid": "SAE122",
+    "AutoencoderWithPenalisedOutput": "SAE130",
     "Detached": "SAE301",
     "Clamped": "SAE402",
     "KeepsMeanOfAll of_the_model mean_of_all_for_each_unit": "SAE106",
     "training_loss_of_means": "SAE105 SAE201 SAE202",
     "ReturnsItsPenalty": "SAE111",
+    "without_logarithm": "SAE119",
+    "Convolutional": "",
+    "ConvolutionalOverChannels": "SAE105",
+}
+PUBLISHED = {
+    "AnsweredRegularizer": "SAE101 SAE401 SAE403 SAE501 SAE603 SAE701 SAE702",
+    "without_parentheses": "SAE129",
+    "clipped": "SAE402",
+    "over_the_units": "SAE105 SAE401 SAE403",
+    "WeightIsStored": "SAE113 SAE401 SAE403",
+    "RunningAverage": "SAE301 SAE401 SAE403",
 }
 OF_JAX = {
     "right loss": "",
@@ -82,6 +94,7 @@ OF_OTHERS = [
     *_cases_of("functions", functions.EXPECTED, ()),
     *_cases_of("exercise", exercise.EXPECTED, ()),
     *_cases_of("modules", OF_TORCH, ("torch",)),
+    *_cases_of("published", PUBLISHED, ("torch",)),
     *_cases_of("jax_functions", OF_JAX, ("jax",)),
 ]
 
@@ -109,11 +122,13 @@ RIGHT = (
     _case(la.SigmoidOfItsOwn),
     _case(la.RunningAverage),
     _case(la.SparseDense),
+    _case(la.SparseConvolution, backends=("jax", "tensorflow", "torch")),
     _case(la.right_regularizer_on_a_layer),
     _case(c.half_squared_error),
     _case(c.DocumentedMean),
     _case(c.Decay),
     _case(c.right_model),
+    _case(c.model_with_two_penalties),
     _case(c.TiedModel),
     _case(c.OwnLoss, backends=("jax", "tensorflow", "torch")),
     # This project's own objects.
@@ -212,6 +227,7 @@ WRONG = (
         name="its autoencoder",
         backends=("tensorflow",),
     ),
+    _case(r.OfKeras1, "SAE603"),
     _case(r.KeepsState, "SAE604"),
     _case(r.StaticBatch, "SAE605", backends=("tensorflow",)),
     _case(r.NameOnlyConfig, "SAE701"),
@@ -239,6 +255,11 @@ WRONG = (
     _case(la.LayerWithWrongAxis, "SAE105"),
     _case(la.LayerWithoutGradient, "SAE301"),
     _case(la.SparseDenseOverUnits, "SAE105"),
+    _case(
+        la.SparseConvolutionOverChannels,
+        "SAE105",
+        backends=("jax", "tensorflow", "torch"),
+    ),
     _case(la.ReluSparseDense, "SAE403"),
     # Tied layers. The tie is lost in clone_model whatever one does, unless one layer owns it.
     _case(la.OwnKernel, "SAE801"),
@@ -276,6 +297,8 @@ WRONG = (
     _case(c.model_with_decayed_biases, "SAE213"),
     _case(c.model_with_one_decay, "SAE214"),
     _case(c.model_with_wrong_axis, "SAE105"),
+    _case(c.model_with_penalised_output, "SAE130"),
+    _case(c.model_with_two_penalties_and_one_wrong, "SAE105"),
     _case(c.model_without_sparsity, "SAE113"),
     _case(c.relu_model, "SAE401 SAE403"),
     _case(c.model_with_clip_and_mse, "SAE201 SAE202 SAE211 SAE402"),
@@ -297,7 +320,7 @@ def listed() -> set[str]:
             own = getattr(member, "__module__", "") == module.__name__
             if own and (inspect.isclass(member) or inspect.isfunction(member)):
                 found.add(name)
-    return found - {"keras_divides", "tangent_kl", "autoencoder"}
+    return found - {"keras_divides", "tangent_kl", "autoencoder", "_deep"}
 
 
 def runs_on(case: Case, backend: str) -> bool:

@@ -194,6 +194,31 @@ def model_with_wrong_axis(rho=0.1, beta=3.0, weight_decay=0.02):
     return autoencoder(WrongAxis(rho, beta), (weight_decay / 2, weight_decay / 2))
 
 
+def model_with_penalised_output(rho=0.1, beta=3.0, weight_decay=0.02):
+    model = autoencoder(None, (weight_decay / 2, weight_decay / 2))
+    model.layers[-1].activity_regularizer = Right(rho, beta)
+    return model
+
+
+def _deep(first, second):
+    sizes = {5: first, 3: second, 4: None, 6: None}
+    layers = [
+        keras.layers.Dense(n, "sigmoid", activity_regularizer=penalty)
+        for n, penalty in sizes.items()
+    ]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile("sgd", loss=half_squared_error)
+    return model
+
+
+def model_with_two_penalties():
+    return _deep(Right(0.1, 3.0), Right(0.3, 0.5))
+
+
+def model_with_two_penalties_and_one_wrong():
+    return _deep(Right(0.1, 3.0), WrongAxis(0.3, 0.5))
+
+
 def model_without_sparsity(rho=0.1, beta=3.0, weight_decay=0.02):
     return autoencoder(None, (weight_decay / 2, weight_decay / 2))
 

@@ -239,6 +239,37 @@ def decay_without_half(weights, lam=0.01):
     return lam * np.sum(weights**2)
 
 
+def square_root(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    return beta * np.sqrt(np.sum(_kl(rho, np.mean(a, axis=0))))
+
+
+def absolute_halves(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0) + EPSILON
+    return beta * np.sum(abs(rho * np.log(rho / r)) + abs((1 - rho) * np.log((1 - rho) / (1 - r))))
+
+
+def one_weight_missing(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    r = np.mean(a, axis=0)
+    return beta * np.sum(rho * np.log(rho / r) + np.log((1 - rho) / (1 - r)))
+
+
+def clipped_before_the_mean(a, rho=0.1, beta=3.0):
+    """The sparsity term of sigmoid units."""
+    return right(np.clip(a, 0.04, 1 - 0.04), rho, beta)
+
+
+def percentage(a, rho=5, beta=3.0):
+    """The sparsity term of sigmoid units, for 5 %."""
+    return right(a, rho, beta)
+
+
+def of_a_kernel(w):
+    return np.sum(_kl(RHO, np.mean(1 / (1 + np.exp(-w)), axis=0)))
+
+
 EXPECTED = {
     "right other_names constants_of_the_module a_number_in_the_source columns Penalty": "",
     "a_partial divergence divergence_of_x of_one_unit derivative half_squared_error decay": "",
@@ -252,10 +283,14 @@ EXPECTED = {
     "divided_by_the_batch": "SAE102",
     "without_beta": "SAE113",
     "clipped": "SAE402",
-    "norm_of_activations": "SAE119",
+    "norm_of_activations square_root absolute_halves": "SAE119",
+    "clipped_before_the_mean": "SAE126 SAE402",
+    "percentage": "SAE131",
+    "of_a_kernel": "SAE130",
     "base_two": "SAE112",
     "without_parentheses without_parentheses_of_the_numerator logarithm_of_the_numerator "
-    "weight_without_parentheses parenthesis_closed_late denominator_outside": "SAE129",
+    "weight_without_parentheses parenthesis_closed_late denominator_outside "
+    "one_weight_missing": "SAE129",
     "one_quotient_upside_down": "SAE119",
     "squared_error": "SAE201 SAE202",
     "decay_without_half": "SAE211",

@@ -314,3 +314,33 @@ class HiddenReference(keras.layers.Layer):
             "units": self.units,
             "activation": keras.activations.serialize(self.activation),
         }
+
+
+@register
+class SparseConvolution(keras.layers.Conv2D):
+    """Adds β ΣKL over the channels: their means run over samples and positions."""
+
+    def __init__(self, filters, rho=0.1, beta=3.0, **kwargs):
+        given = {"kernel_size": 3, "activation": "sigmoid", **kwargs}
+        super().__init__(filters, **given)
+        self.rho = rho
+        self.beta = beta
+
+    def mean(self, a):
+        return ops.mean(a, axis=(0, 1, 2))
+
+    def call(self, inputs):
+        a = super().call(inputs)
+        self.add_loss(self.beta * ops.sum(tangent_kl(self.rho, self.mean(a))))
+        return a
+
+    def get_config(self):
+        return {**super().get_config(), "rho": self.rho, "beta": self.beta}
+
+
+@register
+class SparseConvolutionOverChannels(SparseConvolution):
+    """The mean runs over the channels."""
+
+    def mean(self, a):
+        return ops.mean(a, axis=-1)

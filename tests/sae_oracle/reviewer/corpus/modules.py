@@ -160,6 +160,13 @@ class AutoencoderWithWrongAxis(Autoencoder):
     axis = 1
 
 
+class AutoencoderWithPenalisedOutput(Autoencoder):
+    """An autoencoder with its cost."""
+
+    def forward(self, x):
+        return (super().forward(x)[0],) * 2
+
+
 class WideAutoencoder(Autoencoder):
     """An autoencoder with its cost, of the sizes of the exercise."""
 
@@ -197,3 +204,38 @@ class ReturnsItsPenalty(nn.Module):
     def forward(self, x):
         hidden = torch.sigmoid(self.fc1(x))
         return self.fc2(hidden), _kl(self.rho, hidden.mean(0)).mean()
+
+
+def without_logarithm(a, rho=0.05):
+    """The sparsity term of sigmoid units."""
+    r = a.mean(dim=0)
+    p = torch.full_like(r, rho)
+    pairs = ((r, p), (1 - r, 1 - p))
+    return sum(nn.functional.kl_div(q, wanted, reduction="sum") for q, wanted in pairs)
+
+
+class Convolutional(nn.Module):
+    """Sigmoid units, one mean for each channel."""
+
+    axes = (0, 2, 3)
+
+    def __init__(self, rho=0.05, beta=3.0):
+        super().__init__()
+        self.rho = rho
+        self.beta = beta
+        self.encoder = nn.Conv2d(1, 4, 3)
+        self.decoder = nn.ConvTranspose2d(4, 1, 3)
+
+    def penalty(self, activations):
+        return self.beta * _kl(self.rho, activations.mean(dim=self.axes)).sum()
+
+    def forward(self, x):
+        code = torch.sigmoid(self.encoder(x))
+        return self.decoder(code), self.penalty(code)
+
+
+class ConvolutionalOverChannels(Convolutional):
+    """Sigmoid units."""
+
+    def penalty(self, activations):
+        return self.beta * _kl(self.rho, activations.mean(dim=1)).sum()

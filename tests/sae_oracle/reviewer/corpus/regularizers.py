@@ -699,3 +699,18 @@ class StoppedAndMeanOfAll(Right):
 
     def mean(self, a):
         return ops.stop_gradient(ops.mean(a))
+
+
+class OfKeras1:
+    """Adds the sparsity term to a loss, as Keras 1 called it."""
+
+    def __init__(self, rho=0.1, beta=3.0):
+        self.rho = rho
+        self.beta = beta
+
+    def set_layer(self, layer):
+        self.layer = layer
+
+    def __call__(self, loss):
+        r = ops.mean(ops.cast(self.layer.output, "float32"), axis=0)
+        return loss + self.beta * ops.sum(tangent_kl(self.rho, r))
