@@ -50,11 +50,11 @@ def page() -> str:
         " [speed.md](speed.md).\n",
     ]
     benches = read("sae-oracle bench")
-    shown: set[str] = set()
+    devices: set[str] = set()
     for path, results in benches:
-        if results["device"] in shown:
+        if results["device"] in devices:
             continue
-        shown.add(results["device"])
+        devices.add(results["device"])
         text += bench_section(path, results)
     older = [path.name for path, _ in benches]
     text += ["## All runs\n", *(f"- `benchmarks/results/{name}`" for name in older), ""]

@@ -86,14 +86,14 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def ratios(one: Callable[[], None], other: Callable[[], None], pairs: int) -> Any:
+def ratios(baseline: Callable[[], None], other: Callable[[], None], pairs: int) -> Any:
     """other/one for each pair of steps, in alternating order."""
     found = []
     for pair in range(pairs):
-        order = [one, other] if pair % 2 else [other, one]
+        order = [baseline, other] if pair % 2 else [other, baseline]
         torch.distributed.barrier()
         times = {step: seconds(step) for step in order}
-        found.append(times[other] / times[one])
+        found.append(times[other] / times[baseline])
     return np.array(found)
 
 
@@ -122,13 +122,13 @@ def main() -> None:
     for column in ("ρ̂ from", "bytes", "gradient bytes", "step, ms", "global/local", "A/A"):
         table.add_column(column)
     for from_logits in (False, True):
-        local, again, whole = (
+        local, again, global_mean = (
             step_of(settings.units, from_logits, cross_replica)
             for cross_replica in (False, False, True)
         )
-        for step in (local, again, whole) * 3:
+        for step in (local, again, global_mean) * 3:
             step()
-        sizes = bytes_reduced(whole)
+        sizes = bytes_reduced(global_mean)
         times = [seconds(local) for _ in range(20)]
         numbers = FEATURES * settings.units * 2 + settings.units + FEATURES
         table.add_row(
@@ -136,7 +136,7 @@ def main() -> None:
             " + ".join(map(str, sizes)),
             f"{4 * numbers:,}",
             f"{1e3 * np.median(times):.2f}",
-            median_interval(ratios(local, whole, settings.pairs)),
+            median_interval(ratios(local, global_mean, settings.pairs)),
             median_interval(ratios(local, again, settings.pairs)),
         )
     vector = torch.zeros(settings.units, device="cuda" if on_gpu else "cpu")
@@ -148,7 +148,7 @@ def main() -> None:
     if torch.distributed.get_rank() == 0:
         Console(width=110).print(table)
         print(f"one reduction alone: {1e6 * np.median(alone[20:]):.0f} µs")
-    del local, again, whole  # their wrappers hold the group
+    del local, again, global_mean  # their wrappers hold the group
     torch.distributed.destroy_process_group()
 
 

@@ -303,7 +303,7 @@ def examples_of_findings() -> dict[str, tuple[str, str]]:
     from tests.sae_oracle.reviewer.corpus import costs, functions, layers, regularizers
     from tests.sae_oracle.reviewer.corpus.cases import CASES
 
-    whole = {
+    by_name = {
         "SAE121": regularizers.FromLogits, "SAE124": regularizers.SymmetricTanh,
         "SAE129": functions.right,
         "SAE20": costs.half_squared_error, "SAE212": costs.Decay, "SAE213": costs.right_model,
@@ -317,7 +317,7 @@ def examples_of_findings() -> dict[str, tuple[str, str]]:
         for identifiers in case.expected if wrong else ():
             for identifier in identifiers:
                 right = changed_pieces(case.thing)
-                for beginning, thing in whole.items():
+                for beginning, thing in by_name.items():
                     if identifier.startswith(beginning):
                         right = source_of(thing)
                 found[identifier].append((not right, len(case.expected), len(wrong), wrong, right))

@@ -62,8 +62,8 @@ def keras_object(name: str, value: Any, get: Callable[[Any], Any]) -> Any:
     try:
         found = get(value)
     except Exception as error:  # of whatever kind Keras meets first
-        said = str(error).split("\n")[0][:200]
-        raise ValueError(f"{wrong} ({said})") from error
+        reason = str(error).split("\n")[0][:200]
+        raise ValueError(f"{wrong} ({reason})") from error
     if found is not None and not callable(found):
         raise ValueError(wrong)
     return found

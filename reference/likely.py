@@ -291,8 +291,12 @@ class LikelyArithmetic(Arithmetic):
         certain = super().activation(name, Bounded(z.value, _parts(z)[0]))
         both = super().activation(name, Bounded(z.value, z.bound))
         a, slope = (
-            Likely(whole.value, whole.bound, _beyond(whole.bound, part.bound))
-            for whole, part in zip(both, certain, strict=True)
+            Likely(
+                certain_and_likely.value,
+                certain_and_likely.bound,
+                _beyond(certain_and_likely.bound, part.bound),
+            )
+            for certain_and_likely, part in zip(both, certain, strict=True)
         )
         return a, slope
 

@@ -33,8 +33,8 @@ from sae_oracle.files import (
     from_programs,
     is_stdout,
     plain,
-    shown,
     sound_output,
+    visible,
     write_each,
     write_result,
 )
@@ -128,7 +128,7 @@ def verify(arguments: argparse.Namespace) -> int:
             previous, kept = _previous(arguments)
         except (OSError, ValueError) as error:
             words = f"--previous {arguments.previous}: {first_line(error)}"
-            say_problem(console, f"{ERROR} {shown(words)}")
+            say_problem(console, f"{ERROR} {visible(words)}")
             return 2
     elif arguments.previous is not None:
         say_problem(console, f"{ERROR} --previous needs --report")
@@ -138,7 +138,7 @@ def verify(arguments: argparse.Namespace) -> int:
         try:
             earlier += report.earlier_results(from_programs(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError) as error:
-            words = f"[bold red]--beside {shown(path)}:[/] {shown(first_line(error))}"
+            words = f"[bold red]--beside {visible(path)}:[/] {visible(first_line(error))}"
             say_problem(console, words)
             return 2
     with (
@@ -217,7 +217,7 @@ def verify(arguments: argparse.Namespace) -> int:
     console.quiet = arguments.quiet and status == 0
     report.print_results(results, console)
     if page is not None and page not in problems:
-        console.print(f"Report: {shown(page)}", soft_wrap=True)
+        console.print(f"Report: {visible(page)}", soft_wrap=True)
     for problem in problems.values():
         say_problem(console, f"{ERROR} {problem}")
     return status
@@ -289,8 +289,8 @@ def _problem_with_folder(option: str, folder: Path) -> str | None:
         with tempfile.TemporaryDirectory(prefix=".sae-oracle-", dir=folder):
             return None
     except (OSError, RuntimeError, ValueError) as error:
-        name = shown(str(folder)[:300])
-        return f"{ERROR} {option} must be a folder: {name}: {shown(first_line(error))}"
+        name = visible(str(folder)[:300])
+        return f"{ERROR} {option} must be a folder: {name}: {visible(first_line(error))}"
 
 
 def bench(arguments: argparse.Namespace) -> int:

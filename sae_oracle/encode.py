@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from sae_oracle.files import for_programs, is_stream, shown, write_each, write_result
+from sae_oracle.files import for_programs, is_stream, visible, write_each, write_result
 from sae_oracle.options import add_json, add_quiet, file_name
 from sae_oracle.processes import ERROR, INTERRUPTION, say_problem
 from sae_oracle.samples import preprocessing_beside, read_samples
@@ -63,12 +63,14 @@ def encode(
     out: Path = arguments.out
     model: Path = arguments.model / "model.keras" if arguments.model.is_dir() else arguments.model
     if out.suffix.lower() not in (".npy", ".csv") and not is_stream(out):
-        return fail(f"--out must end in .npy or .csv. Received {shown(out)}")
+        return fail(f"--out must end in .npy or .csv. Received {visible(out)}")
     with tempfile.TemporaryDirectory(prefix="sae-oracle-") as folder:
         code, data = Path(folder) / "code.npy", arguments.data
         try:
             if not model.is_file():
-                problem = f"MODEL must be the folder of a training or its model. No {shown(model)}"
+                problem = (
+                    f"MODEL must be the folder of a training or its model. No {visible(model)}"
+                )
                 return fail(problem)
             x = read_samples(data, arguments.key)
             preprocessing_beside(model, x.shape[1])
@@ -76,14 +78,14 @@ def encode(
                 data = Path(folder) / "samples.npy"
                 np.save(data, x)
         except (OSError, ValueError) as error:
-            return fail(shown(error))
+            return fail(visible(error))
         options = [f"--model={os.path.abspath(model)}", f"--data={os.path.abspath(data)}"]
         options += [f"--into={code}"]
         result = run(
             "sae_oracle.workers.encode", options, backend, arguments.device, lambda message: None
         )
         if result["kind"] != "result":
-            fail(shown(result["error"]))
+            fail(visible(result["error"]))
             return INTERRUPTION.status or int(result.get("status", 1))
         content: str | bytes = code.read_bytes()
         if out.suffix.lower() == ".csv":
@@ -99,7 +101,7 @@ def encode(
         files[arguments.json] = for_programs(SCHEMA_VERSION, found)
     problems = write_each({p: partial(write_result, content=text) for p, text in files.items()})
     if out not in problems:
-        console.print(f"Wrote {shown(out)}, {result['shape']}", highlight=False, soft_wrap=True)
+        console.print(f"Wrote {visible(out)}, {result['shape']}", highlight=False, soft_wrap=True)
     for problem in problems.values():
         fail(problem)
     return 2 if problems else 0

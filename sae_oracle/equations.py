@@ -60,9 +60,11 @@ def bibtex(equation: Equation | None = None) -> str:
     >>> print(bibtex().splitlines()[0])
     @misc{sae-oracle,
     """
-    said = dict(re.findall(r"^([\w-]+): *\"?(.+?)\"?$", CITATION.read_text("utf-8"), re.MULTILINE))
-    year, month, _ = said["date-released"].split("-")
-    key, title, note = "sae-oracle", _in_tex(said["title"]), f"Version {__version__}"
+    citation = dict(
+        re.findall(r"^([\w-]+): *\"?(.+?)\"?$", CITATION.read_text("utf-8"), re.MULTILINE)
+    )
+    year, month, _ = citation["date-released"].split("-")
+    key, title, note = "sae-oracle", _in_tex(citation["title"]), f"Version {__version__}"
     if equation is not None:
         key += f"-{equation.label.lower()}"
         title = f"sae-oracle, {equation.label}: {_in_tex(equation.formula.removesuffix('.'))}"
@@ -76,8 +78,8 @@ def bibtex(equation: Equation | None = None) -> str:
         "version": __version__,
         "note": note,
     }
-    if "repository-code" in said:
-        fields["url"] = said["repository-code"]
+    if "repository-code" in citation:
+        fields["url"] = citation["repository-code"]
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
     return "\n".join([f"@misc{{{key},", *lines, "}"])
 

@@ -48,14 +48,14 @@ def plain(text: object) -> str:
     )
 
 
-def shown(text: object, *, lines: bool = False) -> str:
+def visible(text: object, *, lines: bool = False) -> str:
     r"""Return text of anybody's for Rich to print as it is.
 
     Args:
         text: The text.
         lines: Whether it may have several lines.
 
-    >>> shown("[/x]"), shown("a\nb"), shown("a\nb", lines=True)
+    >>> visible("[/x]"), visible("a\nb"), visible("a\nb", lines=True)
     ('\\[/x]', 'a\\nb', 'a\nb')
     """
     parts = str(text).split("\n") if lines else [str(text)]
@@ -192,16 +192,18 @@ def problem_with_file(option: str, path: Path) -> str | None:
         if is_stream(path):
             if str(path) == "-" or os.access(path, os.W_OK):
                 return None
-            return f"{option} cannot be written: {shown(path)}: Permission denied"
+            return f"{option} cannot be written: {visible(path)}: Permission denied"
         if path.is_dir():
-            return f"{option} must be a file. {shown(path)} is a folder."
+            return f"{option} must be a file. {visible(path)} is a folder."
         if not path.parent.is_dir():
-            return f"No such folder: {shown(path.parent)} ({option})"
+            return f"No such folder: {visible(path.parent)} ({option})"
         descriptor, partial = _new_file(path.parent)
         os.close(descriptor)
         _discard(partial)
     except (OSError, ValueError, RuntimeError) as error:
-        return f"{option} cannot be written: {shown(str(path)[:300])}: {shown(first_line(error))}"
+        return (
+            f"{option} cannot be written: {visible(str(path)[:300])}: {visible(first_line(error))}"
+        )
     return None
 
 
@@ -268,7 +270,7 @@ def write_each(files: Mapping[Path, Callable[[Path], None]]) -> dict[Path, str]:
         try:
             write(path)
         except (OSError, MemoryError) as error:
-            problems[path] = f"{shown(path)} is not written: {shown(first_line(error))}"
+            problems[path] = f"{visible(path)} is not written: {visible(first_line(error))}"
     return problems
 
 

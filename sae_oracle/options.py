@@ -140,13 +140,13 @@ def add_limits(parser: argparse.ArgumentParser, *, file: int | None = None) -> N
         ("file", file, "a file that it writes"),
         ("output", OUTPUT, "what it prints"),
     ):
-        said = "none" if default is None else str(default // 2**20)
+        default_text = "none" if default is None else str(default // 2**20)
         parser.add_argument(
             f"--{name}-limit",
             type=mebibytes,
             default=default,
             metavar="MIB",
-            help=f"of {what} (default: {said})",
+            help=f"of {what} (default: {default_text})",
         )
 
 

@@ -31,7 +31,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from sae_oracle.files import is_stdout, problem_with_file, shown, write_each, write_result
+from sae_oracle.files import is_stdout, problem_with_file, visible, write_each, write_result
 from sae_oracle.options import Limits
 
 BACKENDS = ("jax", "tensorflow", "torch", "numpy", "openvino")
@@ -151,9 +151,9 @@ def problem_with(files: Mapping[str, Path | None], backends: Sequence[str]) -> s
         for other, same in asked.items():
             both = os.path.abspath(same) == os.path.abspath(path)
             if other != option and (both or (is_stdout(same) and is_stdout(path))):
-                return f"{ERROR} {option} and {other} must differ: {shown(path)}"
+                return f"{ERROR} {option} and {other} must differ: {visible(path)}"
     if not any(installed(name) for name in backends):
-        return f"[bold red]Not installed:[/] {shown(', '.join(backends))}"
+        return f"[bold red]Not installed:[/] {visible(', '.join(backends))}"
     return None
 
 

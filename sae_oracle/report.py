@@ -22,7 +22,7 @@ from rich.text import Text
 
 import reference
 from sae_oracle.equations import holding_tests
-from sae_oracle.files import plain, shown
+from sae_oracle.files import plain, visible
 from sae_oracle.formulas import typeset
 from sae_oracle.pictures import feature_figure, png
 
@@ -195,7 +195,7 @@ def exercise_table(exercise: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, run in exercise.items():
         problem = exercise_problem(exercise, name)
         if run["kind"] != "result":
-            table.add_row(name, f"[bold red]failed[/]: {shown(problem)}")
+            table.add_row(name, f"[bold red]failed[/]: {visible(problem)}")
             continue
         low, high = run["rho_hat"]
         total = f"{run['total']:.5f}"
@@ -374,11 +374,13 @@ def print_results(results: Results, console: Console) -> None:
         _print_table(table, console)
     for name, result in results.backends.items():
         if result["kind"] == "result":
-            console.print(f"{name}: {shown(versions(result))}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {visible(versions(result))}", highlight=False, soft_wrap=True)
         elif result["kind"] == "absent":
             console.print(f"{name}: not installed, not verified", soft_wrap=True)
         else:
-            console.print(f"[bold red]{name}: failed[/]: {shown(result['error'])}", soft_wrap=True)
+            console.print(
+                f"[bold red]{name}: failed[/]: {visible(result['error'])}", soft_wrap=True
+            )
     for line in failures(results):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(
@@ -493,8 +495,8 @@ def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, 
                 f"{' | '.join(found)} | {suspicious} | {sum(m['elements'] for m in chosen):,} | "
                 f"{named} |"
             )
-    said = [html.escape(line, quote=False) for line in failures(results)]
-    lines += ["", *said] if said else []
+    sentences = [html.escape(line, quote=False) for line in failures(results)]
+    lines += ["", *sentences] if sentences else []
     return "\n".join(lines) + "\n"
 
 
@@ -947,8 +949,8 @@ def html_page(
         "<h1>sae-oracle verify</h1>",
     ]
     if run:
-        said = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in run.items())
-        lines += ["<dl class='run'>", *said, "</dl>"]
+        entries = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in run.items())
+        lines += ["<dl class='run'>", *entries, "</dl>"]
     lines.append(f"<p class='verdict'>{escape(summary(results))}</p>")
     by_name = _cells_by_name(results)
     if earlier is not None:

@@ -25,7 +25,7 @@ from sae_oracle.catalogue import BY_IDENTIFIER, KINDS, MISTAKES, identifiers
 from sae_oracle.files import (
     for_programs,
     is_stdout,
-    shown,
+    visible,
     write_each,
     write_result,
 )
@@ -105,9 +105,9 @@ def backend_of(target: str, installed: Sequence[str]) -> str | None:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    said = re.search(r"KERAS_BACKEND[\"']\]?\s*[=,]\s*[\"'](\w+)[\"']", text)
-    if said and said[1] in installed:
-        return said[1]
+    match = re.search(r"KERAS_BACKEND[\"']\]?\s*[=,]\s*[\"'](\w+)[\"']", text)
+    if match and match[1] in installed:
+        return match[1]
     imported = set(re.findall(r"^[ \t]*(?:import|from)[ \t]+(\w+)", text, re.MULTILINE))
     named = [name for name in ("tensorflow", "torch", "jax") if name in imported]
     return named[0] if len(named) == 1 and named[0] in installed else None
@@ -305,7 +305,7 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         "ignore": [name for names in arguments.ignore or () for name in names],
     }
     with (
-        console.status(f"Reviewing on {shown(', '.join(names))}"),
+        console.status(f"Reviewing on {visible(', '.join(names))}"),
         ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
     ):
         futures = [
@@ -335,8 +335,8 @@ def review(arguments: argparse.Namespace, all_backends: Sequence[str]) -> int:
         files[arguments.json] = for_programs(SCHEMA_VERSION, everything)
     if chosen_format in ("github", "sarif"):
         write = as_github if chosen_format == "github" else as_sarif
-        said = [result["review"] for result in results if result["review"]["reason"]]
-        reasons = [f"{r['target']} on {r['backend']}: {r['reason']}" for r in said]
+        refusals = [result["review"] for result in results if result["review"]["reason"]]
+        reasons = [f"{r['target']} on {r['backend']}: {r['reason']}" for r in refusals]
         files[Path("-")] = write(findings, reasons)
     problems = write_each(
         {path: partial(write_result, content=text) for path, text in files.items()}

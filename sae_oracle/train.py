@@ -20,7 +20,7 @@ from sae_oracle.files import (
     ResultFolder,
     first_line,
     for_programs,
-    shown,
+    visible,
     write_each,
     write_result,
 )
@@ -140,9 +140,9 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
             return problem
     try:
         if arguments.out.exists() and not arguments.out.is_dir():
-            return f"--out must be a folder. {shown(arguments.out)} is none."
+            return f"--out must be a folder. {visible(arguments.out)} is none."
     except (OSError, RuntimeError, ValueError) as error:
-        return f"--out cannot be written: {shown(str(arguments.out)[:300])}: {first_line(error)}"
+        return f"--out cannot be written: {visible(str(arguments.out)[:300])}: {first_line(error)}"
     if arguments.data in BUILT_IN and arguments.key is not None:
         return f"--key names an array of a .npz file. --data is {arguments.data}."
     if arguments.validation is None and arguments.validation_key is not None:
@@ -170,7 +170,7 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
         except (OSError, ValueError) as error:
             problem = str(error)
         if problem is not None:
-            return shown(f"{option}: {problem}")
+            return visible(f"{option}: {problem}")
     need = BYTES_PER_WEIGHT * (2 * inputs + 1) * arguments.hidden
     if need > memory():
         gibibytes = f"{need // 2**30:,}" if need < 2**100 else "more than 2^70"
@@ -218,21 +218,23 @@ def train(
         with ResultFolder(out, (*FILES, CHECKPOINT)) as results:
             has_checkpoint = (out / CHECKPOINT).is_file()
             if results.has_finished_another:
-                console.print(f"Saved what an earlier training had left in {shown(arguments.out)}.")
+                console.print(
+                    f"Saved what an earlier training had left in {visible(arguments.out)}."
+                )
                 if arguments.resume and not has_checkpoint:  # it had ended
                     text = (out / "history.json").read_text(encoding="utf-8")
                     return _written(arguments, json.loads(text), 0, console)
             if arguments.resume and not has_checkpoint:
-                return _fail(console, f"--resume needs {shown(arguments.out / CHECKPOINT)}.")
+                return _fail(console, f"--resume needs {visible(arguments.out / CHECKPOINT)}.")
             if has_checkpoint and not arguments.resume:
                 console.print(
-                    f"{shown(arguments.out / CHECKPOINT)} is of an earlier training, which this "
+                    f"{visible(arguments.out / CHECKPOINT)} is of an earlier training, which this "
                     "one replaces. (--resume goes on from it.)"
                 )
             if arguments.resume:
                 console.print(
-                    f"Going on from {shown(arguments.out / CHECKPOINT)}. L-BFGS has forgotten its "
-                    "curvature: another way than without the interruption."
+                    f"Going on from {visible(arguments.out / CHECKPOINT)}. L-BFGS has forgotten "
+                    "its curvature: another way than without the interruption."
                 )
             # From here on a signal ends the training, and no signal ends the saving.
             with INTERRUPTION.deferred():
@@ -241,18 +243,18 @@ def train(
                 if result["kind"] == "result":
                     results.commit()
     except BlockingIOError:
-        name = shown(arguments.out)
+        name = visible(arguments.out)
         return _fail(console, f"Another training writes to --out {name}: wait for it to end.")
     except (OSError, RuntimeError, ValueError) as error:
-        name = shown(str(arguments.out)[:300])
-        problem = f"--out cannot be written: {name}: {shown(first_line(error))}"
+        name = visible(str(arguments.out)[:300])
+        problem = f"--out cannot be written: {name}: {visible(first_line(error))}"
         if os.path.isdir(arguments.out / READY):
-            problem += f". The result is in {shown(arguments.out / READY)}."
+            problem += f". The result is in {visible(arguments.out / READY)}."
         return _fail(console, problem)
     if result["kind"] != "result":
-        _fail(console, shown(result["error"]))
+        _fail(console, visible(result["error"]))
         if (out / CHECKPOINT).is_file():
-            words = f"{shown(arguments.out / CHECKPOINT)} is there: --resume goes on from it."
+            words = f"{visible(arguments.out / CHECKPOINT)} is there: --resume goes on from it."
             say_problem(console, words)
         status = INTERRUPTION.status or int(result.get("status", 1))
         return _written(arguments, {"error": result["error"]}, status, console)
@@ -376,9 +378,9 @@ def _print_result(
     dtype = "" if result["dtype"] == "float32" else f" in {result['dtype']}"
     say(
         f"{result['iterations']} iterations, {result['evaluations']} evaluations, "
-        f"{result['seconds']} s on {result['backend']}{dtype} ({shown(result['message'])})"
+        f"{result['seconds']} s on {result['backend']}{dtype} ({visible(result['message'])})"
     )
     written = [file for file in FILES if no_picture is None or file != "features.png"]
-    say(f"Wrote {', '.join(shown(out / file) for file in written)}")
+    say(f"Wrote {', '.join(visible(out / file) for file in written)}")
     if no_picture is not None:
-        say_problem(console, f"Wrote no {shown(out / 'features.png')}: {shown(no_picture)}")
+        say_problem(console, f"Wrote no {visible(out / 'features.png')}: {visible(no_picture)}")

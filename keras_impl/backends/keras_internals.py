@@ -278,7 +278,7 @@ def keep_state(layer: Any, holder: Any) -> bool:
     (True, 1, 0)
     """
     kept = states_kept(layer)
-    if any(one is holder for one in kept):
+    if any(known is holder for known in kept):
         return False
     kept.append(holder)
     return True

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sae_oracle.bench import tables
 from sae_oracle.bench.sizes import NAMES
-from sae_oracle.files import for_programs, is_stdout, shown, write_each, write_result
+from sae_oracle.files import for_programs, is_stdout, visible, write_each, write_result
 from sae_oracle.options import add_json, add_quiet, file_name, seconds
 from sae_oracle.processes import (
     ERROR,
@@ -112,7 +112,7 @@ def bench(
         try:
             earlier = tables.load(arguments.compare)
         except (OSError, ValueError, RecursionError) as error:
-            words = f"[bold red]Not a result of sae-oracle bench:[/] {shown(error)}"
+            words = f"[bold red]Not a result of sae-oracle bench:[/] {visible(error)}"
             say_problem(console, words)
             return 2
     sizes = NAMES if arguments.size == "all" else (arguments.size,)
@@ -151,12 +151,12 @@ def bench(
     console.quiet = arguments.quiet and not failed
     tables.print_results(results, console)
     for path in files:
-        console.print(f"Written: {shown(path)}") if path not in problems else None
+        console.print(f"Written: {visible(path)}") if path not in problems else None
     if earlier is not None:
         tables.print_comparison(earlier, results, console)
     console.quiet = False
     for line in tables.answers(results):
-        console.print(shown(line), highlight=False, soft_wrap=True)
+        console.print(visible(line), highlight=False, soft_wrap=True)
     for problem in problems.values():
         say_problem(console, f"{ERROR} {problem}")
     statuses = [int(result.get("status", 2)) for result in failed]

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sae_oracle.files import from_programs, shown
+from sae_oracle.files import from_programs, visible
 
 Row = Mapping[str, Any]
 Results = Mapping[str, Any]
@@ -84,12 +84,12 @@ def title(backend: str, found: Mapping[str, Any], part: str, network: str) -> st
 
 def _table(title: str, columns: Sequence[Sequence[str]]) -> Table:
     """Return a table whose words are whole where they can be; a heading begins each column."""
-    table = Table(title=shown(title), title_justify="left")
+    table = Table(title=visible(title), title_justify="left")
     for column in columns:
         longest = max(len(word) for cell in column for word in cell.split() or [""])
         table.add_column(column[0], overflow="fold", min_width=longest)
     for row in zip(*(column[1:] for column in columns), strict=True):
-        table.add_row(*map(shown, row))
+        table.add_row(*map(visible, row))
     return table
 
 
@@ -112,11 +112,11 @@ def print_results(results: Results, console: Console) -> None:
             console.print(f"{backend}: not installed, not measured")
         elif found["kind"] == "error":
             console.print(
-                f"{backend}: [bold red]not measured:[/] {shown(found['error'])}", highlight=False
+                f"{backend}: [bold red]not measured:[/] {visible(found['error'])}", highlight=False
             )
     machine = results["machine"]
     console.print(
-        f"{results['date']}, {shown(machine['processor'])}, {machine['cores']} cores, "
+        f"{results['date']}, {visible(machine['processor'])}, {machine['cores']} cores, "
         f"load {machine['load']}. Ratio and added time: medians of pairs with 95 % intervals."
     )
     if was_busy(results):
@@ -188,7 +188,9 @@ def by_key(results: Results) -> dict[Key, Row]:
 def print_comparison(earlier: Results, later: Results, console: Console) -> None:
     """Print the ratios of two runs side by side, where both have them."""
     before, after = by_key(earlier), by_key(later)
-    table = Table(title=f"{shown(earlier['date'])} → {shown(later['date'])}", title_justify="left")
+    table = Table(
+        title=f"{visible(earlier['date'])} → {visible(later['date'])}", title_justify="left"
+    )
     for heading in ("backend", "network", "way", "variant", "was", "is", ""):
         table.add_column(heading, overflow="fold")
     for key in after:
@@ -199,7 +201,7 @@ def print_comparison(earlier: Results, later: Results, console: Console) -> None
         verdict = ("slower" if now["median"] > was["median"] else "faster") if changed else ""
         backend, _, network, way, variant = key
         table.add_row(
-            *map(shown, (backend, network, way, variant)),
+            *map(visible, (backend, network, way, variant)),
             *(f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in (was, now)),
             verdict,
         )

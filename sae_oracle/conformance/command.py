@@ -14,7 +14,7 @@ from sae_oracle.files import (
     for_programs,
     is_stdout,
     problem_with_file,
-    shown,
+    visible,
     write_each,
     write_result,
 )
@@ -57,7 +57,7 @@ def vectors(arguments: argparse.Namespace) -> int:
         say_problem(console, f"{ERROR} {words}")
         return 2
     if not certified.INSTALLED:
-        say_problem(console, f"[bold red]Not installed:[/] {shown(certified.NEEDS)}")
+        say_problem(console, f"[bold red]Not installed:[/] {visible(certified.NEEDS)}")
         return 2
     from sae_oracle.conformance.generation import write
 
@@ -73,7 +73,7 @@ def vectors(arguments: argparse.Namespace) -> int:
             write_result(arguments.json, for_programs(SCHEMA_VERSION, found))
     except OSError as error:
         words = f"--write {arguments.write} cannot be written: {first_line(error)}"
-        say_problem(console, f"{ERROR} {shown(words)}")
+        say_problem(console, f"{ERROR} {visible(words)}")
         return 2
     console.print(f"{len(files)} files; SHA-256 of the vectors {sha256}")
     return 0
@@ -93,14 +93,14 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
     try:
         every = [] if problem else read_vectors()
     except VectorError as error:
-        problem = shown(error)
+        problem = visible(error)
     labels: dict[str, None] = {}
     for label in [] if problem else arguments.label or ():
         known = list(dict.fromkeys(vector.label for vector in every))
         chosen, near = labels_near(label, known)
         if not chosen and label != "all":
             hint = f"near it: {', '.join(near)}" if near else "vectors/README.md has all"
-            problem = f"--label {shown(label)}: there are no vectors of it; {hint}"
+            problem = f"--label {visible(label)}: there are no vectors of it; {hint}"
         labels |= dict.fromkeys(known if label == "all" else [chosen])
     if problem is not None:
         say_problem(console, f"{ERROR} {problem}")
@@ -122,7 +122,7 @@ def _check(arguments: argparse.Namespace, console: Any) -> int:
             asked = [v for v in every if v.label in labels] if labels else every
             results, about = _check_target(arguments, asked)
     except check.CouldNotAskError as error:
-        say_problem(console, f"{ERROR} {shown(error)}")
+        say_problem(console, f"{ERROR} {visible(error)}")
         return 2
     found = check.certificate(name, results, about["format"], digest(), about)
     return _report(found, arguments, console)
@@ -164,11 +164,11 @@ def _report(found: dict[str, Any], arguments: argparse.Namespace, console: Any) 
         if result["status"] == "not run":
             reasons[result["words"]] += 1
         elif result["status"] == "failed":
-            say_problem(console, shown(check.line_of(result)))
+            say_problem(console, visible(check.line_of(result)))
         else:
-            console.print(shown(check.line_of(result)), soft_wrap=True, highlight=False)
+            console.print(visible(check.line_of(result)), soft_wrap=True, highlight=False)
     for words, count in reasons.items():
-        console.print(shown(f"{count} not run: {words}"), soft_wrap=True, highlight=False)
+        console.print(visible(f"{count} not run: {words}"), soft_wrap=True, highlight=False)
     status = 1 if found["failed"] else 0 if found["passed"] else 2
     console.quiet = arguments.quiet and status == 0
     console.print(check.summary(found), highlight=False)

@@ -177,8 +177,8 @@ def review(
             gone = [where for bound, where in replaced.items() if bound in used]
             if gone:
                 add_removed(gone, findings)
-        said = {"rho": rho, "beta": beta, "weight_decay": weight_decay}
-        target = _target(thing, dict(settings or {}), said, kind, name)
+        roles = {"rho": rho, "beta": beta, "weight_decay": weight_decay}
+        target = _target(thing, dict(settings or {}), roles, kind, name)
         _review(target, findings, activation, called_directly, replicas)
     except Exception as error:
         known = "" if target is None else target.kind
@@ -262,10 +262,10 @@ def _review_elsewhere(
         json.dumps(options)
     except TypeError:
         return None
-    said = review_on(bound[0], {"target": location, **options}, TIME_LIMIT)["review"]
-    if said["reason"]:
+    review_there = review_on(bound[0], {"target": location, **options}, TIME_LIMIT)["review"]
+    if review_there["reason"]:
         return None
-    found = Review.of(said)
+    found = Review.of(review_there)
     words = f"reviewed on {bound[0]}, whose functions it calls"
     return replace(found, guesses=(words, *found.guesses))
 
@@ -322,7 +322,7 @@ def _owner(thing: Any) -> Any:
 def _target(
     thing: Any,
     settings: dict[str, Any],
-    said: Mapping[str, Any],
+    roles: Mapping[str, Any],
     kind: str | None,
     name: str | None,
 ) -> Target:
@@ -342,11 +342,11 @@ def _target(
         if not isinstance(made, keras.Model):
             thing = made
     if inspect.isfunction(thing) and source.function_returned(thing) is not None:
-        by_place = roles_by_place(signature_of(thing) or Signature(), said)
-        said = {**said, **by_place}
+        by_place = roles_by_place(signature_of(thing) or Signature(), roles)
+        roles = {**roles, **by_place}
         guesses = [f"{SYMBOLS[r]} is `{n}` (guessed from its place)" for r, n in by_place.items()]
     if kind in (None, "loss", *READINGS) and is_foreign(thing):
-        code = code_of(thing, name, said, settings, kind)
+        code = code_of(thing, name, roles, settings, kind)
         if code is not None and not code.readings and callable(thing):
             if code.framework.name == "keras" and any(map(size_named, code.signature.required)):
                 kind = "model"
@@ -361,7 +361,7 @@ def _target(
             return target
         if code is not None and code.readings and code.readings[0].kind == "loss":
             kind = "loss"
-    target = resolve(thing, settings=settings, kind=kind, name=name, **said)
+    target = resolve(thing, settings=settings, kind=kind, name=name, **roles)
     target.guesses += guesses
     if target.kind in ("regularizer", "layer", "model"):
         add_constants(target)
@@ -486,14 +486,14 @@ def _battery(
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     check_arguments(**{**defaults, **options})
-    said = {role: options.get(role) for role in ("rho", "beta", "weight_decay")}
+    roles = {role: options.get(role) for role in ("rho", "beta", "weight_decay")}
     subject = ""
     with contextlib.suppress(Exception):  # the review will say so
         made = loaded(thing) if isinstance(thing, str) else thing
         made = made.thing if isinstance(made, Loaded) else made
         settings = dict(options.get("settings") or {})
         subject = battery.subject_of(
-            _target(made, settings, said, options.get("kind"), options.get("name"))
+            _target(made, settings, roles, options.get("kind"), options.get("name"))
         )
     found = battery.Battery(thing, dict(options), subject, expected, review)
     idle = [name for name in expected if name not in (*found.promised, battery.COMPLETE)]
@@ -633,5 +633,5 @@ def assert_conforms(
     failed = [name for name, outcome in outcomes.items() if outcome.state == "failed"]
     if failed:
         more = [outcomes[name].reason for name in failed if name not in held.found]
-        said = [] if held.review.conforms or held.review.reason else [str(held.review)]
-        raise AssertionError("\n".join([*said, *more]))
+        reviews = [] if held.review.conforms or held.review.reason else [str(held.review)]
+        raise AssertionError("\n".join([*reviews, *more]))

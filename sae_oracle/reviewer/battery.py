@@ -196,10 +196,10 @@ class Battery:
 
     def outcome(self, name: str) -> Outcome:
         """Return what came of one check."""
-        said = self.expected.get(name)
+        reason = self.expected.get(name)
         wrong = self._missing() if name == COMPLETE else str(self.found.get(name, ""))
         if wrong:
-            return Outcome("failed", wrong) if said is None else Outcome("expected", said)
+            return Outcome("failed", wrong) if reason is None else Outcome("expected", reason)
         if name != COMPLETE:
             if self.review.reason:
                 return Outcome("not asked", f"it could not be reviewed: {self.review.reason}")
@@ -208,10 +208,10 @@ class Battery:
             if not any(map(self.asked, questions)):
                 words = " and ".join(question.name for question in questions)
                 return Outcome("not asked", f"the review did not come to {words}")
-        if said is None:
+        if reason is None:
             return Outcome("passed")
         return Outcome(
-            "failed", f"{name} is expected to fail ({said}) and passes: list it no longer"
+            "failed", f"{name} is expected to fail ({reason}) and passes: list it no longer"
         )
 
     def _missing(self) -> str:
@@ -283,7 +283,7 @@ class Check:
         return outcome
 
 
-def expectations(said: Mapping[str, str] | None) -> dict[str, str]:
+def expectations(expected: Mapping[str, str] | None) -> dict[str, str]:
     """Check `expected_failed_checks`.
 
     Raises:
@@ -296,12 +296,12 @@ def expectations(said: Mapping[str, str] | None) -> dict[str, str]:
     ValueError: `expected_failed_checks`: there is no finding 'SAE4O2'; near it: SAE402
     """
     argument = "`expected_failed_checks`"
-    if said is not None and not isinstance(said, Mapping):
+    if expected is not None and not isinstance(expected, Mapping):
         raise TypeError(
             f"{argument} must be a dictionary such as {{'SAE402': 'we clip on purpose'}}. "
-            f"Received: {cut(said)}"
+            f"Received: {cut(expected)}"
         )
-    for name, reason in (said or {}).items():
+    for name, reason in (expected or {}).items():
         if not isinstance(reason, str) or not reason.strip():
             raise ValueError(f"{argument}: why does {name} fail? Received: {cut(reason)}")
         if not isinstance(name, str):
@@ -312,7 +312,7 @@ def expectations(said: Mapping[str, str] | None) -> dict[str, str]:
             raise ValueError(f"{argument}: {error}") from None
         if not is_one:
             raise ValueError(f"{argument} is by whole identifiers. Received: {cut(name)}")
-    return dict(said or {})
+    return dict(expected or {})
 
 
 def location_of(thing: Any) -> str | None:

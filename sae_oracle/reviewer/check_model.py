@@ -370,16 +370,16 @@ def _total_of_step(model: Any, batch: Any, _: Any) -> Any:
         try:
             for metric in model.metrics:
                 metric.reset_state()
-            said = model.train_step(data)
+            logged = model.train_step(data)
         except Exception as error:
             first = first or error
             continue
         finally:
             for variable, value in zip(model.trainable_variables, weights, strict=True):
                 variable.assign(value)
-        if isinstance(said, dict) and said:
-            whole = [k for k in said if k in ("loss", "total_loss", "total")]
-            return said[(whole or [k for k in said if "loss" in k] or [*said])[0]]
+        if isinstance(logged, dict) and logged:
+            totals = [k for k in logged if k in ("loss", "total_loss", "total")]
+            return logged[(totals or [k for k in logged if "loss" in k] or [*logged])[0]]
     raise CouldNotReviewError(
         "its own train_step "
         + (f"raised {described(first)}" if first else "returns no loss")

@@ -279,9 +279,9 @@ def code_of(
             if attribute is not None:
                 known.setdefault(role, (attribute, held_numbers(owner)[attribute]))
     numbers = numbers_of(thing)
-    for role, said in given.items():
-        if isinstance(said, str) and said not in signature.names and said in numbers:
-            known[role] = (said, numbers[said])
+    for role, value in given.items():
+        if isinstance(value, str) and value not in signature.names and value in numbers:
+            known[role] = (value, numbers[value])
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
     code = Code(name, thing, framework_of(owner), signature, lambda _: _with(called, settings))
     code.signature = _without(signature, settings)
@@ -321,20 +321,20 @@ def _in_a_single_call(
     required = names[: len(names) - len(made.defaults)]
     inner = dict(zip(names[len(required) :], made.defaults, strict=True))
     values = {n: v.value for n, v in inner.items() if isinstance(v, ast.Constant)}
-    whole = Signature(
+    all_arguments = Signature(
         [*outer.required, *(n for n in required if n not in outer.names)],
         {**outer.defaults, **{n: v for n, v in values.items() if n not in outer.names}},
     )
 
     def called(*positional: Any, **more: Any) -> Any:
-        given = dict(zip(whole.required, positional, strict=False)) | more
+        given = dict(zip(all_arguments.required, positional, strict=False)) | more
         made = maker(**{n: v for n, v in given.items() if n in outer.names})
         return made(
             *(given[n] for n in required),
             **{n: v for n, v in given.items() if n in values and n not in outer.names},
         )
 
-    return called, whole
+    return called, all_arguments
 
 
 def states_of(code: Code) -> list[str]:
@@ -422,19 +422,19 @@ def _values(
     """Find the values of ρ, β and λ: said, a default, a constant; else one is chosen."""
     named = {role: name for r in reversed(code.readings) for role, name in r.hyper.items()}
     for role, symbol in SYMBOLS.items():
-        said = given.get(role)
+        value_or_name = given.get(role)
         there = [*code.signature.names, *(where for where, _ in known.values()), *others]
-        if isinstance(said, str) and said not in there:
+        if isinstance(value_or_name, str) and value_or_name not in there:
             raise CouldNotReviewError(
-                f"{code.name} has no argument {said!r} to be {role}; "
+                f"{code.name} has no argument {value_or_name!r} to be {role}; "
                 f"it has {', '.join(dict.fromkeys(filter(None, there))) or 'none'}"
             )
-        if is_number(said):
-            code.values[role] = float(said)
+        if is_number(value_or_name):
+            code.values[role] = float(value_or_name)
         elif role in named:
             default = defaults.get(named[role])
             code.values[role] = float(default) if is_number(default) else FILLED_IN[role]
-            if said is None:
+            if value_or_name is None:
                 code.guesses.append(f"{symbol} is `{named[role]}` (guessed from its name)")
         elif role in known and role not in code.values:
             where, value = known[role]
@@ -623,12 +623,12 @@ def _takes_anything(owner: Any) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def attribute_named(instance: Any, role: str, said: Any = None) -> str | None:
+def attribute_named(instance: Any, role: str, value_or_name: Any = None) -> str | None:
     """Return the attribute of an instance that holds ρ, β or λ, by its name."""
     held = held_numbers(instance)
     numbers = {plain(name.rpartition(".")[2]): name for name in reversed(held)}
-    if isinstance(said, str):
-        return said if said in held else None
+    if isinstance(value_or_name, str):
+        return value_or_name if value_or_name in held else None
     for candidate in HYPERPARAMETERS[role]:
         name = numbers.get(candidate)
         if name is not None and (role != "rho" or 0.0 < held[name] < 1.0):

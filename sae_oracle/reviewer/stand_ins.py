@@ -85,7 +85,7 @@ class ConfigurationOf:
         CouldNotReviewError: If what one of its values is cannot be told from the name.
     """
 
-    def __init__(self, owner: Any, argument: str, said: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, owner: Any, argument: str, known: Mapping[str, Any] | None = None) -> None:
         annotated = _annotation(owner, argument)
         self._type = annotated if inspect.isclass(annotated) and _is_plain(annotated) else None
         signature = Signature()
@@ -107,13 +107,13 @@ class ConfigurationOf:
                 continue
             size = sizes.get(name)
             value = SIZE[size] if size else _OTHERS.get(plain(name))
-            if value is None and plain(name) not in _OTHERS and name not in (said or {}):
+            if value is None and plain(name) not in _OTHERS and name not in (known or {}):
                 raise CouldNotReviewError(
                     f"what `{argument}.{name}` is cannot be told from its name: say it "
                     f"(--set {argument}=\"{{'{name}': 5}}\")"
                 )
             self._fixed[name] = value
-        self._fixed |= said or {}
+        self._fixed |= known or {}
 
     def make(self, values: Mapping[str, float]) -> Any:
         """Return a configuration with these values of ρ, β and λ."""

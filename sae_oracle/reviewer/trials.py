@@ -226,8 +226,8 @@ def _trial_of_network(
     wanted = [name for name in ranked if any(word in name.lower() for word in words)]
 
     def is_whole(name: str) -> bool:  # before a penalty alone
-        whole = any(w in name.lower() for w in ("loss", "cost", "training_step", "objective"))
-        return whole and not any(w in name.lower() for w in ("kl", "spars", "penal"))
+        is_total = any(w in name.lower() for w in ("loss", "cost", "training_step", "objective"))
+        return is_total and not any(w in name.lower() for w in ("kl", "spars", "penal"))
 
     wanted.sort(key=lambda name: not is_whole(name))
     if code.method is not None:
@@ -241,8 +241,8 @@ def _trial_of_network(
         try:
             if is_of_data(getattr(code.make({}), method)):
                 tried = costs_of_method(code, method, kind)
-                said = f"its method `{method}` is reviewed"
-                return _named(_trial_of_costs(target, tried), code, said)
+                note = f"its method `{method}` is reviewed"
+                return _named(_trial_of_costs(target, tried), code, note)
             inner = code_of(Method(code.thing, method), code.name, values, {})
             if inner is None or not inner.readings:
                 continue

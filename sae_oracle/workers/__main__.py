@@ -56,10 +56,10 @@ def main() -> None:
     except (Exception, KeyboardInterrupt) as error:
         traceback.print_exc()
         status = status_of(error)
-        said = " ".join(str(error).split()) or "no reason given"
+        reason = " ".join(str(error).split()) or "no reason given"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            said = "no space left on the disk"
-        text = "interrupted" if isinstance(error, KeyboardInterrupt) else said[:1000]
+            reason = "no space left on the disk"
+        text = "interrupted" if isinstance(error, KeyboardInterrupt) else reason[:1000]
         channel.say({"kind": "error", "error": f"{type(error).__name__}: {text}", "status": status})
         sys.exit(status)
 

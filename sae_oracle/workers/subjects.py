@@ -83,7 +83,7 @@ class Question:
     Args:
         thing: An object, or where one is.
         settings: Constructor arguments.
-        said: Which arguments are ρ, β and λ, or their values.
+        roles: Which arguments are ρ, β and λ, or their values.
         kind: What it is, where that is said.
         called_directly: Whether a regularizer's value goes to the loss as it is.
         name: What it is called.
@@ -91,7 +91,7 @@ class Question:
 
     thing: Any
     settings: Mapping[str, Any]
-    said: Mapping[str, Any]
+    roles: Mapping[str, Any]
     kind: str | None = None
     called_directly: bool = False
     name: str | None = None
@@ -99,7 +99,7 @@ class Question:
     def target(self, **settings: Any) -> Target:
         """Resolve it, with more constructor arguments."""
         thing = self.thing.thing if isinstance(self.thing, Loaded) else self.thing
-        return _target(thing, {**self.settings, **settings}, self.said, self.kind, self.name)
+        return _target(thing, {**self.settings, **settings}, self.roles, self.kind, self.name)
 
 
 def subject_of(question: Question, vectors: Sequence[Vector]) -> Subject:
@@ -185,20 +185,20 @@ def _options(target: Target, given: Mapping[str, Any], others: Sequence[str]) ->
     Raises:
         NotAsked: If it does not take one, or fixes it at another value.
     """
-    taken = dict.fromkeys(others, False) | {"epsilon": 0.0, "tied_decay": 1}
-    taken = {name: taken[name] for name in taken if name in target.arguments}
+    options = dict.fromkeys(others, False) | {"epsilon": 0.0, "tied_decay": 1}
+    options = {name: options[name] for name in options if name in target.arguments}
     if not source.mentions(target.words, HAS_AN_EDGE):
-        taken.pop("epsilon", None)  # it may be a guard, or a clip
+        options.pop("epsilon", None)  # it may be a guard, or a clip
     for name, value in given.items():
         if name in ROLES:
             fixed = target.values.get(name, 1.0 if name == "beta" else None)
             if name not in target.parameter and fixed != value:
                 raise NotAsked(f"its {name} is fixed, and no argument")
-        elif name in target.arguments and (name != "epsilon" or name in taken):
-            taken[name] = value
+        elif name in target.arguments and (name != "epsilon" or name in options):
+            options[name] = value
         else:
             raise NotAsked(f"it is not asked with {name}")
-    return taken
+    return options
 
 
 def _refuse_beyond(target: Target, x: Any) -> None:
@@ -437,7 +437,7 @@ def _of_code_penalty(
         labels = ("EQ-SPARSITY-LOGITS",)
     elif reading.kind == "means" and not has_beta:
         labels = ("EQ-KL-DERIVATIVE",) if is_derivative else ("EQ-KL", "EQ-SPARSITY")
-    taken = replace(
+    replaced = replace(
         target,
         values=dict(code.values),
         arguments={},
@@ -446,7 +446,7 @@ def _of_code_penalty(
 
     def of_each_unit(vector: Vector) -> Answers:
         rho_hat, rho = vector.arguments["rho_hat"], vector.arguments["rho"]
-        _options(taken, {"rho": rho}, ())
+        _options(replaced, {"rho": rho}, ())
         if penalty.passes == "scalars":
             value = np.reshape([penalty.each(r, rho) for r in rho_hat.ravel()], rho_hat.shape)
         else:
@@ -466,11 +466,11 @@ def _of_code_penalty(
             factor = 1.0 if has_beta else given.pop("beta")
             if factor == 0.0:
                 raise NotAsked("it has no beta")
-            if "rho" not in {*taken.values, *taken.parameter}:
+            if "rho" not in {*replaced.values, *replaced.parameter}:
                 del given["rho"]  # no number of it explains its values: it is asked for every ρ
-            _options(taken, given, ())
+            _options(replaced, given, ())
             if penalty.input_kind != "logits":
-                _refuse_beyond(taken, x)
+                _refuse_beyond(replaced, x)
             found: dict[str, Any] = {"value": factor * penalty.value(x, rho, beta)}
             if penalty.has_gradients:
                 found["gradient"] = factor * penalty.gradient(x, rho, beta)
@@ -538,7 +538,7 @@ def _of_training_loss(target: Target, code: Code, reading: Reading, kind: str) -
     """
     framework = code.framework
     part = "means" if "means" in reading.data else "activations"
-    taken = replace(
+    replaced = replace(
         target,
         values=dict(code.values),
         arguments={},
@@ -554,7 +554,7 @@ def _of_training_loss(target: Target, code: Code, reading: Reading, kind: str) -
         )
         if len(parameters.layer_kernels) != 2 or parameters.tied:
             raise NotAsked("it is asked for one hidden layer, which is not tied")
-        _options(taken, given, ())
+        _options(replaced, given, ())
         hyper = {role: given[role] for role in ("rho", "beta")}
         passed = forward(parameters, x, activation=names[0], output_activation=names[1])
         hidden, output = passed.activations[1:]

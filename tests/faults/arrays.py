@@ -30,11 +30,11 @@ def write(path: Path) -> None:
         "structured": np.zeros((2, 2), dtype=[("a", "f4")]),
         "scalar": np.array(0.5),
     }
-    whole = _bytes(arrays.get(name, half))
+    content = _bytes(arrays.get(name, half))
     if name == "archive":
         buffer = io.BytesIO()
         np.savez(buffer, a=half, b=half)
-        whole = buffer.getvalue()
+        content = buffer.getvalue()
     headers = {
         "absurd-shape": "(4611686018427387904, 4611686018427387904)",
         "negative-shape": "(-4, 3)",
@@ -44,28 +44,28 @@ def write(path: Path) -> None:
         "deep-header": "(" * 3000 + "4, 3" + ")" * 3000,
     }
     if name in headers:
-        whole = _with_header(
+        content = _with_header(
             f"{{'descr': '<f8', 'fortran_order': False, 'shape': {headers[name]}}}"
         )
     elif name == "long-header":
-        whole = _with_header("{" + "'x': 1, " * 8000 + "}")
+        content = _with_header("{" + "'x': 1, " * 8000 + "}")
     elif name == "huge-dtype":
-        whole = _with_header("{'descr': '<f999999', 'fortran_order': False, 'shape': (4, 3)}")
+        content = _with_header("{'descr': '<f999999', 'fortran_order': False, 'shape': (4, 3)}")
     elif name == "version-9":
-        whole = whole[:6] + b"\x09" + whole[7:]
+        content = content[:6] + b"\x09" + content[7:]
     elif name == "pickle":
-        whole = pickle.dumps(half.tolist())
+        content = pickle.dumps(half.tolist())
     elif name == "not-an-array":
-        whole = b"not an array"
+        content = b"not an array"
     elif name == "nothing":
-        whole = b""
+        content = b""
     elif name == "cut-data":
-        whole = whole[:-9]
+        content = content[:-9]
     elif name.startswith("cut-"):
-        whole = whole[: int(name.removeprefix("cut-"))]
+        content = content[: int(name.removeprefix("cut-"))]
     if path.suffix == ".npz":
-        whole = _archive(name, half)
-    path.write_bytes(whole)
+        content = _archive(name, half)
+    path.write_bytes(content)
 
 
 def _archive(name: str, half: np.ndarray) -> bytes:
@@ -80,10 +80,10 @@ def _archive(name: str, half: np.ndarray) -> bytes:
     }
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=True, **arrays.get(name, {"a": half}))
-    whole = buffer.getvalue()
+    content = buffer.getvalue()
     if name == "damaged":
-        return whole.replace(half.tobytes(), half.tobytes()[::-1])
-    return whole[: int(name.removeprefix("cut-"))] if name.startswith("cut-") else whole
+        return content.replace(half.tobytes(), half.tobytes()[::-1])
+    return content[: int(name.removeprefix("cut-"))] if name.startswith("cut-") else content
 
 
 def _bytes(array: np.ndarray) -> bytes:

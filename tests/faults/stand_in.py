@@ -142,7 +142,7 @@ def review(*identifiers: str, reason: str = "") -> None:
         }
         for name in identifiers
     ]
-    said = {
+    content = {
         "target": channel.request["target"],
         "kind": "layer",
         "backend": "numpy",
@@ -152,7 +152,7 @@ def review(*identifiers: str, reason: str = "") -> None:
         "notes": [],
         "checks": ["a check"],
     }
-    say({"kind": "result", "review": said, "on_one_backend": None})
+    say({"kind": "result", "review": content, "on_one_backend": None})
 
 
 def grandchild() -> None:

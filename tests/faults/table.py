@@ -18,12 +18,12 @@ class Call:
 
     Args:
         arguments: The command line.
-        said: What must be seen: the option, the value or the range.
+        messages: What must be seen: the option, the value or the range.
         given: Files that are there, by name; `None` is a folder.
     """
 
     arguments: tuple[str, ...]
-    said: tuple[str, ...]
+    messages: tuple[str, ...]
     given: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Fault:
         arguments: The command line.
         worker: The program of the stand-in.
         status: The exit status that must be seen; negative: killed by that signal.
-        said: What must be seen on standard output or error.
+        messages: What must be seen on standard output or error.
         left: What must be in the folder: "old" or "new" in `out`, "either", "nothing", or names.
         plan: What is planted into the command: see planted.py.
         output: Where standard output goes: "" (a pipe that is read), "closed", "full", "nobody",
@@ -52,7 +52,7 @@ class Fault:
     arguments: tuple[str, ...]
     worker: str
     status: int
-    said: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     left: str | tuple[str, ...] = "old"
     plan: str = ""
     output: str = ""
@@ -156,10 +156,10 @@ def _files() -> Iterator[Call]:
         yield Call(("bench", "--plot", name), ("--plot", name))
     for name in ("no/x.svg", "folder.svg"):
         yield Call(("bench", "--plot", name), ("--plot",), ("folder.svg/",))
-    for name, said in (("file", "folder"), ("file/in", "folder"), ("", "''"), (long, "long")):
-        yield Call(("verify", "--report", name), ("--report", said), ("file",))
+    for name, message in (("file", "folder"), ("file/in", "folder"), ("", "''"), (long, "long")):
+        yield Call(("verify", "--report", name), ("--report", message), ("file",))
         yield Call(
-            ("train", "--out", name), ("--out", said if name != "file/in" else ""), ("file",)
+            ("train", "--out", name), ("--out", message if name != "file/in" else ""), ("file",)
         )
     yield Call(("train", "--out", "loop"), ("--out",), ("loop>loop",))
     yield Call(("train", "--out", "loop/in"), ("--out",), ("loop>loop",))
@@ -231,16 +231,16 @@ TABLES = {
 def _data() -> Iterator[Call]:
     for name in ARRAYS:
         yield Call(("train", f"--data={name}.npy"), (f"{name}.npy",), (f"{name}.npy!",))
-    for name, said in ARCHIVES.items():
-        yield Call(("train", f"--data={name}.npz"), (f"{name}.npz", said), (f"{name}.npz!",))
-    for content, said in TABLES.items():
+    for name, message in ARCHIVES.items():
+        yield Call(("train", f"--data={name}.npz"), (f"{name}.npz", message), (f"{name}.npz!",))
+    for content, message in TABLES.items():
         for option in ("--data", "--validation"):
             yield Call(
                 ("train", f"{option}=x.csv"),
-                (option, "x.csv", said),
+                (option, "x.csv", message),
                 (f"x.csv={content}",),
             )
-    for options, said, given in (
+    for options, message, given in (
         ("--data=x.csv", "values from 0.5 to 1.5", "x.csv=0.5,1.5"),
         ("--preprocess=pca", "--preprocess", "folder/"),
         ("--preprocess=rescale", "--preprocess", "folder/"),
@@ -257,8 +257,8 @@ def _data() -> Iterator[Call]:
         ("--validation=half.npy", "as many columns as --data, 64. It has 3", "half.npy!"),
         ("--validation=several.npz --validation-key=b", "64. It has 3", "several.npz!"),
     ):
-        yield Call(("train", *options.split()), (said,), (given,))
-    for options, said, given in (
+        yield Call(("train", *options.split()), (message,), (given,))
+    for options, message, given in (
         ("", "model", ()),
         ("m --data=x.csv", "--out", ("x.csv=0.5",)),
         ("m --out=c.npy", "--data", ()),
@@ -280,8 +280,8 @@ def _data() -> Iterator[Call]:
              '"offset": [0, 0], "scale": [1, 1]}}'),
         ),
     ):  # fmt: skip
-        yield Call(("encode", *options.split()), (said,), given)
-    for name, said in (
+        yield Call(("encode", *options.split()), (message,), given)
+    for name, message in (
         ("no.npy", "No such file: no.npy"),
         ("folder", "folder"),
         ("", "--data"),
@@ -295,7 +295,7 @@ def _data() -> Iterator[Call]:
         ("fifo", "fifo"),
         ("/dev/zero", "/dev/zero"),
     ):
-        yield Call(("train", f"--data={name}"), (said,), ("folder/", "loop>loop", "fifo|"))
+        yield Call(("train", f"--data={name}"), (message,), ("folder/", "loop>loop", "fifo|"))
 
 
 OUT = ("train", "--out=out", "--backend=torch")
@@ -332,7 +332,7 @@ def _trainings() -> Iterator[Fault]:
         what="--out and its parents are missing, and the process fails",
         arguments=("train", "--out=a/b/c", "--backend=torch"),
         worker="begin(); steps(2); raise KeyError('x')", status=70, left="nothing", before=False,
-        said=("KeyError",), not_said=(),
+        messages=("KeyError",), not_said=(),
     )  # fmt: skip
     for number in range(1, CHANGES):
         yield Fault(
@@ -360,11 +360,12 @@ def _trainings() -> Iterator[Fault]:
         yield part(
             what=f"{name} in the middle", arguments=OUT, status=status, left="new",
             worker=f"begin(); steps(3); to_command('{name}'); wait(); say(save('x'))",
-            said=("Interrupted after 3 iterations", name, "best weights"),
+            messages=("Interrupted after 3 iterations", name, "best weights"),
         )  # fmt: skip
         yield Fault(
             what=f"{name} before the training begins", arguments=OUT, status=status, left="old",
-            worker=f"to_command('{name}'); wait(); train()", said=("interrupted", "had not begun"),
+            worker=f"to_command('{name}'); wait(); train()",
+            messages=("interrupted", "had not begun"),
         )  # fmt: skip
         yield Fault(
             what=f"{name} before anything was there", arguments=OUT, status=status, left="nothing",
@@ -375,31 +376,31 @@ def _trainings() -> Iterator[Fault]:
                 what=f"{name}, then {again} while the process saves", arguments=OUT, status=status,
                 worker=f"begin(); steps(3); to_command('{name}'); wait(); "
                 f"[to_command('{again}') for _ in range(5)]; say(save())", left="new",
-                said=("Interrupted after",), is_part=(name, again) == ("SIGINT", "SIGINT"),
+                messages=("Interrupted after",), is_part=(name, again) == ("SIGINT", "SIGINT"),
             )  # fmt: skip
         yield Fault(
             what=f"{name} to the process and not to the command", arguments=OUT, status=130,
             worker=f"begin(); steps(3); say(save('interrupted')) # {name}", left="new",
-            said=("Interrupted after",),
+            messages=("Interrupted after",),
         )  # fmt: skip
     yield part(
         what="the time limit", arguments=(*OUT, "--time-limit=0.7"), status=0, left="new",
         worker="begin(); steps(3); wait(); say(save())",
-        said=("--time-limit", "best weights", "(time limit)"),
+        messages=("--time-limit", "best weights", "(time limit)"),
     )  # fmt: skip
     yield Fault(
         what="the time limit before the training begins", arguments=(*OUT, "--time-limit=0.7"),
-        status=2, worker="wait(); wait(); train()", said=("time limit", "had not begun"),
+        status=2, worker="wait(); wait(); train()", messages=("time limit", "had not begun"),
     )  # fmt: skip
     yield part(
-        what="the cost is not finite", arguments=OUT, status=1, said=("The sparsity term",),
+        what="the cost is not finite", arguments=OUT, status=1, messages=("The sparsity term",),
         worker="begin(); say({'kind': 'error', 'error': 'The sparsity term is not finite', "
         "'status': 1})",
     )  # fmt: skip
     yield part(
         what="the process is killed after a checkpoint", arguments=OUT, status=2, before=False,
         worker="begin(); steps(60); (folder().parent / 'checkpoint.npz').write_text('x'); "
-        "os.kill(os.getpid(), 9)", said=("SIGKILL", "--resume goes on from it"),
+        "os.kill(os.getpid(), 9)", messages=("SIGKILL", "--resume goes on from it"),
         left=("out", "out/checkpoint.npz"),
     )  # fmt: skip
     yield part(
@@ -407,16 +408,16 @@ def _trainings() -> Iterator[Fault]:
         worker="(folder().parent / 'checkpoint.npz').write_text('x'); train()",
     )  # fmt: skip
     yield part(
-        what="no picture can be drawn", arguments=OUT, status=0, said=("Wrote no",),
+        what="no picture can be drawn", arguments=OUT, status=0, messages=("Wrote no",),
         worker="r = save(); (folder() / 'kernel.npy').unlink(); say(r)",
         left=("out", "out/history.json", "out/model.keras"),
     )  # fmt: skip
     yield Fault(
-        what="a picture of nothing finite", arguments=OUT, status=0, said=("Wrote no",),
+        what="a picture of nothing finite", arguments=OUT, status=0, messages=("Wrote no",),
         worker="r = save(); np.save(folder() / 'kernel.npy', np.full((4, 4), np.nan)); say(r)",
         left=("out", "out/history.json", "out/model.keras"), not_said=("Traceback", "Warning"),
     )  # fmt: skip
-    for error, status, said in (
+    for error, status, message in (
         ("MemoryError('12 GiB')", 2, "MemoryError: 12 GiB"),
         ("OSError(28, 'No space left on device')", 2, "no space left"),
         ("RuntimeError('CUDA out of memory. Tried')", 2, "out of memory"),
@@ -430,7 +431,7 @@ def _trainings() -> Iterator[Fault]:
         ("UnicodeDecodeError('utf-8', b'', 0, 1, 'x')", 70, "UnicodeDecodeError"),
     ):
         yield Fault(
-            what=f"the process raises {error}", arguments=OUT, status=status, said=(said,),
+            what=f"the process raises {error}", arguments=OUT, status=status, messages=(message,),
             worker=f"begin(); steps(2); raise {error}",
             is_part=error.startswith(("Memory", "Attribute")),
         )  # fmt: skip
@@ -469,14 +470,14 @@ def _outputs() -> Iterator[Fault]:
         for command, worker in ((NUMPY, "verify()"), (REVIEW, "review()"), (BENCH, "bench()")):
             yield Fault(
                 what=f"{command[0]} --json -, standard output {output}", status=2, output=output,
-                arguments=(*command, "--json=-"), worker=worker, said=("is not written",),
+                arguments=(*command, "--json=-"), worker=worker, messages=("is not written",),
                 left="nothing", before=False, is_part=command == REVIEW,
             )  # fmt: skip
     for command, worker in ((NUMPY, "verify()"), (REVIEW, "review()"), (BENCH, "bench()")):
         for name in ("-", "/dev/stdout", "/dev/fd/1"):
             yield Fault(
                 what=f"{command[0]} --json {name}", arguments=(*command, f"--json={name}"),
-                worker=worker, status=0, left="nothing", before=False, said=("JSON",),
+                worker=worker, status=0, left="nothing", before=False, messages=("JSON",),
                 is_part=name == "/dev/stdout",
             )  # fmt: skip
 
@@ -496,14 +497,14 @@ def _workers() -> Iterator[Fault]:
             yield Fault(
                 what=f"{name}: the process ends by {number}", **common, status=2, left=left,
                 worker=f"print('framework log'); os.kill(os.getpid(), signal.{number})",
-                said=(number, hint), not_said=("Traceback", "framework log"),
+                messages=(number, hint), not_said=("Traceback", "framework log"),
                 is_part=(name, number) in {("train", "SIGKILL"), ("review", "SIGSEGV")},
             )  # fmt: skip
         for code in (0, 1, 2, 70):
             yield Fault(
                 what=f"{name}: the process leaves with {code}", **common, left=left,
                 status=2 if name == "review" else 70, worker=f"os._exit({code})",
-                said=(f"ended with status {code}",), is_part=(name, code) == ("verify", 0),
+                messages=(f"ended with status {code}",), is_part=(name, code) == ("verify", 0),
             )  # fmt: skip
         for what, program in (
             ("half a message", "os.write(channel._descriptor, b'half')"),
@@ -519,7 +520,7 @@ def _workers() -> Iterator[Fault]:
             is_whole = what in ("half a message",)
             yield Fault(
                 what=f"{name}: {what}, then a death", **common, left=left, status=2,
-                worker=f"{program}; os.kill(os.getpid(), 9)", said=("SIGKILL",),
+                worker=f"{program}; os.kill(os.getpid(), 9)", messages=("SIGKILL",),
                 is_part=(name, what) == ("review", "a forged message"),
             )  # fmt: skip
             if not is_whole:
@@ -533,7 +534,7 @@ def _workers() -> Iterator[Fault]:
         )  # fmt: skip
         yield Fault(
             what=f"{name}: a grandchild that holds everything", **common, left=new, status=0,
-            worker=f"grandchild(); {well}", said=("gone",), is_part=name == "review",
+            worker=f"grandchild(); {well}", messages=("gone",), is_part=name == "review",
         )  # fmt: skip
         yield Fault(
             what=f"{name}: threads that never end", **common, left=new, status=0,
@@ -541,13 +542,13 @@ def _workers() -> Iterator[Fault]:
         )  # fmt: skip
         yield Fault(
             what=f"{name}: kill -9 of the command ends the process", **common, status=-9, left=left,
-            worker="note(); to_command('SIGKILL'); time.sleep(600)", said=("gone",),
+            worker="note(); to_command('SIGKILL'); time.sleep(600)", messages=("gone",),
             is_part=name in ("train", "review"),
         )  # fmt: skip
         yield Fault(
             what=f"{name}: kill -9 of the command ends what the process has started", **common,
             status=-9, left=left, worker="grandchild(); time.sleep(0.2); to_command('SIGKILL'); "
-            "time.sleep(600)", said=("gone",), is_part=name == "verify",
+            "time.sleep(600)", messages=("gone",), is_part=name == "verify",
         )  # fmt: skip
         if name != "train":
             for number, status in (("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)):
@@ -555,28 +556,28 @@ def _workers() -> Iterator[Fault]:
                     what=f"{name}: {number} ends it at once",
                     arguments=(*arguments, "--json=found.json"), before=False, status=status,
                     worker=f"note(); to_command('{number}'); time.sleep(600)", left="nothing",
-                    said=("gone", "nterrupted"), is_part=(name, number) == ("bench", "SIGTERM"),
+                    messages=("gone", "nterrupted"), is_part=(name, number) == ("bench", "SIGTERM"),
                 )  # fmt: skip
     for name, arguments in (("verify", NUMPY), ("review", REVIEW)):
         yield Fault(
             what=f"{name}: a process that never ends", arguments=(*arguments, "--time-limit=0.5"),
-            worker="time.sleep(600)", status=2, said=("no end within 0.5 s",), left="nothing",
+            worker="time.sleep(600)", status=2, messages=("no end within 0.5 s",), left="nothing",
             before=False, is_part=True,
         )  # fmt: skip
         yield Fault(
             what=f"{name}: a process that prints for ever",
             arguments=(*arguments, "--time-limit=1"), worker="[print('x') for _ in iter(int, 1)]",
-            status=2, said=("no end within 1 s",), left="nothing", before=False,
+            status=2, messages=("no end within 1 s",), left="nothing", before=False,
         )  # fmt: skip
         yield Fault(
             what=f"{name}: a process that says messages for ever",
             arguments=(*arguments, "--time-limit=1"), left="nothing", before=False, status=2,
             worker="[say({'kind': 'step', 'done': 1, 'of': 2}) for _ in iter(int, 1)]",
-            said=("no end within 1 s",),
+            messages=("no end within 1 s",),
         )  # fmt: skip
         yield Fault(
             what=f"{name}: a process that cannot be interrupted", left="nothing", before=False,
-            arguments=(*arguments, "--time-limit=0.5"), status=2, said=("no end within 0.5 s",),
+            arguments=(*arguments, "--time-limit=0.5"), status=2, messages=("no end within 0.5 s",),
             worker="[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; time.sleep(600)",
         )  # fmt: skip
     for name, arguments in (("review", REVIEW), ("verify", NUMPY), ("train", OUT)):
@@ -584,46 +585,46 @@ def _workers() -> Iterator[Fault]:
         yield Fault(
             what=f"{name}: more output than is allowed", arguments=(*arguments, "--output-limit=1"),
             worker="[print('x' * 10**6) for _ in range(9)]; time.sleep(600)", status=2,
-            before=False, said=("printed more than 1048576 bytes",), left="nothing",
+            before=False, messages=("printed more than 1048576 bytes",), left="nothing",
             not_said=("Traceback", "xxx"), is_part=is_part,
         )  # fmt: skip
         yield Fault(
             what=f"{name}: a larger file than is allowed", arguments=(*arguments, "--file-limit=1"),
             worker="open(os.environ['NOTE'], 'wb').write(b'x' * 2**21)", status=2, before=False,
-            said=("File too large",), left="nothing", is_part=is_part,
+            messages=("File too large",), left="nothing", is_part=is_part,
         )  # fmt: skip
         yield Fault(
             what=f"{name}: more memory than is allowed",
             arguments=(*arguments, "--memory-limit=2048"), worker="b'x' * 2**32", status=2,
-            before=False, said=("MemoryError",), left="nothing", is_part=is_part,
+            before=False, messages=("MemoryError",), left="nothing", is_part=is_part,
         )  # fmt: skip
 
 
 def _others() -> Iterator[Fault]:
     """Text is data; findings, and what could not be found."""
     yield part(what="verify: outside", arguments=NUMPY, worker="verify(1.5)", status=1,
-               said=("OUTSIDE",), left="nothing", before=False)  # fmt: skip
+               messages=("OUTSIDE",), left="nothing", before=False)  # fmt: skip
     yield Fault(what="verify: not a number", arguments=NUMPY, worker="verify(float('nan'))",
-                status=1, said=("OUTSIDE",), left="nothing", before=False)  # fmt: skip
+                status=1, messages=("OUTSIDE",), left="nothing", before=False)  # fmt: skip
     for text in ("[/x]", "[bold]", "\\x1b[31m", "a\\nb", "<b>&", "\\udcff", "]]", "[", "\\\\"):
-        shown = text if text in ("[/x]", "[bold]", "<b>&", "]]", "[") else ""
+        message = text if text in ("[/x]", "[bold]", "<b>&", "]]", "[") else ""
         yield Fault(
             what=f"verify: the failure is called {text}", arguments=(*NUMPY, "--json=v.json"),
             worker=f"verify(None, failure='''ValueError: {text}''', elements=0)", status=1,
-            said=(shown,), left=("v.json",), before=False, not_said=("Traceback", "\x1b"),
+            messages=(message,), left=("v.json",), before=False, not_said=("Traceback", "\x1b"),
             is_part=text == "[/x]",
         )  # fmt: skip
         yield Fault(
             what=f"review: a reason is called {text}", arguments=(*REVIEW, "--json=r.json"),
             worker=f"review(reason='''{text}''')", status=2,
-            said=(shown,), left=("r.json",), before=False, not_said=("Traceback", "\x1b"),
+            messages=(message,), left=("r.json",), before=False, not_said=("Traceback", "\x1b"),
             is_part=text == "\\udcff",
         )  # fmt: skip
         for name, arguments in (("verify", NUMPY), ("bench", BENCH)):
             yield Fault(
                 what=f"{name}: an error is called {text}", arguments=(*arguments, "--json=e.json"),
                 worker=f"say({{'kind': 'error', 'error': '''{text}''', 'status': 2}})",
-                status=2, said=(shown,), left=("e.json",), before=False,
+                status=2, messages=(message,), left=("e.json",), before=False,
                 not_said=("Traceback", "\x1b"),
             )  # fmt: skip
     for plan, number in itertools.product(
@@ -635,4 +636,4 @@ def _others() -> Iterator[Fault]:
             is_part=(plan, number) == ("ENOSPC", 3),
         )  # fmt: skip
     yield part(what="review: findings", arguments=REVIEW, worker="review('SAE101')", status=1,
-               said=("SAE101",), left="nothing", before=False)  # fmt: skip
+               messages=("SAE101",), left="nothing", before=False)  # fmt: skip

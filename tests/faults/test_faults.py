@@ -79,7 +79,7 @@ def test_it_is_refused_before_any_work(
     captured = capsys.readouterr()
     seen = captured.out + captured.err
     assert status == 2, seen
-    for text in call.said:
+    for text in call.messages:
         assert text in seen, seen
     assert "Traceback" not in seen
     assert "\x1b" not in seen
@@ -229,7 +229,7 @@ def test_nothing_is_lost_and_nothing_hangs(fault: table.Fault, tmp_path: Path) -
             assert names(work) == files
         return
     assert done.returncode == fault.status, seen
-    for text in fault.said:
+    for text in fault.messages:
         if text == "gone":
             assert has_ended(int((tmp_path / "note").read_text()))
         elif text == "JSON":

@@ -129,10 +129,10 @@ CASES = cases_in_pairs()
 def test_any_two_values_meet() -> None:
     met = set().union(*map(pairs_of, CASES))
     for first, second in itertools.combinations(AXES, 2):
-        for one, other in itertools.product(AXES[first], AXES[second]):
-            pair = ((first, one), (second, other))
+        for value, other in itertools.product(AXES[first], AXES[second]):
+            pair = ((first, value), (second, other))
             can = any(
-                can_be({**case, first: one, second: other, **rest})
+                can_be({**case, first: value, second: other, **rest})
                 for case in CASES
                 for rest in ({}, {"rank": 3} if "rank" not in (first, second) else {})
             )

@@ -189,9 +189,9 @@ def test_bad_options_of_lbfgs() -> None:
 
 def test_the_progress_bar_shows_the_terms(capsys: pytest.CaptureFixture[str]) -> None:
     fit_lbfgs(SparseAutoencoder(3, seed=0), learnable(), 3)
-    shown = capsys.readouterr().out
-    assert "reconstruction" in shown
-    assert "3/3" in shown
+    printed = capsys.readouterr().out
+    assert "reconstruction" in printed
+    assert "3/3" in printed
 
 
 def test_scipy_gets_the_options_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,7 +476,7 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
     x = learnable()
     (tmp_path / ".sae-oracle-train-fit.npz-0").write_text("left by a process that was killed")
-    whole = fit_lbfgs(
+    uninterrupted = fit_lbfgs(
         model, x, 20, verbose=False, checkpoint=path, checkpoint_iterations=3,
         callbacks=[Copying(8, path, kept)],
     )  # fmt: skip
@@ -487,9 +487,9 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     again = fit_lbfgs(other, x, 20, verbose=False, checkpoint=kept, resume=True)
     assert again.epoch == list(range(len(again.history["loss"])))
     for name, values in again.history.items():
-        assert values[:6] == whole.history[name][:6]
+        assert values[:6] == uninterrupted.history[name][:6]
     assert 6 < len(again.epoch) <= 20
-    assert again.history["loss"][6] < whole.history["loss"][5]
+    assert again.history["loss"][6] < uninterrupted.history["loss"][5]
     assert again.params["evaluations"] >= stored.evaluations + len(again.epoch) - 6
     assert full_cost(other, x).total <= min(again.history["loss"]) * (1.0 + 2.0**-20)
     # All iterations are there: nothing is computed, and the weights are those of the file.
@@ -498,8 +498,8 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert ended.history == again.history
     assert ended.params["evaluations"] == again.params["evaluations"]
     assert ended.params["message"] == "the checkpoint has all iterations"
-    for one, two in zip(third.get_weights(), other.get_weights(), strict=True):
-        assert np.array_equal(one, two)
+    for weight, expected in zip(third.get_weights(), other.get_weights(), strict=True):
+        assert np.array_equal(weight, expected)
 
 
 def test_a_checkpoint_is_due_again_after_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,7 +517,7 @@ def test_a_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     x = learnable()
     fit_lbfgs(SparseAutoencoder(3, seed=0), x, 2, verbose=False, checkpoint=path)
     other = SparseAutoencoder(4, seed=0)
-    for wrong, error, said in (
+    for wrong, error, message in (
         ({"checkpoint": path, "resume": True}, ValueError, "of weights of the shapes"),
         ({"checkpoint": tmp_path / "no.npz", "resume": True}, FileNotFoundError, "no.npz"),
         ({"checkpoint": tmp_path / "no" / "fit.npz"}, ValueError, "`checkpoint` must lie in"),
@@ -527,7 +527,7 @@ def test_a_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ({"checkpoint_seconds": 0}, ValueError, "`checkpoint_seconds` must"),
         ({"checkpoint_iterations": 0.5}, TypeError, "`checkpoint_iterations` must"),
     ):
-        with pytest.raises(error, match=re.escape(said)):
+        with pytest.raises(error, match=re.escape(message)):
             fit_lbfgs(other, x, 2, verbose=False, **wrong)
     for content in (b"", b"PK\x03\x04", path.read_bytes()[:-40], path.read_bytes()[:200]):
         (tmp_path / "bad.npz").write_bytes(content)
@@ -666,13 +666,13 @@ BAD_VALIDATION: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "error", "said"), BAD_VALIDATION)
-def test_validation_data_that_are_refused(data: Any, error: Any, said: str) -> None:
+@pytest.mark.parametrize(("data", "error", "message"), BAD_VALIDATION)
+def test_validation_data_that_are_refused(data: Any, error: Any, message: str) -> None:
     model = SparseAutoencoder(3, seed=0)
     model.build((None, 6))
     before = model.get_weights()
     began = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: pytest.fail("begun"))
-    with pytest.raises(error, match=f"`validation_data`.*{said}"):
+    with pytest.raises(error, match=f"`validation_data`.*{message}"):
         fit_lbfgs(model, learnable(), 3, verbose=False, validation_data=data, callbacks=[began])
     assert all(map(np.array_equal, before, model.get_weights()))
 
@@ -764,12 +764,12 @@ BAD_BOUNDS: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("bounds", "error", "said"), BAD_BOUNDS)
-def test_bounds_that_are_refused(bounds: Any, error: Any, said: str) -> None:
+@pytest.mark.parametrize(("bounds", "error", "message"), BAD_BOUNDS)
+def test_bounds_that_are_refused(bounds: Any, error: Any, message: str) -> None:
     model = SparseAutoencoder(3, seed=0)
     model.build((None, 6))
     before = model.get_weights()
-    with pytest.raises(error, match=f"`bounds`.*{said}"):
+    with pytest.raises(error, match=f"`bounds`.*{message}"):
         fit_lbfgs(model, learnable(), 3, verbose=False, bounds=bounds)
     assert all(map(np.array_equal, before, model.get_weights()))
 

@@ -535,8 +535,8 @@ def test_encode_and_decode_are_the_two_halves() -> None:
         model = SparseAutoencoder((3, 2), rho=0.1, tied=tied, seed=0)
         code = model.encode(x)
         assert tuple(code.shape) == (5, 2)
-        whole = ops.convert_to_numpy(model(x))
-        assert np.array_equal(ops.convert_to_numpy(model.decode(code)), whole)
+        output = ops.convert_to_numpy(model(x))
+        assert np.array_equal(ops.convert_to_numpy(model.decode(code)), output)
         passed = reference.forward(to_parameters(model), x)
         # Two layers of at most 4 terms in float32, values below 1: 2·(4 + 16 + 2) roundoffs.
         difference = np.abs(ops.convert_to_numpy(code) - passed.activations[2])
@@ -565,9 +565,9 @@ def test_encoder_and_decoder_share_the_weights(tied: bool, tmp_path: Path) -> No
             for code in (found, ops.convert_to_numpy(model.encode(X))):
                 assert np.max(np.abs(code - passed.activations[2])) <= 44 * 2.0**-24
             for decode in decodes.values():
-                whole = decode.predict(found, verbose=0)
+                output = decode.predict(found, verbose=0)
                 # One product more of at most 3 terms a layer.
-                assert np.max(np.abs(whole - passed.output)) <= 2 * 88 * 2.0**-24
+                assert np.max(np.abs(output - passed.output)) <= 2 * 88 * 2.0**-24
 
     follows()
     before = model.encoder.predict(X, verbose=0)
@@ -631,8 +631,8 @@ def test_the_halves_are_float64_where_the_model_is() -> None:
         code = model.encoder.predict(X.astype("float64"), verbose=0)
         # As in `test_encode_and_decode_are_the_two_halves`.
         assert np.max(np.abs(code - passed.activations[1])) <= 22 * 2.0**-53
-        whole = model.decoder.predict(code, verbose=0)
-        assert np.max(np.abs(whole - passed.output)) <= 44 * 2.0**-53
+        output = model.decoder.predict(code, verbose=0)
+        assert np.max(np.abs(output - passed.output)) <= 44 * 2.0**-53
 
 
 @pytest.mark.equation("EQ-BOUND-DESCENT", "EQ-COST")

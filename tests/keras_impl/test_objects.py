@@ -316,9 +316,9 @@ def test_fit_shows_the_three_terms_in_the_progress_bar(capsys: pytest.CaptureFix
     model.compile("adam")
     x = np.random.default_rng(0).uniform(size=(64, 4)).astype("float32")
     history = model.fit(x, epochs=2, verbose=2).history
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("loss", "reconstruction", "weight_decay", "sparsity"):
-        assert f"{name}: " in shown
+        assert f"{name}: " in printed
     assert history["loss"][1] < history["loss"][0]
     assert len(model.predict(x, verbose=0)) == 64
 

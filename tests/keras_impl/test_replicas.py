@@ -464,9 +464,9 @@ def test_activity_losses_of_other_layers_survive_the_wait(findings: Any) -> None
     `l2` regularizers before two of our layers: two replicas train as one does.
     """
     (found,) = findings("MirroredStrategy")
-    one, two = (arrays(found, "others", n, "weights") for n in ("1", "2"))
-    assert len(one) == len(two) > 4
-    for alone, together in zip(one, two, strict=True):
+    weights_of_1, weights_of_2 = (arrays(found, "others", n, "weights") for n in ("1", "2"))
+    assert len(weights_of_1) == len(weights_of_2) > 4
+    for alone, together in zip(weights_of_1, weights_of_2, strict=True):
         # Three steps in float32, under 100 roundoffs each.
         slack = 300 * U * max(1.0, np.max(np.abs(alone)))
         assert np.max(np.abs(alone - together)) <= slack
@@ -567,8 +567,8 @@ EXAMPLES: dict[str, Any] = {
 def test_the_example_trains_the_same_model_on_several(tmp_path: Path, backend: str) -> None:
     """`examples/replicas_*.py`: the exact cost that one replica reaches, and that several reach."""
     programs = Programs(tmp_path)
-    one, several = EXAMPLES[backend]()
-    programs.run([*one, *several], "example", 300)
+    single, several = EXAMPLES[backend]()
+    programs.run([*single, *several], "example", 300)
     text = "".join(log.read_text() for log in sorted(tmp_path.iterdir()))
     costs = {
         int(count): float(cost)

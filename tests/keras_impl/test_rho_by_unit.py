@@ -277,9 +277,9 @@ def test_a_change_of_the_shape_is_refused_and_changes_nothing() -> None:
         with pytest.raises(ValueError, match="`rho`"):
             set_hyperparameters(model, rho=rho)
         assert model.rho == (tuple(RHO), 0.5, tuple(RHO))
-    two = keras.Sequential([keras.Input((3,)), KLSparsity(RHO), KLSparsity(0.5)])
+    model_of_two = keras.Sequential([keras.Input((3,)), KLSparsity(RHO), KLSparsity(0.5)])
     with pytest.raises(ValueError, match="`rho` of this KLSparsity is a number"):
-        set_hyperparameters(two, rho=[0.1, 0.2, 0.3])
-    assert two.layers[0].rho == tuple(RHO)
-    set_hyperparameters(two, rho=0.5)
-    assert (two.layers[0].rho, two.layers[1].rho) == ((0.5,) * 3, 0.5)
+        set_hyperparameters(model_of_two, rho=[0.1, 0.2, 0.3])
+    assert model_of_two.layers[0].rho == tuple(RHO)
+    set_hyperparameters(model_of_two, rho=0.5)
+    assert (model_of_two.layers[0].rho, model_of_two.layers[1].rho) == ((0.5,) * 3, 0.5)

@@ -53,8 +53,8 @@ def nested() -> Any:
     # Something between the input of the decoder model and the tied layer.
     code = keras.layers.Dropout(0.0)(c)
     decode = keras.Model(c, DenseTied(activation="sigmoid", tied_to=encoder)(code), name="decode")
-    whole = keras.Input((4,))
-    return keras.Model(whole, decode(encode(whole)))
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, decode(encode(inputs)))
 
 
 def nested_sequential() -> Any:

@@ -200,9 +200,9 @@ BAD_DATA: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "error", "said"), BAD_DATA, ids=[row[2] for row in BAD_DATA])
-def test_data_that_are_refused(bad: Any, error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
+@pytest.mark.parametrize(("bad", "error", "message"), BAD_DATA, ids=[row[2] for row in BAD_DATA])
+def test_data_that_are_refused(bad: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         transformer().fit(bad)
 
 
@@ -220,12 +220,12 @@ def test_data_that_do_not_fit_to_what_was_learned() -> None:
 
 
 def test_an_output_that_cannot_reach_the_data_is_refused() -> None:
-    for name, data, said in (
+    for name, data, message in (
         ("sigmoid", X, r"values from -?[\d.]+ to [\d.]+, .*'sigmoid' reaches \(0, 1\) only"),
         ("tanh", X, r"\(-1, 1\) only"),
         ("relu", -np.ones((2, 2)), r"\(0, inf\) only"),
     ):
-        with pytest.raises(ValueError, match=said + '.*output_activation="linear"'):
+        with pytest.raises(ValueError, match=message + '.*output_activation="linear"'):
             transformer(output_activation=name).fit(data)
         transformer(output_activation=name, max_iter=1).fit(MinMaxScaler().fit_transform(data))
 

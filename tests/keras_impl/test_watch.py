@@ -252,9 +252,9 @@ def test_the_picture_shows_what_was_kept() -> None:
     assert [line.get_ydata().tolist() for line in above.get_lines()] == [
         watch.history[name] for name in ("reconstruction", "sparsity", "weight_decay")
     ]
-    shown = middle.collections[0].get_array()
+    drawn = middle.collections[0].get_array()
     assert np.array_equal(
-        np.nan_to_num(np.ma.filled(shown, 0)), np.transpose(watch.history["histogram"])
+        np.nan_to_num(np.ma.filled(drawn, 0)), np.transpose(watch.history["histogram"])
     )
     assert [line.get_label() for line in below.get_lines()] == ["dead units", "saturated units"]
 

@@ -191,3 +191,22 @@ def test_a_backend_that_is_not_installed_is_one_sentence(
         assert "`export KERAS_BACKEND=openvino`" in last
     assert f"pip install 'sae-oracle[{absent}]'" in last
     assert "keras/src" not in run.stderr
+
+
+# Whatever they held in the code of before, they did not say it.
+SAY_NOTHING = {"into", "one", "said", "shown", "taken", "two", "whole"}
+
+
+def test_names_say_what_they_hold() -> None:
+    found = []
+    for package in (*BELOW, *ABOVE, "docs"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = {
+                    ast.Name: lambda n: n.id if isinstance(n.ctx, ast.Store) else "",
+                    ast.arg: lambda n: n.arg,
+                    ast.FunctionDef: lambda n: n.name,
+                }
+                if names.get(type(node), lambda n: "")(node) in SAY_NOTHING:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")  # type: ignore[attr-defined]
+    assert not found

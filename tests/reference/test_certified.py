@@ -537,11 +537,11 @@ def of_weights(draw: Draw) -> Iterator[Quantity]:
     g = draw.g
     rows, columns = int(g.choice([2, 3, 4])), int(g.choice([1, 2, 5]))
     w = draw.matrix(rows, columns)
-    one, two = float(g.choice([0.0, 0.01, 1e-4, 0.3])), float(g.choice([0.01, 1e-4, 0.5]))
+    l1, l2 = float(g.choice([0.0, 0.01, 1e-4, 0.3])), float(g.choice([0.01, 1e-4, 0.5]))
     for label, arguments, factors in (
-        ("L1", (w, one), (one, 0.0)),
-        ("L2", (w, two), (0.0, two)),
-        ("L1L2", (w, one, two), (one, two)),
+        ("L1", (w, l1), (l1, 0.0)),
+        ("L2", (w, l2), (0.0, l2)),
+        ("L1L2", (w, l1, l2), (l1, l2)),
     ):
         value, gradient = reference.l1_l2_with_bounds(w, *factors, precision="float64")
         name = {"L1": "l1", "L2": "l2", "L1L2": "l1_l2"}[label]
@@ -550,8 +550,8 @@ def of_weights(draw: Draw) -> Iterator[Quantity]:
         yield from quantities(f"EQ-{label}-GRADIENT", slope, gradient, *arguments)
     mode = str(g.choice(["rows", "columns"]))
     if mode == "rows" or columns > 1:
-        value, gradient = reference.orthogonal_with_bounds(w, one, mode, precision="float64")
-        arguments = (w, one, mode)
+        value, gradient = reference.orthogonal_with_bounds(w, l1, mode, precision="float64")
+        arguments = (w, l1, mode)
         yield from quantities("EQ-ORTHOGONAL", reference.orthogonal, value, *arguments)
         yield from quantities(
             "EQ-ORTHOGONAL-GRADIENT", reference.orthogonal_gradient, gradient, *arguments

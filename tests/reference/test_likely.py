@@ -317,9 +317,9 @@ def test_rows_taken_in_blocks_have_the_same_bits(
         parts = [step.cost.total, *step.gradient.kernels, *step.gradient.biases, step.x]
         return [array for part in parts for array in vars(part).values()]
 
-    whole, blocks = arrays(2**15), arrays(13)
-    assert len(whole) == len(blocks)
-    for a, b in zip(whole, blocks, strict=True):
+    at_once, blocks = arrays(2**15), arrays(13)
+    assert len(at_once) == len(blocks)
+    for a, b in zip(at_once, blocks, strict=True):
         assert a.tobytes() == b.tobytes()
 
 

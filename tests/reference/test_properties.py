@@ -109,11 +109,11 @@ def test_logit_form_is_the_plain_form(rho: float, logits: np.ndarray) -> None:
 @pytest.mark.equation("EQ-SPARSITY")
 @given(activations(), st.floats(0.01, 0.99))
 def test_sparsity_adds_over_units_and_is_linear_in_beta(a: np.ndarray, rho: float) -> None:
-    whole = reference.sparsity_cost(a, rho, 3.0)
+    cost = reference.sparsity_cost(a, rho, 3.0)
     each = [reference.sparsity_cost(a[:, [j]], rho, 3.0) for j in range(a.shape[1])]
     bound = float(reference.kl_sparsity_with_bounds(a, rho, 3.0, precision="float64")[0].bound)
-    assert abs(whole - sum(each)) <= 2 * bound
-    assert abs(reference.sparsity_cost(a, rho, 6.0) - 2.0 * whole) <= 4 * bound
+    assert abs(cost - sum(each)) <= 2 * bound
+    assert abs(reference.sparsity_cost(a, rho, 6.0) - 2.0 * cost) <= 4 * bound
     assert reference.sparsity_cost(a, rho, 0.0) == 0.0
 
 
@@ -177,9 +177,9 @@ def test_decay_is_linear_leaves_biases_alone_and_counts_a_tied_kernel(weight_dec
 @pytest.mark.equation("EQ-RHO-HAT", "EQ-RHO-HAT-CHUNKS")
 @given(st.lists(activations(units=3), min_size=1, max_size=5))
 def test_chunked_mean_is_the_whole_mean(chunks: list[np.ndarray]) -> None:
-    whole = np.concatenate(chunks)
-    bound = 2 * FLOAT64.mean_over_samples(exact(whole)).bound
-    difference = reference.mean_activation_of_chunks(chunks) - reference.mean_activation(whole)
+    samples = np.concatenate(chunks)
+    bound = 2 * FLOAT64.mean_over_samples(exact(samples)).bound
+    difference = reference.mean_activation_of_chunks(chunks) - reference.mean_activation(samples)
     assert np.all(np.abs(difference) <= bound)
 
 
@@ -352,9 +352,9 @@ def test_nothing_overflows_on_the_way(z: float) -> None:
 
 @pytest.mark.equation("EQ-FORWARD")
 def test_a_network_of_one_layer_has_the_activation_of_the_output() -> None:
-    one = reference.Parameters([[[2.0]]], [[1.0]])
+    layer = reference.Parameters([[[2.0]]], [[1.0]])
     for name, h in (("linear", -3.0), ("relu", 0.0), (None, float(reference.sigmoid(-3.0)))):
-        assert reference.forward(one, [[-2.0]], output_activation=name).output.tolist() == [[h]]
+        assert reference.forward(layer, [[-2.0]], output_activation=name).output.tolist() == [[h]]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32"])

@@ -71,10 +71,10 @@ def low_precision_step(
     kl = wide(rho) * (np.log(wide(rho)) - np.log(rho_hat)) + wide(1 - rho) * (
         np.log(wide(1 - rho)) - np.log(wide(1) - rho_hat)
     )
-    one = dtype(1)
-    delta3 = ((error / wide(m)).astype(dtype) * (h * (one - h)).astype(dtype)).astype(dtype)
+    unity = dtype(1)
+    delta3 = ((error / wide(m)).astype(dtype) * (h * (unity - h)).astype(dtype)).astype(dtype)
     carried = (product(delta3, w2.T) + slope.astype(dtype)).astype(dtype)
-    delta2 = (carried * (a2 * (one - a2)).astype(dtype)).astype(dtype)
+    delta2 = (carried * (a2 * (unity - a2)).astype(dtype)).astype(dtype)
     return {
         "reconstruction": summed((error * error).ravel()) / wide(2 * m),
         "weight_decay": sum(
@@ -244,7 +244,7 @@ def test_descent_in_float32_stays_inside() -> None:
 @given(st.integers(0, 2**20), st.sampled_from([1.0, 30.0, 1e4]), st.floats(0.001, 0.999))
 def test_logit_form_in_float32_stays_inside(seed: int, scale: float, rho: float) -> None:
     z = (np.random.default_rng(seed).normal(size=(6, 3)) * scale).astype(np.float32)
-    one = np.float32(1)
+    unity = np.float32(1)
 
     def log_sigmoid(v: Any) -> Any:
         return np.minimum(v, 0) - np.log1p(np.exp(-np.abs(v)))
@@ -255,7 +255,7 @@ def test_logit_form_in_float32_stays_inside(seed: int, scale: float, rho: float)
 
     ones, zeros = log_mean_exp(log_sigmoid(z)), log_mean_exp(log_sigmoid(-z))
     r = np.float32(rho)
-    actual = r * (np.log(r) - ones) + (one - r) * (np.log1p(-r) - zeros)
+    actual = r * (np.log(r) - ones) + (unity - r) * (np.log1p(-r) - zeros)
     bounded, _ = Arithmetic("float32").kl_divergence_from_logits(rho, exact(z))
     assert reference.usage(actual, bounded).worst <= 1.0
 

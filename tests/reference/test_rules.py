@@ -560,27 +560,28 @@ def test_slopes_that_no_bound_decides() -> None:
 
 def values_of_forms(rho: Any, rest: Any, r: Any) -> dict[str, Any]:
     """KL(ρ‖r) in the arithmetic of its arguments, as people write it; `rest` is their 1 − ρ."""
-    one, log = type(rho)(1), np.log
+    unity, log = type(rho)(1), np.log
     return {
-        "notes": rho * log(rho / r) + rest * log(rest / (one - r)),
-        "reciprocals": rho * log(rho * (one / r)) + rest * log(rest * (one / (one - r))),
-        "differences": rho * (log(rho) - log(r)) + rest * (log(rest) - log(one - r)),
+        "notes": rho * log(rho / r) + rest * log(rest / (unity - r)),
+        "reciprocals": rho * log(rho * (unity / r)) + rest * log(rest * (unity / (unity - r))),
+        "differences": rho * (log(rho) - log(r)) + rest * (log(rest) - log(unity - r)),
         "log1p": rho * (log(rho) - log(r)) + rest * (np.log1p(-rho) - np.log1p(-r)),
-        "cross-entropy": (rho * log(rho) + rest * log(rest)) - (rho * log(r) + rest * log(one - r)),
+        "cross-entropy": (rho * log(rho) + rest * log(rest))
+        - (rho * log(r) + rest * log(unity - r)),
     }
 
 
 def slopes_of_forms(rho: Any, rest: Any, r: Any) -> dict[str, Any]:
     """KL′ likewise; the last is the first form of the value, differentiated step by step."""
-    one = type(rho)(1)
-    ones, zeros = rho / r, rest / (one - r)
+    unity = type(rho)(1)
+    ones, zeros = rho / r, rest / (unity - r)
     return {
-        "notes": -rho / r + rest / (one - r),
-        "reciprocals": -rho * (one / r) + rest * (one / (one - r)),
-        "one denominator": (rest * r - rho * (one - r)) / (r * (one - r)),
-        "difference": (r - rho) / (r * (one - r)),
-        "differentiated": (rest / zeros * rest) * (one / ((one - r) * (one - r)))
-        - (rho / ones * rho) * (one / (r * r)),
+        "notes": -rho / r + rest / (unity - r),
+        "reciprocals": -rho * (unity / r) + rest * (unity / (unity - r)),
+        "one denominator": (rest * r - rho * (unity - r)) / (r * (unity - r)),
+        "difference": (r - rho) / (r * (unity - r)),
+        "differentiated": (rest / zeros * rest) * (unity / ((unity - r) * (unity - r)))
+        - (rho / ones * rho) * (unity / (r * r)),
     }
 
 
@@ -607,7 +608,7 @@ def test_plain_forms_of_the_divergence(name: str, end: float) -> None:
     ρ̂ is a number of the format, exact or at an end of its bound; without an extension and with
     one, inside the edges and far beyond them.
     """
-    arithmetic, dtype, one = Arithmetic(name), DTYPES[name], DTYPES[name](1)
+    arithmetic, dtype, unity = Arithmetic(name), DTYPES[name], DTYPES[name](1)
     generator = np.random.default_rng(0)
     decided = 0
     for rho in [*near_both_ends(generator, 12), 0.05, 0.5, 0.75]:
@@ -624,8 +625,8 @@ def test_plain_forms_of_the_divergence(name: str, end: float) -> None:
             decided += np.sum(np.isfinite(value.bound))
             with np.errstate(all="ignore"):
                 edge = dtype(epsilon)
-                r = np.clip(means, edge, dtype(one - edge)) if epsilon > 0.0 else means
-                for rest in (dtype(one - dtype(rho)), dtype(1.0 - rho)):
+                r = np.clip(means, edge, dtype(unity - edge)) if epsilon > 0.0 else means
+                for rest in (dtype(unity - dtype(rho)), dtype(1.0 - rho)):
                     slopes = slopes_of_forms(dtype(rho), rest, r)
                     # In float16 its squares and quotients leave the format.
                     chained = slopes.pop("differentiated")
@@ -846,14 +847,14 @@ def test_plain_forms_from_logits(name: str, seed: int, m: int, scale: float, rho
     value, gradient = arithmetic.kl_divergence_from_logits(rho, logits)
     with np.errstate(all="ignore"):
         all_ones, all_zeros = log_means(z, accumulator), log_means(-z, accumulator)
-        one, of_rho = dtype(1), dtype(rho)
+        unity, of_rho = dtype(1), dtype(rho)
         for form, ones in all_ones.items():
             assert reference.usage(ones.astype(np.float64), log_mean).worst <= 1.0, form
             share = np.exp(log_sigmoid(z) - ones - np.log(dtype(m)))
             assert reference.usage(share.astype(np.float64), shares).worst <= 1.0, form
             zeros = all_zeros.get(form, all_zeros["shifted"])
             other = np.exp(log_sigmoid(-z) - zeros - np.log(dtype(m)))
-            for rest in (one - of_rho, dtype(1.0 - rho)):
+            for rest in (unity - of_rho, dtype(1.0 - rho)):
                 log_rest = np.log(rest)
                 actual = of_rho * (np.log(of_rho) - ones) + rest * (log_rest - zeros)
                 assert reference.usage(actual.astype(np.float64), value).worst <= 1.0, form
@@ -1004,10 +1005,10 @@ def test_the_symmetric_term_is_the_plain_one_of_shifted_activations(
     symmetric = reference.kl_sparsity_with_bounds(
         2.0 * shifted.astype(np.float64) - 1.0, symmetric=True, **arguments
     )
-    for one, other, half in zip(plain, symmetric, (1.0, 0.5), strict=True):
-        assert np.allclose(other.value, half * one.value, rtol=1e-12)
-        assert np.all(half * one.bound <= other.bound * (1.0 + 1e-9))
-        assert np.all(other.bound <= 1.1 * half * one.bound)
+    for plain_term, other, half in zip(plain, symmetric, (1.0, 0.5), strict=True):
+        assert np.allclose(other.value, half * plain_term.value, rtol=1e-12)
+        assert np.all(half * plain_term.bound <= other.bound * (1.0 + 1e-9))
+        assert np.all(other.bound <= 1.1 * half * plain_term.bound)
 
 
 @pytest.mark.equation("EQ-BOUND-SPARSITY", "EQ-BOUND-COST")
@@ -1257,12 +1258,12 @@ def test_the_decay_of_many_weights(name: str, tied_decay: int) -> None:
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_inputs_kernels_and_biases_are_stored_in_the_format(name: str) -> None:
     """One product of numbers that no format has, and one sum: each is rounded before and after."""
-    u, one = PRECISIONS[name].unit_roundoff, 1.0 + 0.3 * PRECISIONS[name].unit_roundoff
-    for bias, roundings in ((0.0, 4), (8.0 * one, 2)):
-        parameters = reference.Parameters([[[one]]], [[bias]])
+    u, number = PRECISIONS[name].unit_roundoff, 1.0 + 0.3 * PRECISIONS[name].unit_roundoff
+    for bias, roundings in ((0.0, 4), (8.0 * number, 2)):
+        parameters = reference.Parameters([[[number]]], [[bias]])
         step = reference.cost_and_gradient_with_bounds(
             parameters,
-            [[one]],
+            [[number]],
             y=[[0.0]],
             rho=0.5,
             beta=0.0,
@@ -1270,9 +1271,9 @@ def test_inputs_kernels_and_biases_are_stored_in_the_format(name: str) -> None:
             activation="linear",
             precision=name,
         )
-        h = one * one + bias
+        h = number * number + bias
         # The product has four roundings (of both factors, itself, the sum), the bias two.
-        moved = h + 2.0 * u * one * one if roundings == 2 else h
+        moved = h + 2.0 * u * number * number if roundings == 2 else h
         actual = 0.5 * (moved * (1.0 + u) ** roundings) ** 2
         hold(actual, 0.5 * h * h, step.cost.reconstruction, 1.1)
 
@@ -1408,7 +1409,7 @@ def uncertain_columns(name: str, scale: float) -> Any:
 @pytest.mark.parametrize("where", ["near 1", "near underflow"])
 def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
     arithmetic, precision = Arithmetic(name), PRECISIONS[name]
-    (u, u_accumulator), one = roundoffs(name), Wide(1)
+    (u, u_accumulator), unity = roundoffs(name), Wide(1)
     for values, errors in uncertain_columns(name, {"near 1": 1.0}.get(where, precision.underflow)):
         v, e, n = values.astype(Wide), errors.astype(Wide), len(values)
         a = bounded(values, errors)
@@ -1428,7 +1429,7 @@ def test_sums_and_products_by_the_textbook(name: str, where: str) -> None:
         error = of_inputs + u_accumulator * rounded + 2 * u * divided
         hold_formula(arithmetic.mean_over_samples(a), mean, stored_worst(name, mean, error))
         # The mean is shifted, or its terms are.
-        rho_hat, half = (one + mean) / 2, of_inputs / 2
+        rho_hat, half = (unity + mean) / 2, of_inputs / 2
         rounded = np.maximum(
             rounded_additions(name, summed / 2, largest / 2, n),
             rounded_additions(name, n * (rho_hat + half), (1 + largest) / 2, n),
@@ -1524,9 +1525,9 @@ def test_the_gradient_of_orthogonality_by_the_textbook(name: str, certain: bool)
     along = product_worst(name, pulled, (vectors, of_vectors))
     total, error = summed_worst(name, along[0].T, along[1].T)
     inside = total[:, None], stored_worst(name, total, error)[:, None]
-    taken = product_worst(name, inside, (vectors, of_vectors))
-    rest = pull - taken[0]
-    left = rest, stored_worst(name, rest, pulled[1] + taken[1])
+    product = product_worst(name, inside, (vectors, of_vectors))
+    rest = pull - product[0]
+    left = rest, stored_worst(name, rest, pulled[1] + product[1])
     inverse = 1 / lengths, stored_worst(name, 1 / lengths, share / lengths)
     # 2 · 0.5, and the inverse of the number of pairs, both ways.
     pairs = Wide(1) / 6
@@ -1969,9 +1970,12 @@ def test_no_unit_touches_another(rule: str, name: str) -> None:
     together = make(rules, Bounded(values, errors))
     for unit in range(values.shape[1]):
         alone = make(rules, Bounded(values[:, [unit]], errors[:, [unit]]))
-        for one, all_of_them in zip(alone, together, strict=True):
-            for part, whole in ((one.value, all_of_them.value), (one.bound, all_of_them.bound)):
-                of_unit = whole[..., [unit]]
+        for single, all_of_them in zip(alone, together, strict=True):
+            for part, every in (
+                (single.value, all_of_them.value),
+                (single.bound, all_of_them.bound),
+            ):
+                of_unit = every[..., [unit]]
                 assert np.array_equal(np.isinf(part), np.isinf(of_unit))
                 finite = np.isfinite(part)
                 # Sums of a column alone may be in another order.

@@ -434,8 +434,8 @@ def test_explain_says_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> 
     printed = " ".join(capsys.readouterr().out.split())
     for name in ("SAE105", "SAE401", "SAE402", "SAE403"):
         mistake = BY_IDENTIFIER[name]
-        for said in (name, mistake.severity, mistake.title, mistake.source, mistake.fix):
-            assert printed.count(said) >= 1, said
+        for text in (name, mistake.severity, mistake.title, mistake.source, mistake.fix):
+            assert printed.count(text) >= 1, text
     assert printed.count("SAE105") == 1
     with pytest.raises(SystemExit) as raised:
         main(["explain", "SAE1O5"])

@@ -151,8 +151,8 @@ def test_kill_9_loses_at_most_an_interval_and_resume_goes_on(
     assert found["iterations"] == len(found["history"]["loss"]) == 12
     # At least the fourth; the process may have gone on a little before it ended.
     assert 4 <= found["resumed_at"] <= 12
-    whole = json.loads((interrupted[0] / "out" / "history.json").read_text())
-    first = whole["history"]["loss"][:4]
+    uninterrupted = json.loads((interrupted[0] / "out" / "history.json").read_text())
+    first = uninterrupted["history"]["loss"][:4]
     assert found["history"]["loss"][:4] == first
     assert found["cost"]["total"] <= min(first) * (1.0 + 2.0**-20)
     assert sorted(os.listdir(tmp_path / "out")) == ["features.png", "history.json", "model.keras"]

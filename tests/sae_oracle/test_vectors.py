@@ -427,8 +427,8 @@ def test_a_program_may_be_asked_every_equation(monkeypatch: pytest.MonkeyPatch) 
     for vector, judgement in found:
         expected = {"EQ-RELU": "not run", "EQ-TANH": "failed"}.get(vector.label, "passed")
         assert judgement.status == expected, judgement
-    one = check_program(command, vectors, labels=["EQ-KL"])
-    assert {v.label for v, f in one if f.status != "not run"} == {"EQ-KL"}
+    findings = check_program(command, vectors, labels=["EQ-KL"])
+    assert {v.label for v, f in findings if f.status != "not run"} == {"EQ-KL"}
 
 
 def test_the_command_checks_a_program_and_writes_its_certificate(

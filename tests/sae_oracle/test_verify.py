@@ -460,9 +460,9 @@ def test_every_colour_of_the_page_can_be_read(scheme: str) -> None:
     rules = re.findall(r"([^{}]+)\{([^{}]*)\}", report._STYLE)
     pairs = set()
     for _, rule in rules:
-        said = dict(re.findall(r"(?:^|;)\s*(color|background): var\(--([a-z-]+)\)", rule))
-        if said:
-            pairs.add((said.get("color", "text"), said.get("background", "page")))
+        declared = dict(re.findall(r"(?:^|;)\s*(color|background): var\(--([a-z-]+)\)", rule))
+        if declared:
+            pairs.add((declared.get("color", "text"), declared.get("background", "page")))
     assert len(pairs) == 6
     used = set(re.findall(r"var\(--([a-z-]+)\)", report._STYLE))
     assert used == set(colours)
@@ -966,18 +966,18 @@ def verdict_on(
 def test_the_exit_status_of_every_pair_of_backends(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for one, other in itertools.product(BACKEND_RESULTS, repeat=2):
-        (first, good), (second, fine) = BACKEND_RESULTS[one], BACKEND_RESULTS[other]
+    for left, other in itertools.product(BACKEND_RESULTS, repeat=2):
+        (first, good), (second, fine) = BACKEND_RESULTS[left], BACKEND_RESULTS[other]
         passes = False not in (good, fine) and True in (good, fine)
         status, found = verdict_on({"torch": first, "jax": second}, monkeypatch, tmp_path)
         kinds = {first["kind"], second["kind"]}
         is_outside = found["cells"]["outside"] > 0
         could_not = not is_outside and ("error" in kinds or "result" not in kinds)
-        assert status == (0 if passes else 2 if could_not else 1), (one, other)
+        assert status == (0 if passes else 2 if could_not else 1), (left, other)
         assert processes.Child._can_start, "what calls `main` in its process may go on"
         assert found["passed"] == passes
         begins = ("FAILED: ", "OUTSIDE: ")
-        assert found["verdict"].startswith(begins) == (not passes), (one, other, found["verdict"])
+        assert found["verdict"].startswith(begins) == (not passes), (left, other, found["verdict"])
         for name, result_of in (("torch", first), ("jax", second)):
             if result_of["kind"] == "error":
                 assert found["verdict"].startswith("FAILED: ")
@@ -1007,11 +1007,11 @@ def test_the_gravest_of_several_errors_is_the_status() -> None:
 
 
 def test_the_exercise_of_every_pair_counts() -> None:
-    for one, other in itertools.product(EXERCISES, repeat=2):
-        runs = {"oracle": exercise_run(), "torch": EXERCISES[one][0], "jax": EXERCISES[other][0]}
+    for left, other in itertools.product(EXERCISES, repeat=2):
+        runs = {"oracle": exercise_run(), "torch": EXERCISES[left][0], "jax": EXERCISES[other][0]}
         results = report.collect({"torch": result(), "jax": result()}, runs)
-        wrong = [name for name, kind in (("torch", one), ("jax", other)) if not EXERCISES[kind][1]]
-        assert results.exercise_failures == wrong, (one, other)
+        wrong = [name for name, kind in (("torch", left), ("jax", other)) if not EXERCISES[kind][1]]
+        assert results.exercise_failures == wrong, (left, other)
         assert results.passed == (not wrong)
         assert report.summary(results).startswith("FAILED: the notes' exercise") == bool(wrong)
         if other == "same":  # the page draws pictures

@@ -21,20 +21,20 @@ def main(path: str) -> None:
     found = cases.Found()
     x = cases.data(24)
     train(found, mirrored(1), cases.FEW[0], 1, x)
-    two, four = mirrored(2), mirrored(4)
+    strategy_of_2, four = mirrored(2), mirrored(4)
     # By `fit` each object once (the layer on one and on four), and the rest by its step, in a third
     # of the time.
     for kind in cases.KINDS:
         fitted = kind in (*cases.FEW[1:3], "KLSparsityRegularizer")
-        (train if fitted else train_by_hand)(found, two, kind, "2", x)
+        (train if fitted else train_by_hand)(found, strategy_of_2, kind, "2", x)
     for kind in cases.FEW:
         (train if kind == cases.FEW[0] else train_by_hand)(found, four, kind, "4", x)
     for rows in (23, 1):
         for kind in cases.UNEVEN[1:]:
-            train_by_hand(found, two, kind, f"rows {rows}", cases.data(rows))
-    train_by_hand(found, two, cases.FEW[-1], "eager", x, eagerly=True)
-    short_last_batch(found, two)
-    other_losses(found, two)
+            train_by_hand(found, strategy_of_2, kind, f"rows {rows}", cases.data(rows))
+    train_by_hand(found, strategy_of_2, cases.FEW[-1], "eager", x, eagerly=True)
+    short_last_batch(found, strategy_of_2)
+    other_losses(found, strategy_of_2)
     found.write(path)
 
 

@@ -131,7 +131,7 @@ def test_what_is_expected_to_fail_must() -> None:
 
 @pytest.mark.only_backends("torch")
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("expected", "words"),
     [
         ({"SAE4O2": "x"}, "near it: SAE402"),
         ({"SAE4": "x"}, "whole identifiers"),
@@ -140,9 +140,9 @@ def test_what_is_expected_to_fail_must() -> None:
         (["SAE402"], "must be a dictionary"),
     ],
 )
-def test_what_is_expected_is_checked_at_once(said: object, words: str) -> None:
+def test_what_is_expected_is_checked_at_once(expected: object, words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
-        sae_oracle.conformance_checks(regularizers.Right, expected_failed_checks=said)
+        sae_oracle.conformance_checks(regularizers.Right, expected_failed_checks=expected)
 
 
 @pytest.mark.only_backends("torch")
@@ -215,8 +215,8 @@ def test_frames_of_ours_are_hidden(way: str) -> None:
             next(check for check in checks if check.name == "SAE105")()
         else:
             sae_oracle.assert_conforms(regularizers.WrongAxis)
-    shown = [entry for entry in raised.traceback if not entry.ishidden(raised)]
-    assert [str(entry.path) for entry in shown] == [__file__]
+    frames = [entry for entry in raised.traceback if not entry.ishidden(raised)]
+    assert [str(entry.path) for entry in frames] == [__file__]
     assert len(traceback.extract_tb(raised.value.__traceback__)) > 1
 
 
