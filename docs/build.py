@@ -48,6 +48,9 @@ def copy_pages(source: Path) -> None:
         (source / name).write_text(text, encoding="utf-8")
     for path in source.rglob("*.md"):
         text = path.read_text(encoding="utf-8")
+        text = re.sub(
+            r"\]\(findings\.md#(sae\d+)\)", lambda m: f"](findings/{m[1].upper()}.md)", text
+        )
         for page, name in ELSEWHERE.items():
             text = text.replace(f"](../{page}", f"]({name}")
         path.write_text(text, encoding="utf-8")
@@ -305,7 +308,7 @@ def examples_of_findings() -> dict[str, tuple[str, str]]:
 
     by_name = {
         "SAE121": regularizers.FromLogits, "SAE124": regularizers.SymmetricTanh,
-        "SAE129": functions.right,
+        "SAE129": functions.right, "SAE130": functions.right, "SAE131": functions.right,
         "SAE20": costs.half_squared_error, "SAE212": costs.Decay, "SAE213": costs.right_model,
         "SAE214": costs.right_model, "SAE215": costs.TiedModel, "SAE216": costs.TiedModel,
         "SAE603": regularizers.Right, "SAE702": regularizers.Right,

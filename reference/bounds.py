@@ -267,7 +267,7 @@ def scaled_sum_of_squares(
     ...     float(scaled_sum_of_squares(Arithmetic("float32"), c, a, summation).bound)
     ...     for summation in SUMMATIONS]
     >>> [round(bound / (2500.0 * 2.0**-24)) for bound in bounds]
-    [5003, 154]
+    [1865, 63]
     """
     if _summation(summation) == "any order":
         return wide.multiply(factor, wide.sum_of_squares(a))

@@ -5,7 +5,8 @@ parent, which is the pytest that was called, imports no Keras. For each file in 
 it asks a child process a backend which tests it has there, and collects an item for each answer,
 under the id that it has in the child: `tests/keras_impl/test_losses.py::test_value[torch]`. From
 then on pytest selects, counts and reports these items as any others. The children run them while
-the parent runs the tests of the oracle; as many children run at once as there are cores.
+the parent runs the tests of the oracle; one child more runs at once than there are cores, so that
+the last does not run long alone.
 
 In a run of everything the two backends that compile each case anew share the cases of a test:
 `Parent.share`. With KERAS_BACKEND set everything runs in the one process, under the same ids.
@@ -350,7 +351,7 @@ class Parent:
             reporter.showfspath = False  # the dots behind a file's name would be of several files
 
     def _give_more(self) -> None:
-        while self.waiting and len(self.busy) < (os.cpu_count() or 1):
+        while self.waiting and len(self.busy) <= (os.cpu_count() or 1):
             self._give(self.waiting.popleft())
 
     def _give(self, items: list[BackendItem]) -> None:

@@ -22,6 +22,7 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 SNIPPETS = [
     pytest.param(page.name, number, snippet, id=f"{page.relative_to(ROOT / 'docs')}-{number}")
     for page in DOCS
+    if page.name != "audit.md"  # what is wrong, and is reviewed and not run
     for number, snippet in enumerate(
         re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     )

@@ -191,12 +191,15 @@ def shortened(a: Any) -> Any:
 
 @pytest.mark.parametrize("tf32", [False, True])
 def test_verify_says_so_where_tf32_is_left_on(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a real size by what is suspicious, although the forward products alone are shortened."""
+    """At a real size it is suspicious by far, although the forward products alone are shortened.
+
+    And just about certain to be found: 1.0 bounds of ∂J/∂W1, so no test asks which side of 1.
+    """
     if tf32:
         monkeypatch.setattr(
             models, "affine", lambda x, kernel, bias: shortened(x) @ shortened(kernel) + bias
         )
     case = dataclasses.replace(REAL_SIZE, samples=200, steps=0)
     found = [*hold_model(case, case.inputs().astype("float32"), "float32")]
-    assert all(m.worst is not None and m.worst <= 1.0 for m in found)
+    assert tf32 or all(m.worst is not None and m.worst <= 1.0 for m in found)
     assert (max(m.suspicion or 0.0 for m in found) > 1.0) == tf32, found

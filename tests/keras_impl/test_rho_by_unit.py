@@ -249,7 +249,7 @@ def test_another_number_of_units_is_refused_at_the_first_call() -> None:
     [
         (2, {"rho": [0.1, 0.2]}, ValueError, r"by hidden layer, of the length 1. .* rho=\[\[0.1, "),
         (3, {"rho": [0.1, 0.2]}, ValueError, r"of the length 1. Received: rho=\[0.1, 0.2\]"),
-        (2, {"beta": [0.1, 0.2]}, ValueError, r"`beta` .* length 1. Received: beta=\[0.1, 0.2\]"),
+        (2, {"beta": [0.1, 0.2]}, ValueError, r"`beta` .* length 1\..* beta=\[0.1, 0.2\]"),
         ((3, 2), {"rho": [0.1] * 4}, ValueError, "length 2, which the decoder mirrors, or 3"),
         ((3, 2), {"rho": []}, ValueError, r"`rho` must .*rho=\[\]"),
         ((3, 2), {"rho": [0.1, RHO]}, ValueError, r"`rho` of hidden layer 1 .* 2 units.*rho\[1\]="),

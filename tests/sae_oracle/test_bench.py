@@ -290,7 +290,7 @@ def test_the_command_on_one_backend(
     assert picture.exists()
     assert found["schema_version"] == 1
     assert found["version"] == sae_oracle.__version__
-    assert "KLSparsity on torch (Keras, activations; " in printed.splitlines()[-4]
+    assert "KLSparsity on torch: " in printed.splitlines()[-4]
     rows = found["backends"]["torch"]["rows"]
     assert all(0.2 < r["ratio"]["median"] < 5.0 and r["pairs"] >= 5 for r in rows)
     variants = {(r["part"], r["way"], r["variant"]) for r in rows}
