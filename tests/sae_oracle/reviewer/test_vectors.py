@@ -89,6 +89,15 @@ def test_what_is_right_passes(name: str) -> None:
     assert all(j.words for _, j in found if j.status == "not run")
 
 
+@pytest.mark.only_backends("torch")
+def test_a_right_loss_of_output_target_and_activations_passes() -> None:
+    """Value and gradient by the weights of the network before it; a dead unit meets its guard."""
+    found = list(judgements(by_name("modules.TrainingLoss"), VECTORS))
+    assert sum(judgement.status == "passed" for _, judgement in found) >= 48
+    failed = [vector for vector, judgement in found if judgement.status == "failed"]
+    assert all("dead-unit" in vector.flags for vector in failed), failed
+
+
 RECORDED = {name: row.split(" | ")[2] for name, row in recorded().items()}
 
 
