@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_cost import CostOfParameters, Layer, Weights
 from sae_oracle.reviewer.evaluation import as_array, tensor
@@ -402,7 +403,14 @@ class CostOfModule(CostOfObject):
         made = self._set(weights, hyper)
         named = dict(module_of(made).named_parameters())
         value = picked(self._call(made, self.framework.tensor(x), hyper), WHOLE)
-        return dict(zip(named, _torch_gradients(value, list(named.values())), strict=True))
+        if not getattr(value, "requires_grad", False):  # it depends on none of them
+            return {name: np.zeros(tuple(weight.shape)) for name, weight in named.items()}
+        import torch
+
+        found = torch.autograd.grad(
+            value.sum(), list(named.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(named, map(self.framework.array, found), strict=True))
 
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
@@ -605,44 +613,20 @@ class CostOfKeras(CostOfObject):
         self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
     ) -> Weights | None:
         """The derivative of the cost by each trainable weight, as a step of `fit` takes it."""
+        if not has_gradients():
+            return None
         model, batch = self._set(weights, hyper), tensor(x)
         variables = model.trainable_variables
-        backend = keras.config.backend()
-        if backend == "torch":
-            value = picked(self._call(model, batch, hyper), WHOLE)
-            found = _torch_gradients(value, [variable.value for variable in variables])
-        elif backend == "tensorflow":
-            import tensorflow as tf
 
-            values = [variable.value for variable in variables]
-            with tf.GradientTape() as tape:
-                value = picked(self._call(model, batch, hyper), WHOLE)
-            zero = tf.UnconnectedGradients.ZERO
-            found = [as_array(g) for g in tape.gradient(value, values, unconnected_gradients=zero)]
-        elif backend == "jax":
-            import jax
+        def total(*values: Any) -> Any:
+            mapping = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+                return keras.ops.sum(picked(self._call(model, batch, hyper), WHOLE))
 
-            def total(values: list[Any]) -> Any:
-                mapping = list(zip(variables, values, strict=True))
-                with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
-                    return picked(self._call(model, batch, hyper), WHOLE)
-
-            found = [as_array(g) for g in jax.grad(total)([v.value for v in variables])]
-        else:
-            return None
-        return {str(k): slope for k, slope in enumerate(found)}
+        _, found = value_and_gradients(total, [variable.value for variable in variables])
+        return {str(k): as_array(slope) for k, slope in enumerate(found)}
 
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
         returned = self._set(weights, {})(tensor(x))
         return output_among(returned, x.shape)
-
-
-def _torch_gradients(value: Any, weights: list[Any]) -> list[Any]:
-    """Return the derivatives of a loss by weights; zeros where it does not depend on one."""
-    import torch
-
-    if not getattr(value, "requires_grad", False):
-        return [np.zeros(tuple(weight.shape)) for weight in weights]
-    found = torch.autograd.grad(value.sum(), weights, allow_unused=True, materialize_grads=True)
-    return [FRAMEWORKS["torch"].array(gradient) for gradient in found]

@@ -14,6 +14,7 @@ import numpy as np
 
 from reference import Parameters, forward
 from reference.activations import activation_named
+from reference.gradient import hidden_delta
 from reference.network import layer_activations
 from sae_oracle.conformance.vectors import Judgement, Vector, judge
 from sae_oracle.reviewer import _take_from_a_regularizer as take_from_a_regularizer
@@ -427,6 +428,16 @@ def _of_code(
     )
 
 
+def _by_role(target: Target, code: Code, reading: Reading) -> Target:
+    """Return the target whose ρ, β and λ are those that its code takes, each by its role."""
+    return replace(
+        target,
+        values=dict(code.values),
+        arguments={},
+        parameter={role: role for role in code.changeable(reading)},
+    )
+
+
 def _of_code_penalty(
     target: Target, code: Code, reading: Reading, kind: str, is_derivative: bool
 ) -> Subject:
@@ -437,12 +448,7 @@ def _of_code_penalty(
         labels = ("EQ-SPARSITY-LOGITS",)
     elif reading.kind == "means" and not has_beta:
         labels = ("EQ-KL-DERIVATIVE",) if is_derivative else ("EQ-KL", "EQ-SPARSITY")
-    replaced = replace(
-        target,
-        values=dict(code.values),
-        arguments={},
-        parameter={role: role for role in code.changeable(reading)},
-    )
+    replaced = _by_role(target, code, reading)
 
     def of_each_unit(vector: Vector) -> Answers:
         rho_hat, rho = vector.arguments["rho_hat"], vector.arguments["rho"]
@@ -538,12 +544,7 @@ def _of_training_loss(target: Target, code: Code, reading: Reading, kind: str) -
     """
     framework = code.framework
     part = "means" if "means" in reading.data else "activations"
-    replaced = replace(
-        target,
-        values=dict(code.values),
-        arguments={},
-        parameter={role: role for role in code.changeable(reading)},
-    )
+    replaced = _by_role(target, code, reading)
 
     def answer(vector: Vector) -> Answers:
         given = dict(vector.arguments)
@@ -579,7 +580,7 @@ def _of_training_loss(target: Target, code: Code, reading: Reading, kind: str) -
                 for name, z in zip(names, passed.logits, strict=True)
             )
             delta = of_output * second
-            earlier = (delta @ parameters.kernels[1].T + of_hidden) * first
+            earlier = hidden_delta(delta, parameters.kernels[1], first, of_hidden)
             kernels = [x.T @ earlier, hidden.T @ delta]
             kernels = [k + decay * w for k, w in zip(kernels, parameters.kernels, strict=True)]
             parts = [*kernels, earlier.sum(axis=0), delta.sum(axis=0)]
