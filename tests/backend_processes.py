@@ -4,12 +4,13 @@ Keras fixes its backend when it is first imported, so no process can run the tes
 parent, which is the pytest that was called, imports no Keras. For each file in `BACKEND_FOLDERS`
 it asks a child process a backend which tests it has there, and collects an item for each answer,
 under the id that it has in the child: `tests/keras_impl/test_losses.py::test_value[torch]`. From
-then on pytest selects, counts and reports these items as any others. The children run them while
-the parent runs the tests of the oracle; one child more runs at once than there are cores, so that
-the last does not run long alone.
+then on pytest selects, counts and reports these items as any others. The children run them, a file
+at a time, while the parent runs the tests of the oracle. One child more runs at once than there are
+cores; where fewer do, a backend gets a second one.
 
 In a run of everything the two backends that compile each case anew share the cases of a test:
-`Parent.share`. With KERAS_BACKEND set everything runs in the one process, under the same ids.
+`Parent.share`. With KERAS_BACKEND set a run of everything has the children of that backend, and any
+other is the one process, under the same ids.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ COMPILING = ("jax", "tensorflow")
 # As many cases as a test must have before they are shared.
 SHARED = 4
 
+# As many files as must wait before a backend gets a second child: it takes seconds to start.
+WORTH_A_START = 4
+
 # A backend and what its child says of a test.
 Test = tuple[str, dict[str, Any]]
 
@@ -84,15 +88,18 @@ def attach(config: pytest.Config, where_shared: dict[str, str] | None = None) ->
     if unknown:
         raise pytest.UsageError(f"--backends takes {', '.join(BACKENDS)}; got {unknown[0]!r}.")
     backend = os.environ.get("KERAS_BACKEND")
-    if not backend:
-        parent = Parent(config, names, where_shared or {})
-        config.pluginmanager.register(parent, "parent-of-backends")
-    elif asked and names != (backend,):
+    if backend and asked and names != (backend,):
         raise pytest.UsageError(
             f"--backends is {asked}, but KERAS_BACKEND keeps everything on {backend}."
         )
-    else:
+    if backend and backend in BACKENDS and installed(backend) and _is_long(config):
+        names = (os.environ.pop("KERAS_BACKEND"),)
+        backend = None
+    if backend:
         config.pluginmanager.register(BackendIds(config.rootpath, backend), "backend-ids")
+    else:
+        parent = Parent(config, names, where_shared or {})
+        config.pluginmanager.register(parent, "parent-of-backends")
 
 
 # --- what the parent collects ----------------------------------------------------------------
@@ -236,38 +243,38 @@ class Parent:
         # Of what is in these folders nothing is left out: paths of files and ids may mean less.
         paths = [Path(config.invocation_params.dir, name).resolve() for name in config.args]
         self.folders = [] if config.getoption("lf", False) else [p for p in paths if p.is_dir()]
-        option = config.option
         self.sharing = (
             {*self.present} >= {*TRAINING_BACKENDS}
-            and len(self.folders) == len(config.args)
-            and not (option.keyword or option.markexpr or config.getoption("every_case", False))
+            and _of_everything(config)
+            and not config.getoption("every_case", False)
         )
         self.asked: set[Path] = set()
-        self.children: dict[str, Child] = {}
+        self.children: list[Child] = []
         self.pending: dict[str, BackendItem] = {}
-        self.waiting: deque[list[BackendItem]] = deque()
-        self.busy: dict[Connection, Child] = {}
+        self.waiting: dict[str, deque[list[BackendItem]]] = {}
         self.counts: dict[str, Counter[str]] = {}
         self.crashes: list[str] = []
 
-    def start(self, backend: str) -> None:
+    def start(self, backend: str) -> Child:
         ours, theirs = Pipe()
         log = tempfile.TemporaryFile()  # noqa: SIM115
-        more = ONE_THREAD if len(self.present) > 1 else {}
         shared = self.where_shared if self.sharing and backend in COMPILING else {}
         capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled():
             capture.suspend_global_capture(in_=True)
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", CHILD, str(theirs.fileno())],
-                env={**more, **os.environ, **shared, "KERAS_BACKEND": backend},
+                env={**ONE_THREAD, **os.environ, **shared, "KERAS_BACKEND": backend},
                 pass_fds=[theirs.fileno()],
                 stderr=None if self.config.option.capture == "no" else log,
             )
         theirs.close()
         ours.send(sys.path)
-        ours.send((sys.argv, *_arguments_for(self.config, backend)))
-        self.children[backend] = Child(backend, process, ours, log)
+        of_backend = sum(child.backend == backend for child in self.children)
+        ours.send((sys.argv, *_arguments_for(self.config, f"{backend}-{of_backend}")))
+        child = Child(backend, process, ours, log)
+        self.children.append(child)
+        return child
 
     # Collecting
 
@@ -286,19 +293,19 @@ class Parent:
                 self.start(backend)
         if path not in self.asked:
             self.asked.add(path)
-            for child in self.children.values():
+            for child in self.children:
                 child.order("collect", str(path))
 
     def found(self, path: Path) -> Iterator[tuple[str, list[Any], list[Any]]]:
         """For each backend what its child finds in a file: its name, tests, problems."""
         self._ask(path)
-        for child in list(self.children.values()):
+        for child in list(self.children):
             try:
                 while str(path) not in child.found:
                     self._hear(child)
                 yield child.backend, *child.found[str(path)]
             except EOFError:
-                del self.children[child.backend]
+                self.children.remove(child)
                 yield child.backend, [], [("failed", child.end()[1])]
 
     def pytest_collection_modifyitems(
@@ -313,12 +320,18 @@ class Parent:
         """What one of the two compiling backends leaves to the other, by chance but always alike.
 
         In a run of everything, where a third backend has every case of a test. Not where a file, an
-        id or a name was asked for, nor with `--every-case`.
+        id or a name was asked for, nor with `--every-case`. To the third both leave what is marked
+        `same_python`.
         """
         tests: dict[str, dict[str, dict[str, pytest.Item]]] = {}
         for item in items:
             test, _, case = item.nodeid.partition("[")
-            if isinstance(item, BackendItem) and case:
+            if not isinstance(item, BackendItem):
+                continue
+            if item.get_closest_marker("same_python"):
+                if item.backend in COMPILING:
+                    yield item
+            elif case:
                 case = case.replace(item.backend, "", 1)
                 tests.setdefault(test, {}).setdefault(case, {})[item.backend] = item
         for test, cases in tests.items():
@@ -337,34 +350,47 @@ class Parent:
             return
         # What the parent runs itself comes first, while the children run theirs.
         session.items.sort(key=lambda item: isinstance(item, BackendItem))
-        by_backend: dict[str, list[BackendItem]] = {}
         for item in session.items:
             if isinstance(item, BackendItem):
-                by_backend.setdefault(item.backend, []).append(item)
-                self.pending[item.nodeid] = item
-        for backend in self.children.keys() - by_backend.keys():
-            self.children[backend].order("end")
-        self.waiting.extend(by_backend.values())
+                self._wait_for(item)
         self._give_more()
         reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter and self.busy:
+        if reporter and self.pending:
             reporter.showfspath = False  # the dots behind a file's name would be of several files
 
-    def _give_more(self) -> None:
-        while self.waiting and len(self.busy) <= (os.cpu_count() or 1):
-            self._give(self.waiting.popleft())
+    def _wait_for(self, item: BackendItem) -> None:
+        self.pending[item.nodeid] = item
+        files = self.waiting.setdefault(item.backend, deque())
+        if not files or files[-1][0].path != item.path:
+            files.append([])
+        files[-1].append(item)
 
-    def _give(self, items: list[BackendItem]) -> None:
-        """Have the child of their backend run these items, or a new one if it has crashed."""
-        backend = items[0].backend
-        if backend not in self.children:
-            self.start(backend)
-            for path in dict.fromkeys(item.path for item in items):
-                self.children[backend].order("collect", str(path))
-        child = self.children[backend]
-        child.items = {item.nodeid: item for item in items}
-        child.order("run", list(child.items))
-        self.busy[child.connection] = child
+    def _give_more(self) -> None:
+        """Give children the file after the one that they run; start more of them, or end them."""
+        cores = os.cpu_count() or 1
+        for child in self.children:
+            if self.waiting.get(child.backend):
+                if child.items or self._running() <= cores:
+                    self._give(child)
+            elif not (child.items or child.ending or self.distributed):
+                child.order("end")
+        for backend, files in self.waiting.items():
+            there = sum(child.backend == backend and not child.ending for child in self.children)
+            worth_it = len(files) >= WORTH_A_START and self._running() < cores
+            if files and (there == 0 or (there == 1 and worth_it)):
+                self._give(self.start(backend))
+
+    def _running(self) -> int:
+        return sum(bool(child.items) for child in self.children)
+
+    def _give(self, child: Child) -> None:
+        files = self.waiting[child.backend]
+        while files and len({item.path for item in child.items.values()}) < 2:
+            items = files.popleft()
+            child.items |= {item.nodeid: item for item in items}
+            if str(items[0].path) not in child.found:
+                child.order("collect", str(items[0].path))
+            child.order("run", [item.nodeid for item in items])
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -373,16 +399,17 @@ class Parent:
             self._report(timeout=0)
             return None
         if self.distributed:
-            self.pending[item.nodeid] = item
-            self._give([item])
+            self._wait_for(item)
+            self._give_more()
         session = item.session
         while item.nodeid in self.pending and not (session.shouldfail or session.shouldstop):
             self._report(timeout=None)
         return True
 
     def _report(self, timeout: float | None) -> None:
-        for connection in wait(list(self.busy), timeout):
-            child = self.busy[connection]
+        connections = {child.connection: child for child in self.children if child.items}
+        for connection in wait(list(connections), timeout):
+            child = connections[connection]
             try:
                 self._hear(child)
             except EOFError:
@@ -399,8 +426,7 @@ class Parent:
             case "finished", nodeid, reports:
                 child.running = ""
                 self._finished(child, nodeid, [_report_from(self.config, data) for data in reports])
-                if not child.items and not self.distributed:
-                    child.order("end")
+                self._give_more()
             case "warning", category, text, place, when, nodeid, location:
                 kind = getattr(builtins, category, None)  # another may be a class of Keras
                 text = text if kind else f"{category}: {text}"
@@ -433,30 +459,29 @@ class Parent:
 
     def _ended(self, child: Child) -> None:
         """Fail the test that it was running, if any, and have a new child run what was left."""
-        del self.children[child.backend]
-        del self.busy[child.connection]
-        well, words = child.end()
+        self.children.remove(child)
+        _, words = child.end()
+        files = self.waiting[child.backend]
+        child.items |= {item.nodeid: item for items in files for item in items}
+        files.clear()
         # Outside of a test a new one would end as well: all that was left fails.
         failed = [child.running] if child.running else list(child.items)
         for nodeid in failed:
             location = child.items[nodeid].location
             report = pytest.TestReport(nodeid, location, {}, "failed", words, "call")
             self._finished(child, nodeid, [report])
-        if not failed and not well:
-            self.crashes.append(words)
-        if child.items:
-            self._give(list(child.items.values()))
-        else:
-            self._give_more()
+        for item in child.items.values():
+            self._wait_for(item)
+        self._give_more()
 
     # The end
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        for child in self.children.values():
+        for child in self.children:
             if not child.ending:  # after -x, an error, --collect-only
                 child.process.send_signal(signal.SIGINT)
-        for child in self.children.values():
+        for child in self.children:
             with contextlib.suppress(EOFError):
                 while wait([child.connection], timeout=60 if child.ending else 10):
                     self._hear(child) if child.ending else child.receive()
@@ -481,6 +506,22 @@ class Parent:
             terminalreporter.line(f"all backends: {_summary(total)}")
 
 
+def _of_everything(config: pytest.Config) -> bool:
+    """Whether nothing but folders is asked for."""
+    option = config.option
+    paths = [Path(config.invocation_params.dir, name) for name in config.args]
+    chosen = option.keyword or option.markexpr or config.getoption("lf", False)
+    return not chosen and all(path.is_dir() for path in paths)
+
+
+def _is_long(config: pytest.Config) -> bool:
+    """Whether several processes are worth their start, and may be."""
+    option = config.option
+    is_child = config.pluginmanager.has_plugin("orders") or hasattr(config, "workerinput")
+    attended = option.collectonly or option.usepdb or option.capture == "no"
+    return _of_everything(config) and not (is_child or attended)
+
+
 def _summary(count: Counter[str]) -> str:
     return ", ".join(f"{count[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
 
@@ -501,7 +542,7 @@ def _meant(backends: Iterable[str], arguments: list[str]) -> list[str]:
     return list(backends)
 
 
-def _arguments_for(config: pytest.Config, backend: str) -> tuple[list[str], dict[str, Any]]:
+def _arguments_for(config: pytest.Config, child: str) -> tuple[list[str], dict[str, Any]]:
     """The arguments and options of a child: this call's, without what the parent does itself."""
     options = {name: value for name, value in vars(config.option).items() if _can_be_sent(value)}
     options |= {"rootdir": str(config.rootpath), "inifilename": config.inipath, "backends": None}
@@ -510,7 +551,7 @@ def _arguments_for(config: pytest.Config, backend: str) -> tuple[list[str], dict
     options |= {"collectonly": False, "xmlpath": None, "pastebin": None, "cov_source": []}
     for name in ("basetemp", "log_file"):  # the children would overwrite each other's
         if options.get(name):
-            options[name] = f"{options[name]}-{backend}"
+            options[name] = f"{options[name]}-{child}"
     plugins = [f"-p{name}" for name in ("no:cacheprovider", *config.option.plugins)]
     return [*plugins, str(config.rootpath)], options
 

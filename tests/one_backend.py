@@ -120,7 +120,7 @@ def work(connection: Connection) -> None:
     """What a child does."""
     sys.argv, arguments, options = connection.recv()
     config = pytest.Config.fromdictargs(options, arguments)
-    config.pluginmanager.register(Orders(connection, config))
+    config.pluginmanager.register(Orders(connection, config), "orders")
     sys.exit(config.hook.pytest_cmdline_main(config=config))
 
 
@@ -153,27 +153,32 @@ class Orders:
                 yield order
 
     def pytest_collection(self, session: pytest.Session) -> bool:
+        self.ids = self._next_to_run(session)
+        return True
+
+    def _next_to_run(self, session: pytest.Session) -> list[str]:
         for order, content in self.orders:
             if order == "run":
-                self.ids = content
-                break
+                return content
             self.problems = []
             items = session.perform_collect([content])
             self.items.update((item.nodeid, item) for item in items)
             descriptions = [description_of(item) for item in items]
             self.tell("collected", content, descriptions, self.problems)
-        return True
+        return []
 
     def pytest_collectreport(self, report: Any) -> None:
         if not report.passed:
             reason = report.longrepr[2] if report.skipped else report.longreprtext
             self.problems.append((report.outcome, reason))
 
-    def pytest_runtestloop(self) -> bool:
-        for _, ids in itertools.chain([("run", self.ids)], self.orders):
-            items = [self.items[nodeid] for nodeid in ids]
-            for item, following in itertools.zip_longest(items, items[1:]):
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        while self.ids:
+            items = [self.items[nodeid] for nodeid in self.ids]
+            # What is set up for the session outlives the file: the next one is to come.
+            for item, following in itertools.zip_longest(items, items[1:], fillvalue=session):
                 self.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            self.ids = self._next_to_run(session)
         return True
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:

@@ -39,12 +39,12 @@ CHANGES: list[dict[str, float]] = [
     {"beta": 0.0, "rho": 0.5},
     {"beta": 4.0, "weight_decay": 0.0},
 ]
-MODES: list[dict[str, Any]] = [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}]
-
-
-def without_torch_compile(mode: dict[str, Any], backend: str) -> None:
-    if backend == "torch" and mode.get("jit_compile"):
-        pytest.skip("half a minute for each change: test_torch_compile has one of its cases")
+MODES: list[Any] = [
+    {"run_eagerly": True},
+    # JAX and torch do without jit what they do eagerly.
+    pytest.param({"jit_compile": False}, marks=pytest.mark.only_backends("tensorflow")),
+    {"jit_compile": True},
+]
 
 
 def by_layers(form: str, **policy: Any) -> Any:
@@ -80,7 +80,8 @@ def test_a_change_counts_in_the_next_step(
     form: str, precision: str, mode: dict[str, Any], backend: str
 ) -> None:
     """The reported loss, and the weights after the step, are the oracle's at the new values."""
-    without_torch_compile(mode, backend)
+    if backend == "torch" and mode.get("jit_compile"):
+        pytest.skip("half a minute for each change: test_torch_compile has one of its cases")
     if precision == "float64" and form not in ("model", "tied"):
         pytest.skip("Keras's Dense in float64 is float32 on torch")
     with computing_in(precision) as policy:

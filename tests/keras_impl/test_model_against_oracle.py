@@ -214,8 +214,9 @@ WAYS_TO_TRAIN = [
     pytest.param("jit", True, "float32", marks=COMPILED),
     pytest.param("jit", True, "float64", marks=COMPILED),
     *(
-        (mode, tied, precision)
-        for mode in ("graph", "eager")
+        pytest.param(mode, tied, precision, marks=marks)
+        # JAX and torch do without jit what they do eagerly.
+        for mode, marks in (("graph", pytest.mark.only_backends("tensorflow")), ("eager", ()))
         for tied in (False, True)
         for precision in ("float32", "float64")
     ),

@@ -27,7 +27,7 @@ def pytest_addoption(parser):
     parser.addoption("--every-case", action="store_true")
 
 def pytest_configure(config):
-    for line in ("inference: i", "only_backends(*names): o", "slow: s"):
+    for line in ("inference: i", "only_backends(*names): o", "same_python: p", "slow: s"):
         config.addinivalue_line("markers", line)
     backend_processes.attach(config, where_shared={"SHARED": "yes"})
 
@@ -217,10 +217,15 @@ def test_the_same_ids_in_the_process_of_keras_backend(project: Path) -> None:
     ):
         code, text = run(project, test, KERAS_BACKEND="jax")
         assert (code, outcome(text)) == (0, "1 passed")
+    # A run of everything is that of its children, whatever else is installed.
     code, text = run(project, KERAS_BACKEND="torch")
     assert code == 1
     assert outcome(text) == "1 failed, 5 passed, 1 skipped, 1 warning"
-    assert "backend torch:" not in text
+    assert "all backends: 4 passed, 1 failed, 1 skipped" in text
+    for in_one_process in (["--pdb"], ["-s"], ["-k", "added or sizes"], [FILE]):
+        code, text = run(project, *in_one_process, KERAS_BACKEND="torch")
+        assert outcome(text).startswith("1 failed")
+        assert "backend torch:" not in text
     code, text = run(project, "--lf", KERAS_BACKEND="torch")
     assert f"FAILED {FILE}::test_added[torch]" in text
     code, text = run(project, f"{FILE}::test_added[torch]", KERAS_BACKEND="jax")
@@ -238,6 +243,8 @@ def test_a_run_of_everything_shares_the_cases_of_two_backends(project: Path) -> 
         "@pytest.mark.only_backends('jax', 'torch')\n"
         "@pytest.mark.parametrize('size', range(5))\n"
         "def test_of_two(size):\n    pass\n"
+        "@pytest.mark.same_python\n"
+        "def test_python():\n    pass\n"
     )
     three = {"INSTALLED": "jax,tensorflow,torch"}
     code, text = run(project, "-v", "tests/keras_impl", **three)
@@ -249,19 +256,46 @@ def test_a_run_of_everything_shares_the_cases_of_two_backends(project: Path) -> 
     assert not jax & tensorflow
     assert jax | tensorflow == {str(size) for size in range(20)}
     # All of torch's, half of the others'; of few cases, or of cases of one of them, all.
-    assert outcome(text) == f"{40 + 9 + 10} passed, 20 deselected"
+    assert outcome(text) == f"{40 + 9 + 10 + 1} passed, {20 + 2} deselected"
+    assert "test_python[torch] PASSED" in text
 
     # Where they are not shared, the processes are as ever: the assertion fails on the two.
     for everything in (
         ["--every-case"],
-        ["-k", "shared or few or two"],
+        ["-k", "shared or few or two or python"],
         [FILE],
         ["-m", "not slow"],
     ):
         text = run(project, "tests/keras_impl", *everything, **three)[1]
-        assert outcome(text).startswith("40 failed, 39 passed"), text
+        assert outcome(text).startswith("40 failed, 42 passed"), text
     text = run(project, "tests/keras_impl", "--backends", "jax,tensorflow", **three)[1]
     assert outcome(text).startswith("40 failed")
+
+
+def test_a_backend_with_many_files_has_two_children(project: Path) -> None:
+    """Each runs a file at a time, and sets up once what is of the session."""
+    with (project / "conftest.py").open("a") as conftest:
+        conftest.write(
+            "os.cpu_count = lambda: 2\n"
+            "@pytest.fixture(scope='session')\n"
+            "def process():\n"
+            "    with open(f'{os.getpid()}.log', 'a') as log:\n"
+            "        yield log\n        print('ended', file=log)\n"
+        )
+    for number in range(12):
+        (project / f"tests/keras_impl/test_{number}.py").write_text(
+            "import time\n"
+            "def test_it(process):\n"
+            "    time.sleep(0.2)\n    print(__name__, file=process)\n"
+        )
+    code, text = run(project, "tests/keras_impl", KERAS_BACKEND="torch")
+    assert code == 0, text
+    assert outcome(text) == "15 passed, 1 skipped, 1 warning"
+    logs = [path.read_text().split() for path in project.glob("*.log")]
+    assert len(logs) == 2
+    assert [log.count("ended") for log in logs] == [1, 1]
+    ran = {name for log in logs for name in log[:-1]}
+    assert ran == {f"test_{number}" for number in range(12)}
 
 
 def test_a_failing_doctest_is_found_again_in_one_process(project: Path) -> None:
@@ -305,11 +339,12 @@ def test_a_crash_fails_the_test_that_ran_and_no_other(project: Path) -> None:
     add(project, "torch", "os.abort()")
     with (project / FILE).open("a") as file:
         file.write("def test_after():\n    pass\n")
-    code, text = run(project, "--backends", "jax,torch", FILE)
+    (project / "tests/keras_impl/test_next.py").write_text("def test_next():\n    pass\n")
+    code, text = run(project, "--backends", "jax,torch", "tests/keras_impl")
     assert code == 1
     assert f"The torch process ended with code -6 ({FILE}::test_added[torch])" in text
     assert "Fatal Python error: Aborted" in text
-    assert "backend torch: 4 passed, 1 failed, 1 skipped" in text
+    assert "backend torch: 5 passed, 1 failed, 1 skipped" in text
 
 
 def test_a_crash_outside_of_a_test(project: Path) -> None:
