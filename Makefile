@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EARLIER := $(VENV)/keras-3.13.2
 
 .DEFAULT_GOAL := help
-.PHONY: help verify test everything lint docs faults coverage mutants exhaustive bench clean
+.PHONY: help verify test eras everything lint docs faults coverage mutants exhaustive bench clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,11 +22,14 @@ OF_ORACLE := --rcfile=tests/reference/coverage.toml
 # Its many processes share the bytecode, also where the shell says otherwise. The oracle's tests run
 # every line and every branch of it.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(STAMP) $(EARLIER)/.installed lint ## lint, and every test on every backend
-	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras \
-	  --backends jax,tensorflow,torch tests/keras_impl
+test: $(STAMP) ## lint, and every test on every backend
+	$(MAKE) -j2 lint eras # each uses little more than a core
 	$(BIN)/python -m coverage run $(OF_ORACLE) -m pytest $(CASES)
 	$(BIN)/python -m coverage report $(OF_ORACLE)
+
+eras: $(EARLIER)/.installed ## the tests that also run on Keras 3.13.2, on it
+	PYTHONPATH=$(EARLIER) $(BIN)/python -m pytest -q -m keras_eras \
+	  --backends jax,tensorflow,torch $$(grep -rl keras_eras tests/keras_impl --include=*.py)
 
 everything: CASES := --every-case
 everything: test ## as test, and JAX and TensorFlow each have every case of a test (a release)

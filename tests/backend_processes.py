@@ -60,9 +60,6 @@ CHILD = (
 # training backend runs every case.
 COMPILING = ("jax", "tensorflow")
 
-# As many cases as a test must have before they are shared.
-SHARED = 4
-
 # As many files as must wait before a backend gets a second child: it takes seconds to start.
 WORTH_A_START = 4
 
@@ -317,11 +314,11 @@ class Parent:
             items[:] = [item for item in items if item not in left_out]
 
     def share(self, items: list[pytest.Item]) -> Iterator[pytest.Item]:
-        """What one of the two compiling backends leaves to the other, by chance but always alike.
+        """What one of the two compiling backends leaves to the other: half of the cases of a test.
 
-        In a run of everything, where a third backend has every case of a test. Not where a file, an
-        id or a name was asked for, nor with `--every-case`. To the third both leave what is marked
-        `same_python`.
+        Which half, is by chance but always alike. In a run of everything, where a third backend has
+        every case of a test. Not where a file, an id or a name was asked for, nor with
+        `--every-case`. To the third both leave what is marked `same_python`.
         """
         tests: dict[str, dict[str, dict[str, pytest.Item]]] = {}
         for item in items:
@@ -335,9 +332,10 @@ class Parent:
                 case = case.replace(item.backend, "", 1)
                 tests.setdefault(test, {}).setdefault(case, {})[item.backend] = item
         for test, cases in tests.items():
-            for case, by_backend in cases.items() if len(cases) >= SHARED else ():
-                if by_backend.keys() >= {*TRAINING_BACKENDS}:
-                    yield by_backend[COMPILING[zlib.crc32((test + case).encode()) % 2]]
+            common = [case for case in cases if cases[case].keys() >= {*TRAINING_BACKENDS}]
+            common.sort(key=lambda case: zlib.crc32((test + case).encode()))
+            for number, case in enumerate(common if len(common) > 1 else ()):
+                yield cases[case][COMPILING[(number + zlib.crc32(test.encode())) % 2]]
 
     # Running
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -85,9 +86,9 @@ else:
 class Fork:
     """What `subprocess.Popen` is to its caller, of a process that the server has forked."""
 
-    def __init__(self, ends: int, output: int) -> None:
+    def __init__(self, ends: int, output: int | None) -> None:
         self._ends = os.fdopen(ends, "rb", buffering=0)
-        self.stdout = os.fdopen(output, "rb", buffering=0)
+        self.stdout: Any = None if output is None else os.fdopen(output, "rb", buffering=0)
         self.pid = int(self._ends.readline())
         self.returncode: int | None = None
 
@@ -96,8 +97,14 @@ class Fork:
             self.wait()
         return self.returncode
 
-    def wait(self) -> int:
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
+            if not select.select([self._ends], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
             self.returncode = os.waitstatus_to_exitcode(int(self._ends.readline()))
             self._ends.close()
         return self.returncode
@@ -142,9 +149,13 @@ class Forks:
     ) -> Fork:
         assert env["KERAS_BACKEND"] == self.backend
         assert named.pop("start_new_session")
-        assert named == {"stdin": self.DEVNULL, "stdout": self.PIPE, "stderr": self.STDOUT}
+        stdout = named.pop("stdout")
+        assert named == {"stdin": self.DEVNULL, "stderr": self.STDOUT}
         ends, ends_of_watcher = os.pipe()
-        output, output_of_worker = os.pipe()
+        if stdout == self.PIPE:
+            output, output_of_worker = os.pipe()
+        else:
+            output, output_of_worker = None, os.dup(stdout.fileno())
         call = {
             "command": list(command),
             "variables": dict(env),  # the server's own win
@@ -159,17 +170,21 @@ class Forks:
             os.close(output_of_worker)
             return Fork(ends, output)
 
-    def run(self, program: str, *arguments: str) -> str:
-        """Run a program as `python -P -c` does; return what it prints."""
-        fork = self.Popen(
+    def start(self, program: str, *arguments: str, stdout: Any = PIPE) -> Fork:
+        """Start a program as `python -P -c` does."""
+        return self.Popen(
             [sys.executable, "-P", "-c", program, *arguments],
             env={"KERAS_BACKEND": self.backend},
             pass_fds=(),
             start_new_session=True,
             stdin=self.DEVNULL,
-            stdout=self.PIPE,
+            stdout=stdout,
             stderr=self.STDOUT,
         )
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run a program as `python -P -c` does; return what it prints."""
+        fork = self.start(program, *arguments)
         with fork.stdout:
             printed = fork.stdout.read().decode()
         assert fork.wait() == 0, printed

@@ -75,6 +75,7 @@ def check(name: str, kinds: dict[str, str], **fixed: Any) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.same_python
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", OBJECTS)
 def test_any_object_as_any_argument_of_a_constructor(name: str) -> None:
@@ -86,6 +87,7 @@ def test_any_object_as_any_argument_of_a_constructor(name: str) -> None:
     check(name, kinds)
 
 
+@pytest.mark.same_python
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_any_object_as_any_argument_of_a_function(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def test_a_change_counts_in_the_next_step(
 ) -> None:
     """The reported loss, and the weights after the step, are the oracle's at the new values."""
     if backend == "torch" and mode.get("jit_compile"):
-        pytest.skip("half a minute for each change: test_torch_compile has one of its cases")
+        pytest.skip("half a minute for each change: test_model_against_oracle.py has one")
     if precision == "float64" and form not in ("model", "tied"):
         pytest.skip("Keras's Dense in float64 is float32 on torch")
     with computing_in(precision) as policy:
@@ -127,26 +126,6 @@ def test_a_change_counts_in_the_next_step(
                 found = [model.trainable_variables[i] for i in (0, 2, 1, 3)]
             for variable, expected in zip(found, [*reached.kernels, *reached.biases], strict=True):
                 inside(variable.name, variable.value, expected, change)
-
-
-@pytest.mark.only_backends("torch")
-def test_torch_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from keras_impl.backends.keras_internals import keras_loses_compiled_losses
-
-    if keras_loses_compiled_losses():
-        pytest.skip("Keras loses the losses of layers in a compiled step of this torch")
-    # Traced, guarded and differentiated as ever, which is where a coefficient could be a constant.
-    # The code that inductor writes of it takes 20 seconds.
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    model = SparseAutoencoder(3, beta=3.0, seed=0)
-    model.compile(keras.optimizers.SGD(0.0), jit_compile=True)
-    set_hyperparameters(model, beta=3.0)  # before anything is compiled
-    first = float(model.train_on_batch(X, return_dict=True)["sparsity"])
-    model.beta = 6.0
-    second = float(model.train_on_batch(X, return_dict=True)["sparsity"])
-    assert abs(second - 2.0 * first) <= 8 * 2.0**-24 * second
 
 
 class Counting(keras.layers.Layer):

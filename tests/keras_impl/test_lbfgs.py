@@ -105,6 +105,7 @@ class Interrupting(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.same_python
 def test_ctrl_c_keeps_the_best_weights_and_says_so() -> None:
     model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
     weights: list[Any] = []
@@ -121,6 +122,7 @@ def test_ctrl_c_keeps_the_best_weights_and_says_so() -> None:
     assert full_cost_and_gradient(model, learnable())[0].total == best
 
 
+@pytest.mark.same_python
 def test_a_callback_may_stop_it() -> None:
     model = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=0)
     stop = keras.callbacks.LambdaCallback(
@@ -180,6 +182,7 @@ def test_data_that_are_not_finite_and_a_divergence_that_is_not() -> None:
             fit_lbfgs(dead, learnable(), 3, batch_size, verbose=False)
 
 
+@pytest.mark.same_python
 def test_bad_options_of_lbfgs() -> None:
     with pytest.raises(ValueError, match="`options` must be among"):
         fit_lbfgs(SparseAutoencoder(3), learnable(), 3, learning_rate=0.1)
@@ -187,6 +190,7 @@ def test_bad_options_of_lbfgs() -> None:
         fit_lbfgs(SparseAutoencoder(3), learnable(), 0)
 
 
+@pytest.mark.same_python
 def test_the_progress_bar_shows_the_terms(capsys: pytest.CaptureFixture[str]) -> None:
     fit_lbfgs(SparseAutoencoder(3, seed=0), learnable(), 3)
     printed = capsys.readouterr().out
@@ -194,6 +198,7 @@ def test_the_progress_bar_shows_the_terms(capsys: pytest.CaptureFixture[str]) ->
     assert "3/3" in printed
 
 
+@pytest.mark.same_python
 def test_scipy_gets_the_options_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     import scipy.optimize
 
@@ -254,6 +259,7 @@ class Own(keras.constraints.NonNeg):
         return ops.minimum(w, 0.0)
 
 
+@pytest.mark.same_python
 def test_other_constraints_are_refused_by_name() -> None:
     for constraint, name in [
         (keras.constraints.MaxNorm(1.0), "MaxNorm"),
@@ -282,6 +288,7 @@ def with_layer(layer: Any) -> Any:
     return keras.Sequential([keras.Input((6,)), dense, layer, keras.layers.Dense(6)])
 
 
+@pytest.mark.same_python
 def test_layers_that_act_otherwise_in_training_are_named() -> None:
     for layer in (
         keras.layers.BatchNormalization(name="acts"),
@@ -332,6 +339,7 @@ class Events(keras.callbacks.Callback):
         self.seen.append(("trained", logs["loss"]))
 
 
+@pytest.mark.same_python
 def test_callbacks_hear_what_they_hear_from_fit() -> None:
     model = SparseAutoencoder(3, seed=0)
     model.build((None, 6))
@@ -431,6 +439,7 @@ class Breaking(keras.utils.PyDataset):
         return learnable()[20 * i : 20 * (i + 1)]
 
 
+@pytest.mark.same_python
 def test_an_error_of_the_data_leaves_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     from keras_impl.exact import objective
 
@@ -502,6 +511,7 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         assert np.array_equal(weight, expected)
 
 
+@pytest.mark.same_python
 def test_a_checkpoint_is_due_again_after_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0] * 8)
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: next(now)))
@@ -512,6 +522,7 @@ def test_a_checkpoint_is_due_again_after_as_long(monkeypatch: pytest.MonkeyPatch
     assert [by_seconds.is_due() for _ in range(6)] == [i in (2, 4) for i in range(6)]
 
 
+@pytest.mark.same_python
 def test_a_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = tmp_path / "fit.npz"
     x = learnable()
@@ -535,6 +546,7 @@ def test_a_checkpoint_that_cannot_be_used_is_named(tmp_path: Path) -> None:
             fit_lbfgs(other, x, 2, verbose=False, checkpoint=tmp_path / "bad.npz", resume=True)
 
 
+@pytest.mark.same_python
 def test_a_checkpoint_that_cannot_be_written_ends_no_fit(tmp_path: Path) -> None:
     (tmp_path / "fit.npz").mkdir()
     model = SparseAutoencoder(3, seed=0)
@@ -666,6 +678,7 @@ BAD_VALIDATION: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
+@pytest.mark.same_python
 @pytest.mark.parametrize(("data", "error", "message"), BAD_VALIDATION)
 def test_validation_data_that_are_refused(data: Any, error: Any, message: str) -> None:
     model = SparseAutoencoder(3, seed=0)
@@ -716,6 +729,7 @@ def test_no_weight_leaves_its_bounds(bounds: Any, expected: Any, dtype: str) -> 
     assert history.history["loss"][-1] <= history.history["loss"][0]
 
 
+@pytest.mark.same_python
 def test_arrays_bound_single_numbers_and_paths_name_weights() -> None:
     model = constrained(None)
     first, second = model.layers[0], model.layers[-1]
@@ -764,6 +778,7 @@ BAD_BOUNDS: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
+@pytest.mark.same_python
 @pytest.mark.parametrize(("bounds", "error", "message"), BAD_BOUNDS)
 def test_bounds_that_are_refused(bounds: Any, error: Any, message: str) -> None:
     model = SparseAutoencoder(3, seed=0)
@@ -788,6 +803,7 @@ def test_bounds_and_constraints_hold_together() -> None:
 # Why it ended.
 
 
+@pytest.mark.same_python
 def test_the_message_says_why_it_ended_and_whether_the_gradient_is_small() -> None:
     small, not_small = "the gradient is small (its largest", "the gradient is not small (its"
     for options, why, judged in (
@@ -809,6 +825,7 @@ def test_the_message_says_why_it_ended_and_whether_the_gradient_is_small() -> No
         assert f"component is {gradient:.3g}, gtol = {options.get('gtol', 1e-5):.3g})" in message
 
 
+@pytest.mark.same_python
 def test_what_cannot_change_while_lbfgs_runs_is_refused() -> None:
     for callback in (
         keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),

@@ -24,10 +24,12 @@ import pytest
 import reference
 from keras_impl import KLSparsity, KLSparsityRegularizer, SparseAutoencoder
 from keras_impl.backends.replicas import sum_over_workers
+from tests.fork_server import Forks
 from tests.fresh_process import ROOT, environment
 from tests.keras_impl.replicas import cases
 
 PROGRAMS = "tests.keras_impl.replicas."
+TORCHRUN = "torch.distributed.run"
 U = 2.0**-24
 
 
@@ -37,26 +39,39 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-class Programs:
-    """Starts processes side by side and waits for all of them."""
+RUN = """
+import json, os, runpy, sys
+del sys.argv[0]
+os.environ.update(json.loads(sys.argv.pop(0)))
+if sys.argv[0] == "-m":
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
-    def __init__(self, folder: Path) -> None:
+
+class Programs:
+    """Starts processes side by side and waits for all of them; but for torchrun they are forks."""
+
+    def __init__(self, folder: Path, forks: Forks) -> None:
         self.folder = folder
+        self.forks = forks
 
     def start(
         self, commands: Sequence[tuple[Sequence[str], dict[str, str]]], name: str
-    ) -> list[tuple[subprocess.Popen[bytes], Path]]:
+    ) -> list[tuple[Any, Path]]:
         started = []
         for i, (arguments, variables) in enumerate(commands):
             log = self.folder / f"{name}-{i}.log"
             with log.open("wb") as file:
-                process = subprocess.Popen(
-                    [sys.executable, *arguments],
-                    cwd=ROOT,
-                    env=variables,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                )
+                if TORCHRUN in arguments:
+                    command = [sys.executable, *arguments]
+                    process: Any = subprocess.Popen(
+                        command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT
+                    )
+                else:
+                    process = self.forks.start(RUN, json.dumps(variables), *arguments, stdout=file)
             started.append((process, log))
         return started
 
@@ -137,7 +152,7 @@ def multi_worker(programs: Programs) -> list[Path]:
 
 
 def torchrun(ranks: int, *arguments: str) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    launcher = ["-m", TORCHRUN, "--standalone", f"--nproc-per-node={ranks}"]
     return [*launcher, *arguments]
 
 
@@ -171,9 +186,9 @@ LAUNCHERS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def findings(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Any:
     """What a program found on each of its processes; it is run the first time one asks."""
-    programs = Programs(tmp_path_factory.mktemp("replicas"))
+    programs = Programs(tmp_path_factory.mktemp("replicas"), forks)
     known: dict[str, Any] = {}
 
     def of(name: str) -> list[dict[str, Any]]:
@@ -503,10 +518,10 @@ DYING_SECONDS = {"jax": 60, "tensorflow": 60, "torch": 30}
 
 
 @pytest.mark.only_backends(*DYING_SECONDS)
-def test_a_worker_that_dies_stops_the_others(tmp_path: Path, backend: str) -> None:
+def test_a_worker_that_dies_stops_the_others(tmp_path: Path, backend: str, forks: Forks) -> None:
     """Two processes train for ever; one is killed, and the other ends with an error by itself."""
     ports = [free_port(), free_port()]
-    started = Programs(tmp_path).start(
+    started = Programs(tmp_path, forks).start(
         [
             (
                 ["-m", PROGRAMS + "dying", f"localhost:{ports[0]}", str(i)],
@@ -564,9 +579,11 @@ EXAMPLES: dict[str, Any] = {
 
 
 @pytest.mark.only_backends(*EXAMPLES)
-def test_the_example_trains_the_same_model_on_several(tmp_path: Path, backend: str) -> None:
+def test_the_example_trains_the_same_model_on_several(
+    tmp_path: Path, backend: str, forks: Forks
+) -> None:
     """`examples/replicas_*.py`: the exact cost that one replica reaches, and that several reach."""
-    programs = Programs(tmp_path)
+    programs = Programs(tmp_path, forks)
     single, several = EXAMPLES[backend]()
     programs.run([*single, *several], "example", 300)
     text = "".join(log.read_text() for log in sorted(tmp_path.iterdir()))

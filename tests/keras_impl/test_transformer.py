@@ -54,6 +54,7 @@ def nothing_traced() -> Iterator[None]:
         tf.config.run_functions_eagerly(False)
 
 
+@pytest.mark.same_python
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks() -> None:
     """All pass; none is expected to fail."""
@@ -120,6 +121,7 @@ def test_it_is_fit_lbfgs_of_a_sparse_autoencoder() -> None:
     assert transformer(max_iter=50, tol=1e3).fit(x).n_iter_ == 1
 
 
+@pytest.mark.same_python
 def test_first_weights_follow_the_random_state() -> None:
     x = samples()
 
@@ -158,6 +160,7 @@ def test_pickled_copied_and_cloned() -> None:
     assert bare.set_params(rho=0.2, n_components=2).fit(x).transform(x).shape == (40, 2)
 
 
+@pytest.mark.same_python
 def test_in_a_pipeline_and_a_grid() -> None:
     x = samples()
     pipeline = make_pipeline(
@@ -176,6 +179,7 @@ def test_in_a_pipeline_and_a_grid() -> None:
     assert grid.fit(x, x[:, 0]).best_params_["sparseautoencodertransformer__rho"] in (0.1, 0.2)
 
 
+@pytest.mark.same_python
 def test_few_samples_and_features_that_are_constant() -> None:
     for x in (samples(1), samples(2, 2), np.zeros((3, 2)), [[1, 2], [3, 4]]):
         fitted = transformer(n_components=7).fit(x)
@@ -200,12 +204,14 @@ BAD_DATA: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
+@pytest.mark.same_python
 @pytest.mark.parametrize(("bad", "error", "message"), BAD_DATA, ids=[row[2] for row in BAD_DATA])
 def test_data_that_are_refused(bad: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         transformer().fit(bad)
 
 
+@pytest.mark.same_python
 def test_data_that_do_not_fit_to_what_was_learned() -> None:
     fitted = transformer(max_iter=1).fit(X)
     with pytest.raises(ValueError, match=r"has 2 features, but .* is expecting 3 features"):
@@ -219,6 +225,7 @@ def test_data_that_do_not_fit_to_what_was_learned() -> None:
             call(sparse.csr_matrix(X))
 
 
+@pytest.mark.same_python
 def test_an_output_that_cannot_reach_the_data_is_refused() -> None:
     for name, data, message in (
         ("sigmoid", X, r"values from -?[\d.]+ to [\d.]+, .*'sigmoid' reaches \(0, 1\) only"),
@@ -250,6 +257,7 @@ BAD_ARGUMENTS: list[tuple[str, Any, type[Exception]]] = [
 ]
 
 
+@pytest.mark.same_python
 @pytest.mark.parametrize(("name", "bad", "error"), BAD_ARGUMENTS)
 def test_arguments_are_refused_by_fit_and_by_name(
     name: str, bad: Any, error: type[Exception]
@@ -261,6 +269,7 @@ def test_arguments_are_refused_by_fit_and_by_name(
         made.transform(X)
 
 
+@pytest.mark.same_python
 def test_a_step_of_a_pipeline_prints_nothing_unless_it_is_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -270,6 +279,7 @@ def test_a_step_of_a_pipeline_prints_nothing_unless_it_is_asked(
         assert bool(capsys.readouterr().out) == bool(verbose)
 
 
+@pytest.mark.same_python
 def test_names_of_data_frames() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=["a", "b", "c"], index=list("uvwxyz"))

@@ -210,6 +210,7 @@ def test_tensorboard_shows_them(tmp_path: Path) -> None:
     assert {f"epoch_{name}" for name in LOGGED} <= tags
 
 
+@pytest.mark.same_python
 def test_the_progress_bar_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
     model = SparseAutoencoder(3, rho=0.25, seed=0)
     model.compile("sgd")
@@ -240,6 +241,7 @@ def test_a_beta_in_the_wrong_units_is_said(loss: Any) -> None:
         fit(3.0, HalfSquaredError())
 
 
+@pytest.mark.same_python
 def test_the_picture_shows_what_was_kept() -> None:
     model, watch = SparseAutoencoder(3, rho=0.25, seed=0), Watch(X)
     with pytest.raises(ValueError, match="Watch has seen no epoch yet"):
@@ -259,6 +261,7 @@ def test_the_picture_shows_what_was_kept() -> None:
     assert [line.get_label() for line in below.get_lines()] == ["dead units", "saturated units"]
 
 
+@pytest.mark.same_python
 def test_what_cannot_be_watched_is_refused() -> None:
     for wrong, kind, message in (
         (lambda: Watch(X, every=0), ValueError, "`every` must be a positive integer.*0"),
