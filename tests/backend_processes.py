@@ -238,8 +238,8 @@ class Parent:
         self.absent = [name for name in backends if not installed(name)]
         self.distributed = hasattr(config, "workerinput")  # a worker of pytest-xdist
         # Of what is in these folders nothing is left out: paths of files and ids may mean less.
-        paths = [Path(config.invocation_params.dir, name).resolve() for name in config.args]
-        self.folders = [] if config.getoption("lf", False) else [p for p in paths if p.is_dir()]
+        is_less = config.getoption("lf", False)
+        self.folders = [] if is_less else [path for path in _paths(config) if path.is_dir()]
         self.sharing = (
             {*self.present} >= {*TRAINING_BACKENDS}
             and _of_everything(config)
@@ -375,6 +375,7 @@ class Parent:
         for backend, files in self.waiting.items():
             there = sum(child.backend == backend and not child.ending for child in self.children)
             worth_it = len(files) >= WORTH_A_START and self._running() < cores
+            worth_it = worth_it and not _on_gpu(self.config)  # whose memory one child has
             if files and (there == 0 or (there == 1 and worth_it)):
                 self._give(self.start(backend))
 
@@ -507,17 +508,29 @@ class Parent:
 def _of_everything(config: pytest.Config) -> bool:
     """Whether nothing but folders is asked for."""
     option = config.option
-    paths = [Path(config.invocation_params.dir, name) for name in config.args]
     chosen = option.keyword or option.markexpr or config.getoption("lf", False)
-    return not chosen and all(path.is_dir() for path in paths)
+    return not chosen and all(path.is_dir() for path in _paths(config))
 
 
 def _is_long(config: pytest.Config) -> bool:
-    """Whether several processes are worth their start, and may be."""
+    """Whether several processes are worth their start, and may be: of ours alone, on the CPU."""
     option = config.option
     is_child = config.pluginmanager.has_plugin("orders") or hasattr(config, "workerinput")
     attended = option.collectonly or option.usepdb or option.capture == "no"
-    return _of_everything(config) and not (is_child or attended)
+    ours = [config.rootpath / name for name in config.getini("testpaths")]
+    return (
+        _of_everything(config)
+        and all(any(path.is_relative_to(folder) for folder in ours) for path in _paths(config))
+        and not (is_child or attended or _on_gpu(config))
+    )
+
+
+def _on_gpu(config: pytest.Config) -> bool:
+    return config.getoption("device", None) == "gpu"
+
+
+def _paths(config: pytest.Config) -> list[Path]:
+    return [Path(config.invocation_params.dir, name).resolve() for name in config.args]
 
 
 def _summary(count: Counter[str]) -> str:

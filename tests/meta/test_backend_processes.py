@@ -226,6 +226,13 @@ def test_the_same_ids_in_the_process_of_keras_backend(project: Path) -> None:
         code, text = run(project, *in_one_process, KERAS_BACKEND="torch")
         assert outcome(text).startswith("1 failed")
         assert "backend torch:" not in text
+    # So is one of a folder that is not ours: what is there finds KERAS_BACKEND set.
+    (project / "benchmarks").mkdir()
+    (project / "benchmarks/test_time.py").write_text(
+        "import os\ndef test_time():\n    assert os.environ['KERAS_BACKEND'] == 'torch'\n"
+    )
+    code, text = run(project, "benchmarks", KERAS_BACKEND="torch")
+    assert (code, outcome(text)) == (0, "1 passed")
     code, text = run(project, "--lf", KERAS_BACKEND="torch")
     assert f"FAILED {FILE}::test_added[torch]" in text
     code, text = run(project, f"{FILE}::test_added[torch]", KERAS_BACKEND="jax")
