@@ -516,13 +516,20 @@ def _is_long(config: pytest.Config) -> bool:
     """Whether several processes are worth their start, and may be: of ours alone, on the CPU."""
     option = config.option
     is_child = config.pluginmanager.has_plugin("orders") or hasattr(config, "workerinput")
-    attended = option.collectonly or option.usepdb or option.capture == "no"
+    attended = option.collectonly or option.usepdb or option.capture == "no" or _is_watched()
     ours = [config.rootpath / name for name in config.getini("testpaths")]
     return (
         _of_everything(config)
         and all(any(path.is_relative_to(folder) for folder in ours) for path in _paths(config))
         and not (is_child or attended or _on_gpu(config))
     )
+
+
+def _is_watched() -> bool:
+    """Whether a debugger, a profiler or coverage looks at this process."""
+    monitoring: Any = getattr(sys, "monitoring", None)  # of Python 3.12, for six tools
+    tools = map(monitoring.get_tool, range(6)) if monitoring else ()
+    return bool(sys.gettrace() or sys.getprofile() or any(tools))
 
 
 def _on_gpu(config: pytest.Config) -> bool:

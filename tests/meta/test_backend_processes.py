@@ -17,8 +17,10 @@ from tests.backend_processes import COMPILING
 ROOT = Path(__file__).parents[2]
 
 CONFTEST = """
-import os, pytest
+import os, sys, pytest
 from tests import backend_processes
+if os.environ.get("PROFILED"):
+    sys.setprofile(lambda *arguments: None)
 INSTALLED = os.environ.get("INSTALLED", "jax,torch,numpy").split(",")
 backend_processes.installed = lambda name: name in INSTALLED
 
@@ -222,8 +224,9 @@ def test_the_same_ids_in_the_process_of_keras_backend(project: Path) -> None:
     assert code == 1
     assert outcome(text) == "1 failed, 5 passed, 1 skipped, 1 warning"
     assert "all backends: 4 passed, 1 failed, 1 skipped" in text
-    for in_one_process in (["--pdb"], ["-s"], ["-k", "added or sizes"], [FILE]):
-        code, text = run(project, *in_one_process, KERAS_BACKEND="torch")
+    for in_one_process in (["--pdb"], ["-s"], ["-k", "added or sizes"], [FILE], []):
+        profiled = {} if in_one_process else {"PROFILED": "yes"}
+        code, text = run(project, *in_one_process, KERAS_BACKEND="torch", **profiled)
         assert outcome(text).startswith("1 failed")
         assert "backend torch:" not in text
     # So is one of a folder that is not ours: what is there finds KERAS_BACKEND set.
