@@ -366,14 +366,15 @@ class Parent:
     def _give_more(self) -> None:
         """Give children the file after the one that they run; start more of them, or end them."""
         cores = os.cpu_count() or 1
-        for child in self.children:
+        going_on = [child for child in self.children if not child.ending]
+        for child in going_on:
             if self.waiting.get(child.backend):
                 if child.items or self._running() <= cores:
                     self._give(child)
-            elif not (child.items or child.ending or self.distributed):
+            elif not (child.items or self.distributed):
                 child.order("end")
         for backend, files in self.waiting.items():
-            there = sum(child.backend == backend and not child.ending for child in self.children)
+            there = sum(child.backend == backend for child in going_on)
             worth_it = len(files) >= WORTH_A_START and self._running() < cores
             worth_it = worth_it and not _on_gpu(self.config)  # whose memory one child has
             if files and (there == 0 or (there == 1 and worth_it)):
