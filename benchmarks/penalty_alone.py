@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -57,8 +58,8 @@ def cost(penalty: Penalty) -> Callable[[Any], Any]:
     return function
 
 
-Measured = tuple[int, float, Callable[[], Any]]
-"""Kernels, bytes, and a call to time."""
+Measured = tuple[Counter[str], float, Callable[[], Any]]
+"""How many kernels of each name, bytes, and a call to time."""
 
 
 def microseconds(function: Callable[[], Any], calls: int) -> float:
@@ -71,27 +72,37 @@ def microseconds(function: Callable[[], Any], calls: int) -> float:
     return 1e6 * (time.perf_counter() - started) / calls
 
 
-def on_torch(penalty: Penalty, z: Any) -> Measured:
-    """Count and call eager torch."""
-    import torch
+def count_on_torch() -> Any:
+    """Return a context that counts what torch dispatches: `kernels` by name, and `bytes`."""
+    from torch import is_tensor
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_flatten
 
     class Count(TorchDispatchMode):
-        kernels, bytes = 0, 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernels: Counter[str] = Counter()
+            self.bytes = 0
 
         def __torch_dispatch__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             found = function(*args, **(kwargs or {}))
-            tensors = [t for t in tree_flatten((args, kwargs, found))[0] if torch.is_tensor(t)]
-            copies = {t.data_ptr() for t in tree_flatten(found)[0] if torch.is_tensor(t)}
-            inputs = {t.data_ptr() for t in tree_flatten(args)[0] if torch.is_tensor(t)}
+            tensors = [t for t in tree_flatten((args, kwargs, found))[0] if is_tensor(t)]
+            copies = {t.data_ptr() for t in tree_flatten(found)[0] if is_tensor(t)}
+            inputs = {t.data_ptr() for t in tree_flatten(args)[0] if is_tensor(t)}
             is_view = bool(copies) and copies <= inputs and not function._schema.is_mutable
             if not is_view:
-                self.kernels += 1
+                self.kernels[str(function)] += 1
                 self.bytes += sum(t.untyped_storage().nbytes() for t in tensors)
             return found
+
+    return Count()
+
+
+def on_torch(penalty: Penalty, z: Any) -> Measured:
+    """Count and call eager torch."""
+    import torch
 
     torch.set_num_threads(1)
     leaf = z.detach().requires_grad_()
@@ -101,7 +112,7 @@ def on_torch(penalty: Penalty, z: Any) -> Measured:
         torch.autograd.grad(function(leaf), leaf)
 
     step()
-    with Count() as count:
+    with count_on_torch() as count:
         step()
     return count.kernels, count.bytes, step
 
@@ -112,7 +123,7 @@ def on_jax(penalty: Penalty, z: Any) -> Measured:
 
     compiled = jax.jit(jax.value_and_grad(cost(penalty))).lower(z).compile()
     entry = compiled.as_text().split("ENTRY")[1].split("\n}")[0]
-    kernels = len(re.findall(r"= .*(fusion|reduce|dot|call|custom-call|while)\(", entry))
+    kernels = Counter(re.findall(r"= .*(fusion|reduce|dot|call|custom-call|while)\(", entry))
     counted = compiled.cost_analysis()
     counted = counted[0] if isinstance(counted, list) else counted
     return kernels, float(counted["bytes accessed"]), lambda: jax.block_until_ready(compiled(z))
@@ -131,7 +142,7 @@ def on_tensorflow(penalty: Penalty, z: Any) -> Measured:
 
     graph = step.get_concrete_function().graph
     idle = {"Const", "Identity", "NoOp", "Placeholder"}
-    kernels = sum(node.type not in idle for node in graph.get_operations())
+    kernels = Counter(node.type for node in graph.get_operations() if node.type not in idle)
     step()
     return kernels, float("nan"), lambda: step()[0].numpy()
 
@@ -170,7 +181,7 @@ def main() -> None:
         added = median_interval(np.array([times[name] - times["none"] for times in rounds]))
         row = {
             "penalty": name,
-            "kernels": kernels - without[0],
+            "kernels": kernels.total() - without[0].total(),
             "bytes": None if backend == "tensorflow" else moved - without[1],
             "added_microseconds": asdict(added),
         }

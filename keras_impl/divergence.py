@@ -18,7 +18,8 @@ from keras_impl.backends.arrays import namespace_of
 def at_least_float32(x: Any) -> Any:
     """Return `x` as a float32 tensor, or float64 if it is one."""
     x = ops.convert_to_tensor(x)
-    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
+    is_wide = keras.backend.standardize_dtype(x.dtype) in ("float32", "float64")
+    return x if is_wide else ops.cast(x, "float32")
 
 
 class Target(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_impl.backends.custom_gradients import scaled_sigmoids, sum_of_rows
+from keras_impl.backends.custom_gradients import sum_of_rows, sums_of_sigmoids
 from keras_impl.backends.replicas import logsumexp_over_replicas, replica_count, sum_over_replicas
 from keras_impl.divergence import at_least_float32, beside, kl_divergence_of_logarithms, target_of
 
@@ -137,7 +137,7 @@ def mean_and_count(
     """
     a = at_least_float32(activations)
     valid = None if mask is None else valid_positions(mask, a)
-    total, count = sum_over_samples(a, valid), count_of(a, valid)
+    total, count = sum_of_rows(a, valid), count_of(a, valid)
     if cross_replica and replica_count(moves_state) > 1:
         # Sums and counts, not means: every sample counts once, however the batch is divided.
         counts = count * ops.ones_like(total)
@@ -146,22 +146,6 @@ def mean_and_count(
     known = isinstance(count, float) and count > 0.0
     rho_hat = total / (count if known else at_least_one(count, total.dtype))
     return (0.5 + 0.5 * rho_hat if symmetric else rho_hat), count
-
-
-def sum_over_samples(x: Any, valid: Any = None) -> Any:
-    """Return the sum over every axis but the last, of the valid positions.
-
-    Args:
-        x: (samples, ..., units), float32 or float64.
-        valid: As `valid_positions` returns it; `None`: every position.
-
-    >>> ops.convert_to_numpy(sum_over_samples(ops.ones((2, 3, 4)))).tolist()
-    [6.0, 6.0, 6.0, 6.0]
-    """
-    if valid is not None:
-        # `where` and not a product: a padded step may hold anything, infinities too.
-        x = ops.where(valid, x, ops.zeros_like(x))
-    return sum_of_rows(x)
 
 
 def kl_divergence_from_logits(
@@ -208,7 +192,7 @@ def log_sums_of_sigmoids(z: Any, valid: Any = None, divisor: Any = 1.0) -> tuple
 
     Where all of a unit's logits are below 0, every σ(zᵢ) is divided by exp of the largest, s, so
     that neither the sum nor a sample's share in it underflows: σ(z)e⁻ˢ = exp(z − s)/(1 + exp(z)).
-    Likewise σ(−z), where all are above 0. (See `custom_gradients.scaled_sigmoids`.)
+    Likewise σ(−z), where all are above 0. (See `custom_gradients.sums_of_sigmoids`.)
 
     Args:
         z: (samples, ..., units), float32 or float64.
@@ -231,7 +215,7 @@ def log_sums_of_sigmoids(z: Any, valid: Any = None, divisor: Any = 1.0) -> tuple
     shift = below + above
     if valid is not None:
         z = ops.where(valid, z, shift)  # a padded step may hold anything
-    total, total_of_rest = (sum_over_samples(s, valid) for s in scaled_sigmoids(z, shift))
+    total, total_of_rest = sums_of_sigmoids(z, shift, valid, count_of(z, valid))
     if valid is not None:
         nothing = ops.cast(ops.logical_not(ops.any(valid, axis=axes)), z.dtype)  # log 1, not log 0
         total, total_of_rest = total + nothing, total_of_rest + nothing

@@ -21,39 +21,48 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_impl.divergence import at_least_float32, kl_divergence_and_slope, target_of
+from keras_impl.divergence import (
+    at_least_float32,
+    beside,
+    kl_divergence_and_slope,
+    kl_slope,
+    target_of,
+)
 
 
-def scaled_sigmoids(z: Any, shift: Any) -> tuple[Any, Any]:
-    """Return σ(z)·exp(−min(s, 0)) and σ(−z)·exp(max(s, 0)), each to a few roundoffs of itself.
+def sums_of_sigmoids(z: Any, shift: Any, valid: Any, count: Any) -> tuple[Any, Any]:
+    """Return Σσ(z)·exp(−min(s, 0)) and Σσ(−z)·exp(max(s, 0)) of each unit, over valid positions.
 
-    With t = exp(−|z|), σ(z) and σ(−z) are 1/(1 + t) and t/(1 + t). The second is the one that
-    underflows, and the one that is scaled: t·exp(|s|) = exp(−|z − s|).
+    Where σ(z) is the smaller of the two, 1 − σ(z) would lose the other's digits in a derivative,
+    and where every logit of a unit is far from 0 on the same side, one of the sums would underflow.
 
     Args:
-        z: (samples, ..., units), float32 or float64.
+        z: (samples, ..., units), float32 or float64; `shift` where not valid.
         shift: s, (units,), a constant: 0 where a unit has logits of both signs, the largest where
             all are negative, the smallest where all are positive.
+        valid: As `means.valid_positions` returns it; `None`: every position.
+        count: How many positions of a unit are valid.
 
     Returns:
-        P and Q, of the shape of `z`; the derivatives are P·Q·exp(−max(s, 0)) and
-        −P·Q·exp(min(s, 0)).
+        P and Q, (units,); their derivatives by z are σ(z)σ(−z)·exp(−min(s, 0)) and
+        −σ(z)σ(−z)·exp(max(s, 0)).
 
-    >>> both = scaled_sigmoids(ops.convert_to_tensor([[-1e4]]), ops.convert_to_tensor([-1e4]))
-    >>> [float(s[0, 0]) for s in both]
-    [1.0, 1.0]
+    >>> far = ops.convert_to_tensor([[-1e4], [-1e4]])
+    >>> both = sums_of_sigmoids(far, ops.convert_to_tensor([-1e4]), None, 2.0)
+    >>> [float(total[0]) for total in both]
+    [2.0, 2.0]
     """
     backend = keras.config.backend()
     if backend == "jax":
-        return _jax_sigmoids()(z, shift)
+        return _jax_sums_of_sigmoids()(z, shift, valid, count)
     if backend == "tensorflow":
-        return _tensorflow_sigmoids()(z, shift)
-    if backend == "torch" and takes_custom_functions():
-        return _SIGMOIDS(z, shift)
-    return _sigmoids(z, shift)
+        return _tensorflow_sums_of_sigmoids(z, shift, valid, count)
+    in_one_piece = backend == "torch" and takes_custom_functions()
+    both = (_SIGMOIDS if in_one_piece else _sigmoids)(z, shift)
+    return sum_of_rows(both[0], valid), sum_of_rows(both[1], valid)
 
 
-def sum_of_rows(x: Any) -> Any:
+def sum_of_rows(x: Any, valid: Any = None) -> Any:
     """Return the sum over every axis but the last, within about 10 roundoffs of a mean magnitude.
 
     TensorFlow adds the rows of a matrix one after the other: the sum of 10⁶ equal float32 numbers
@@ -61,10 +70,14 @@ def sum_of_rows(x: Any) -> Any:
 
     Args:
         x: (samples, ..., units), float32 or float64.
+        valid: Which positions count, as `means.valid_positions` returns it; `None`: every one.
 
     >>> [float(total) for total in sum_of_rows(ops.ones((2, 3, 2)))]
     [6.0, 6.0]
     """
+    if valid is not None:
+        # `where` and not a product: a padded step may hold anything, infinities too.
+        x = ops.where(valid, x, ops.zeros_like(x))
     axes = tuple(range(len(x.shape) - 1))
     if keras.config.backend() == "numpy":  # it adds rows one after the other, too
         return x.sum(axis=axes, dtype="float64").astype(x.dtype)
@@ -110,7 +123,11 @@ def has_penalties_in_one_piece() -> bool:
 
 
 def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
-    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of activations in one piece, on torch.
+    """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of activations, in torch's own kernels.
+
+    KL(ρ‖ρ̂) is the cross-entropy of ρ̂ and ρ less that of ρ and ρ. For it torch has a kernel, and
+    one for its derivative. Of one number a unit float64 costs nothing, and where ρ̂ is near 1 it
+    keeps the digits of 1 − ρ̂. (torch's second derivative has 10⁻¹² added to ρ̂ and to 1 − ρ̂.)
 
     Args:
         activations: (samples, ..., units), float32 or float64; means count as one sample.
@@ -118,7 +135,27 @@ def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
         beta: β ≥ 0, a number or a tensor.
         epsilon: Where EQ-KL-EXTENSION begins; 0: the exact divergence.
     """
-    return _KL_PENALTY(activations, rho, beta, epsilon)
+    import torch
+
+    a = activations.reshape(-1, activations.shape[-1])
+    mean = a.sum(0) / len(a)
+    # The kernels keep logarithms above −100, and r(1 − r) above 1e-12 in the derivative.
+    if epsilon < 1e-11 or mean.device.type == "mps":  # a device without float64
+        return beta * kl_divergence_and_slope(rho, mean, epsilon)[0].sum()
+    rho_hat = mean.double()
+    # Where the answer costs nothing: half of the operations.
+    is_inside = answers_at_once(rho_hat) and _is_inside(rho_hat.detach(), epsilon)
+    r = rho_hat if is_inside else rho_hat.clamp(epsilon, 1.0 - epsilon)
+    target = torch.ones_like(r) * beside(rho, r)
+    # The operator: the checks of `functional.binary_cross_entropy` take longer than the kernel.
+    cross_entropy, total = torch.ops.aten.binary_cross_entropy.default, 2
+    # Both from one kernel: where ρ̂ is ρ, the difference is 0.
+    divergence = cross_entropy(r, target, None, total) - cross_entropy(target, target, None, total)
+    if not is_inside:
+        edge = r.detach()
+        slope = kl_slope(target_of(rho, edge), edge, 1.0 - edge)
+        divergence = divergence + (slope * (rho_hat - r)).sum()
+    return (beta * divergence).to(activations.dtype)
 
 
 def kl_penalty_from_logits(logits: Any, rho: Any, beta: Any) -> Any:
@@ -223,39 +260,71 @@ def _jax_with_slope() -> Callable[[Any, Any, Any], Any]:
     return function
 
 
+def _sums_and_scaled(z: Any, shift: Any, valid: Any, count: Any) -> tuple[Any, Any, Any]:
+    """The sums of `sums_of_sigmoids`, and σ(z)σ(−z)·exp(|s|).
+
+    σ(z) is what the network computes anyway: a compiler that sees both computes it once, and one
+    exponential more and one matrix more is all that is left to do (docs/speed.md).
+    """
+    a = ops.sigmoid(z)
+    is_below = ops.cast(shift < 0.0, z.dtype)
+    sign = 1.0 - 2.0 * is_below
+    # σ(−z)·exp(s), or σ(z)·exp(−s) where s is below 0: what might underflow.
+    scaled = ops.maximum(a, 1.0 - a) * ops.exp(sign * shift - ops.relu(sign * z))
+    total, total_of_scaled = sum_of_rows(a, valid), sum_of_rows(scaled, valid)
+    sums = (
+        ops.where(shift < 0.0, total_of_scaled, total),
+        ops.where(shift < 0.0, count - total, total_of_scaled),
+    )
+    return *sums, scaled * (is_below + sign * a)
+
+
 @functools.cache
-def _jax_sigmoids() -> Callable[[Any, Any], Any]:
+def _jax_sums_of_sigmoids() -> Callable[[Any, Any, Any, Any], Any]:
     import jax
 
     # `custom_jvp` and not `custom_vjp`: forward differentiation keeps working.
-    function = jax.custom_jvp(_sigmoids)
+    @jax.custom_jvp
+    def slope(z: Any, shift: Any) -> Any:
+        return _sums_and_scaled(z, shift, None, 1.0)[2]
+
+    @slope.defjvp
+    def tangent_of_slope(primals: Any, tangents: Any) -> Any:
+        d = slope(*primals)
+        return d, d * (1.0 - 2.0 * jax.nn.sigmoid(primals[0])) * tangents[0]
+
+    @jax.custom_jvp
+    def function(z: Any, shift: Any, valid: Any, count: Any) -> Any:
+        return _sums_and_scaled(z, shift, valid, count)[:2]
 
     @function.defjvp
     def tangent(primals: Any, tangents: Any) -> Any:
-        z, shift = primals
-        p, q = function(z, shift)
-        change = p * q * tangents[0]
+        z, shift = primals[:2]
+        change = sum_of_rows(slope(z, shift) * tangents[0])
         of_p, of_q = _scales(shift)
-        return (p, q), (change * of_p, -change * of_q)
+        return function(*primals), (change * of_p, -change * of_q)
 
     return function
 
 
-@functools.cache
-def _tensorflow_sigmoids() -> Callable[[Any, Any], Any]:
+def _tensorflow_sums_of_sigmoids(z: Any, shift: Any, valid: Any, count: Any) -> Any:
     import tensorflow as tf
 
     @tf.custom_gradient
-    def function(z: Any, shift: Any) -> Any:
-        p, q = _sigmoids(z, shift)
+    def slope(z: Any, d: Any) -> Any:
+        return d, lambda by: (by * slope(z, d) * (1.0 - 2.0 * tf.sigmoid(z)), None)
+
+    @tf.custom_gradient
+    def function(z: Any) -> Any:
+        p, q, d = _sums_and_scaled(z, shift, valid, count)
 
         def gradient(by_p: Any, by_q: Any) -> Any:
             of_p, of_q = _scales(shift)
-            return p * q * (by_p * of_p - by_q * of_q), None
+            return slope(z, d) * (by_p * of_p - by_q * of_q)
 
         return (p, q), gradient
 
-    return function
+    return function(z)
 
 
 def answers_at_once(x: Any) -> bool:
@@ -373,40 +442,12 @@ def _torch_sigmoids() -> Callable[[Any, Any], Any]:
     return Sigmoids.apply
 
 
-def _torch_kl_penalty() -> Callable[[Any, Any, Any, float], Any]:
+def _is_inside(rho_hat: Any, epsilon: float) -> bool:
+    """Whether no mean is beyond an edge."""
     import torch
 
-    def is_inside(rho_hat: Any, epsilon: float) -> bool:
-        """Whether no mean is beyond an edge: the exact divergence takes half of the operations."""
-        if not answers_at_once(rho_hat):
-            return False
-        low, high = torch.aminmax(rho_hat)
-        return bool(low.item() >= epsilon and 1.0 - high.item() >= epsilon)
-
-    # `forward` with a context, not `setup_context`: a quarter of the time of the whole.
-    class Penalty(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
-            a = activations.reshape(-1, activations.shape[-1])
-            rho_hat = a.sum(0).div_(len(a))
-            edge = 0.0 if is_inside(rho_hat, epsilon) else epsilon
-            divergence, slope = kl_divergence_and_slope(rho, rho_hat, edge)
-            ctx.save_for_backward(activations, slope)
-            ctx.rho, ctx.beta, ctx.epsilon, ctx.rows = rho, beta, epsilon, len(a)
-            # Not `mul_`: torch before 2.12 compiles the gradient of what was written over to 0.
-            return beta * divergence.sum()
-
-        @staticmethod
-        def backward(ctx: Any, by_penalty: Any) -> Any:
-            activations, slope = ctx.saved_tensors
-            if torch.is_grad_enabled():  # to be differentiated again
-                a = activations.reshape(-1, activations.shape[-1])
-                rho_hat = a.sum(0) / ctx.rows
-                _, slope = kl_divergence_and_slope(ctx.rho, rho_hat, ctx.epsilon)
-            row = slope * (by_penalty * (ctx.beta / ctx.rows))
-            return row.expand(activations.shape), None, None, None
-
-    return Penalty.apply
+    low, high = torch.aminmax(rho_hat)
+    return bool(low.item() >= epsilon and 1.0 - high.item() >= epsilon)
 
 
 # Between ±40 neither a sigmoid nor its quotient by a sum of sigmoids is near underflow: no unit
@@ -501,6 +542,5 @@ if keras.config.backend() == "torch":
     # Once, and not when first needed: that may be while torch.compile traces a step, which does not
     # know `functools.cache` and would define a class in the middle of a graph.
     _SIGMOIDS = _torch_sigmoids()
-    _KL_PENALTY = _torch_kl_penalty()
     _KL_PENALTY_FROM_LOGITS = _torch_kl_penalty_from_logits()
     _HALF_SUM_OF_SQUARES = _torch_half_sum_of_squares()

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_impl.backends.custom_gradients import sum_of_rows
 from keras_impl.backends.replicas import logsumexp_over_workers, sum_over_workers
 from keras_impl.divergence import (
     at_least_float32,
@@ -23,7 +24,6 @@ from keras_impl.divergence import (
 from keras_impl.means import (
     count_of,
     log_sums_of_sigmoids,
-    sum_over_samples,
     valid_positions,
 )
 from keras_impl.term import SparsityTerm
@@ -218,4 +218,4 @@ def penalty_sums(term: SparsityTerm, x: Any, mask: Any, valid: Any) -> PenaltySu
     count = count_of(x, positions)
     if term.from_logits:
         return LogitSums(*log_sums_of_sigmoids(x, positions), count)
-    return ActivationSums(sum_over_samples(x, positions), count)
+    return ActivationSums(sum_of_rows(x, positions), count)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_impl import HalfSquaredError, KLSparsity, KLSparsityRegularizer
+from keras_impl import HalfSquaredError, KLSparsity, KLSparsityRegularizer, SparseAutoencoder
 from sae_oracle.bench.sizes import Size
 from sae_oracle.bench.statistics import Step
 
-RHO, BETA = 0.05, 3.0
+RHO, BETA, DECAY = 0.05, 3.0, 1e-4
 
 NO_PENALTY = "no penalty"
 CONTROL = "no penalty, again (control)"
+MODEL = "SparseAutoencoder"
 
 Build = Callable[[Size], keras.Model]
 
@@ -68,12 +70,28 @@ def model(
     return model
 
 
+def autoencoder(
+    size: Size, *, beta: float, tied: bool = False, jit_compile: bool | str = "auto"
+) -> keras.Model:
+    """Return a compiled `SparseAutoencoder` of that network."""
+    model = SparseAutoencoder(size.units, RHO, beta, DECAY, tied, seed=0)
+    model.compile("sgd", jit_compile=jit_compile)
+    return model
+
+
 def variants(jit_compile: bool | str = "auto") -> dict[str, dict[str, Build]]:
     """Return what is compared, group by group; the first of a group is its baseline."""
     jit: dict[str, Any] = {"jit_compile": jit_compile}
 
     def logits(**arguments: Any) -> Build:
         return lambda size: model(size, apart=True, **arguments, **jit)
+
+    def autoencoders(**arguments: Any) -> dict[str, Build]:
+        names = {NO_PENALTY: 0.0, CONTROL: 0.0, MODEL: BETA}
+        return {
+            name: partial(autoencoder, beta=beta, **arguments, **jit)
+            for name, beta in names.items()
+        }
 
     return {
         "activations": {
@@ -105,6 +123,8 @@ def variants(jit_compile: bool | str = "auto") -> dict[str, dict[str, Build]]:
                 size, layer=KLSparsity(RHO, BETA, True), apart=True, **jit
             ),
         },
+        MODEL: autoencoders(),
+        f"{MODEL}, tied": autoencoders(tied=True),
     }
 
 
@@ -136,8 +156,8 @@ def training_step(model: keras.Model, x: Any) -> Step:
     """Return one `train_on_batch` that reconstructs x, waited for."""
 
     def step() -> None:
-        # A number on the host: on JAX it is there when the whole step is done.
-        float(ops.convert_to_numpy(model.train_on_batch(x, x)))
+        # Numbers on the host: on JAX they are there when the whole step is done.
+        keras.tree.map_structure(ops.convert_to_numpy, model.train_on_batch(x, x))
         synchronise()
 
     return step

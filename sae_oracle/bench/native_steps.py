@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_oracle.bench.keras_steps import BETA, CONTROL, NO_PENALTY, RHO
+from sae_oracle.bench.keras_steps import BETA, CONTROL, DECAY, MODEL, NO_PENALTY, RHO
 from sae_oracle.bench.sizes import Size
 from sae_oracle.bench.statistics import Step
 
@@ -24,6 +24,7 @@ RATE = 0.01
 L2 = "L2 of the activations"
 KL = "KL"
 KL_FROM_LOGITS = "KL from logits"
+COST = f"the cost of {MODEL}"  # KL and weight decay
 
 NEGATIVE_ENTROPY = RHO * math.log(RHO) + (1 - RHO) * math.log1p(-RHO)
 
@@ -57,13 +58,14 @@ def jax_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
         ),
     }
 
-    def build(penalty: Callable[[Any, Any], Any]) -> Step:
+    def build(penalty: Callable[[Any, Any], Any], decay: float = 0.0) -> Step:
         def cost(parameters: list[Any]) -> Any:
             w1, b1, w2, b2 = parameters
             z = x @ w1 + b1
             a = jax.nn.sigmoid(z)
             h = jax.nn.sigmoid(a @ w2 + b2)
-            return 0.5 * jnp.sum((h - x) ** 2) / size.rows + penalty(z, a)
+            value = 0.5 * jnp.sum((h - x) ** 2) / size.rows + penalty(z, a)
+            return value + 0.5 * decay * (jnp.sum(w1 * w1) + jnp.sum(w2 * w2)) if decay else value
 
         def descend(parameters: list[Any]) -> tuple[list[Any], Any]:
             value, gradients = jax.value_and_grad(cost)(parameters)
@@ -78,7 +80,8 @@ def jax_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
 
         return step
 
-    return {"jax.jit": {name: partial(build, penalty) for name, penalty in penalties.items()}}
+    steps = {name: partial(build, penalty) for name, penalty in penalties.items()}
+    return {"jax.jit": {**steps, COST: partial(build, penalties[KL], DECAY)}}
 
 
 def tensorflow_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
@@ -98,7 +101,7 @@ def tensorflow_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
         ),
     }
 
-    def build(penalty: Callable[[Any, Any], Any], jit_compile: bool) -> Step:
+    def build(penalty: Callable[[Any, Any], Any], jit_compile: bool, decay: float = 0.0) -> Step:
         state = [tf.Variable(w) for w in weights(size)]
 
         def descend() -> Any:
@@ -108,6 +111,8 @@ def tensorflow_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
                 a = tf.sigmoid(z)
                 h = tf.sigmoid(tf.matmul(a, w2) + b2)
                 value = 0.5 * tf.reduce_sum((h - x) ** 2) / size.rows + penalty(z, a)
+                if decay:
+                    value += 0.5 * decay * (tf.reduce_sum(w1 * w1) + tf.reduce_sum(w2 * w2))
             for variable, gradient in zip(state, tape.gradient(value, state), strict=True):
                 variable.assign_sub(RATE * gradient)
             return value
@@ -121,7 +126,10 @@ def tensorflow_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
         return step
 
     return {
-        way: {name: partial(build, penalty, jit) for name, penalty in penalties.items()}
+        way: {
+            **{name: partial(build, penalty, jit) for name, penalty in penalties.items()},
+            COST: partial(build, penalties[KL], jit, DECAY),
+        }
         for way, jit in (("tf.function", False), ("tf.function, XLA", True))
     }
 
@@ -148,14 +156,15 @@ def torch_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
         ),
     }
 
-    def build(penalty: Callable[[Any, Any], Any], compiled: bool) -> Step:
+    def build(penalty: Callable[[Any, Any], Any], compiled: bool, decay: float = 0.0) -> Step:
         state = [torch.tensor(w, device=device, requires_grad=True) for w in weights(size)]
 
         def cost(w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
             z = torch.addmm(b1, x, w1)
             a = torch.sigmoid(z)
             h = torch.sigmoid(torch.addmm(b2, a, w2))
-            return 0.5 * ((h - x) ** 2).sum() / size.rows + penalty(z, a)
+            value = 0.5 * ((h - x) ** 2).sum() / size.rows + penalty(z, a)
+            return value + 0.5 * decay * ((w1 * w1).sum() + (w2 * w2).sum()) if decay else value
 
         function = torch.compile(cost, dynamic=False) if compiled else cost
 
@@ -176,9 +185,12 @@ def torch_steps(size: Size) -> dict[str, dict[str, Callable[[], Step]]]:
         ways["torch.compile"] = True
     return {
         way: {
-            name: partial(build, penalty, compiled)
-            for name, penalty in penalties.items()
-            if not (compiled and name == L2)  # each takes seconds to compile
+            **{
+                name: partial(build, penalty, compiled)
+                for name, penalty in penalties.items()
+                if not (compiled and name == L2)  # each takes seconds to compile
+            },
+            COST: partial(build, penalties[KL], compiled, DECAY),
         }
         for way, compiled in ways.items()
     }
