@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_impl.backends.arrays import as_float64, to_numpy
+from keras_impl.backends.keras_internals import batches_seen
 from keras_impl.backends.replicas import sum_over_workers
 from keras_impl.coefficients import NAMES, owners_of, set_hyperparameters
 from keras_impl.exact.chunks import Chunks
@@ -22,11 +23,12 @@ from keras_impl.validation import cut, entries, integer
 class Anneal(keras.callbacks.Callback):
     """Changes ρ, β or λ while `fit` trains, step by step.
 
-    Before each batch the coefficient becomes what the schedule says of the number of training steps
-    that the optimizer has taken; so a second `fit` goes on where the first one ended, as a
-    learning rate does. Where Keras runs several steps in one execution (`steps_per_execution`),
-    they have the value of the first. Nothing is compiled for a change. The logs of an epoch have
-    the value at its end, as "annealed_beta": of several numbers their mean.
+    Before each batch the coefficient becomes what the schedule says of the number of batches that
+    the optimizer has seen; so a second `fit` goes on where the first one ended, as a learning rate
+    does, also where an update accumulates the gradients of several batches. Where Keras runs
+    several steps in one execution (`steps_per_execution`), they have the value of the first.
+    Nothing is compiled for a change. The logs of an epoch have the value at its end, as
+    "annealed_beta": of several numbers their mean.
 
     Args:
         name: "rho", "beta" or "weight_decay", of all that `set_hyperparameters` changes.
@@ -62,8 +64,8 @@ class Anneal(keras.callbacks.Callback):
         self._taken = self._taken_before = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Begin at the step of the optimizer, and make the variable before anything is compiled."""
-        self._taken = self._taken_before = int(to_numpy(self.model.optimizer.iterations))
+        """Begin where the optimizer is, and make the variable before anything is compiled."""
+        self._taken = self._taken_before = batches_seen(self.model.optimizer)
         self._value = None
         self._change(self._taken)
 

@@ -376,7 +376,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
         """Return h(x), (samples, features), and add the sparsity terms to the losses.
 
         Raises:
-            ValueError: If the input is not one matrix; inside of `keras.layers.TimeDistributed`.
+            ValueError: If the input is not one matrix with as many columns as the model was built
+                for; inside of `keras.layers.TimeDistributed`.
         """
         refuse_time_distributed(self)
         if keras.tree.is_nested(inputs) or len(inputs.shape) != 2:
@@ -395,6 +396,9 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
 
         Args:
             inputs: (samples, features); a `KerasTensor` becomes the input of `encoder` in a graph.
+
+        Raises:
+            ValueError: If the input has another shape.
         """
         symbolic = isinstance(inputs, keras.KerasTensor)
         if not symbolic:
@@ -413,7 +417,8 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
                 `decoder` in a graph.
 
         Raises:
-            ValueError: If the model is not built: it does not know the number of features.
+            ValueError: If the code has another shape, or the model is not built: it does not know
+                the number of features.
         """
         if not self.built:
             raise ValueError("Call the model, `encode` or `build` before `decode`.")
@@ -425,15 +430,22 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
 
     def _propagate(self, a: Any, first: int, end: int, training: bool | None = None) -> Any:
         """Run layers first ... end - 1 (EQ-FORWARD); with `training` known, penalised."""
+        name = "code" if first else "inputs"
+        columns = self.hidden_units[-1] if first else self.kernels[0].shape[0]
+        if len(a.shape) != 2 or a.shape[1] not in (columns, None):
+            raise ValueError(
+                f"`{name}` must have the shape (samples, {columns}). Received a shape of "
+                f"{tuple(a.shape)}"
+            )
         penalised = first == 0 and end == 2 * len(self.hidden_units)
         for layer in range(first, end):
             last = layer == 2 * len(self.hidden_units) - 1
             z = affine(a, self._kernel(layer), self._compute(self.biases[layer]))
-            name = self._activation_of(layer)
-            if name == "sigmoid" and not self.from_logits:
+            activation = self._activation_of(layer)
+            if activation == "sigmoid" and not self.from_logits:
                 a = sigmoid_in_place(z)
             else:
-                a = _activated(name, z)
+                a = _activated(activation, z)
             if penalised and not last:
                 # The model adds the term itself: see `LayerThatKeepsItsLosses` for what Keras may
                 # do to the losses of several layers.

@@ -51,6 +51,18 @@ def keras_loses_compiled_losses() -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 12)
 
 
+def batches_seen(optimizer: Any) -> int:
+    """Return the number of batches that an optimizer has seen, of which schedules are functions.
+
+    `iterations` counts updates of weights, of which each may be of several batches.
+
+    >>> batches_seen(keras.optimizers.SGD(gradient_accumulation_steps=2))
+    0
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return int(ops.convert_to_numpy(optimizer._iterations))
+
+
 @contextmanager
 def seeds_kept() -> Iterator[None]:
     """Put Keras's own seed and generator back at the end, and TensorFlow's if it is loaded.

@@ -186,6 +186,22 @@ def test_anneal_follows_the_steps_of_the_optimizer(steps_per_execution: int, bac
     assert model.beta == 2.5
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_anneal_counts_batches_where_gradients_accumulate(scaled: bool) -> None:
+    """As Keras counts for a schedule of the learning rate, beside it in the same fits."""
+    optimizer = keras.optimizers.SGD(
+        keras.optimizers.schedules.PolynomialDecay(1.0, 16, end_learning_rate=0.0),
+        gradient_accumulation_steps=2,
+    )
+    model = SparseAutoencoder(3, seed=0)
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer)
+    beta = Anneal("beta", lambda step: 1.0 - step / 16)
+    for batches in (4, 8):
+        model.fit(X, batch_size=2, verbose=0, callbacks=[beta])
+        assert model.beta == 1.0 - (batches - 1) / 16
+        assert float(as_numpy(optimizer.learning_rate)) == 1.0 - batches / 16
+
+
 def test_the_trained_loss_is_that_of_the_schedule() -> None:
     """By `fit`, validation too: the terms scale with β, step by step."""
     model = SparseAutoencoder(3, beta=1.0, seed=0)

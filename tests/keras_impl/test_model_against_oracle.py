@@ -431,6 +431,16 @@ def test_what_would_not_count_is_refused(backend: str) -> None:
     for inputs in ([X], X[None]):
         with pytest.raises(ValueError, match=r"takes input of shape \(samples, features\)"):
             model(inputs)
+    code = model.encode(X)
+    for call, words in (
+        (lambda: model(X[:, :2]), r"`inputs` must have the shape \(samples, 4\).*\(6, 2\)"),
+        (lambda: model.encode(X[:, :2]), r"`inputs` must have the shape \(samples, 4\).*\(6, 2\)"),
+        (lambda: model.encode(X[0]), r"`inputs` must have the shape \(samples, 4\).*\(4,\)"),
+        (lambda: model.decode(X), r"`code` must have the shape \(samples, 3\).*\(6, 4\)"),
+        (lambda: model.decode(code[0]), r"`code` must have the shape \(samples, 3\).*\(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
     with pytest.raises(ValueError, match="SparseAutoencoder inside of TimeDistributed"):
         keras.layers.TimeDistributed(model)(np.ones((2, 3, 4), "float32"))
     with pytest.raises(ValueError, match="SparseAutoencoder cannot be quantized"):
