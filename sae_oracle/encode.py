@@ -17,7 +17,7 @@ from rich.console import Console
 from sae_oracle.files import for_programs, is_stream, visible, write_each, write_result
 from sae_oracle.options import add_json, add_quiet, file_name
 from sae_oracle.processes import ERROR, INTERRUPTION, say_problem
-from sae_oracle.samples import preprocessing_beside, read_samples
+from sae_oracle.samples import as_npy, preprocessing_beside, read_samples
 
 SCHEMA_VERSION = 1
 """Of the JSON of `encode`: it changes when a name goes or means something else."""
@@ -74,12 +74,10 @@ def encode(
                 return fail(problem)
             x = read_samples(data, arguments.key)
             preprocessing_beside(model, x.shape[1])
-            if not isinstance(x, np.memmap):  # read once: the process maps it
-                data = Path(folder) / "samples.npy"
-                np.save(data, x)
+            data = as_npy(x, data, Path(folder) / "samples.npy")
         except (OSError, ValueError) as error:
             return fail(visible(error))
-        options = [f"--model={os.path.abspath(model)}", f"--data={os.path.abspath(data)}"]
+        options = [f"--model={os.path.abspath(model)}", f"--data={data}"]
         options += [f"--into={code}"]
         result = run(
             "sae_oracle.workers.encode", options, backend, arguments.device, lambda message: None

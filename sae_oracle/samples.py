@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,25 @@ def read_samples(path: Path, key: str | None = None) -> NDArray[Any]:
                 f"{name} must hold finite numbers. Row {start + row} does not, in column {column}."
             )
     return x
+
+
+def as_npy(x: NDArray[Any], source: Path, copy: Path) -> Path:
+    """Return a .npy file of samples, which another process can map.
+
+    Args:
+        x: What `read_samples` has returned of `source`.
+        source: The file, which is returned if it is mapped.
+        copy: Where they are written otherwise.
+
+    >>> import tempfile
+    >>> copy = Path(tempfile.mkdtemp()) / "copy.npy"
+    >>> as_npy(np.zeros((2, 1)), Path("x.csv"), copy) == copy
+    True
+    """
+    if isinstance(x, np.memmap):
+        return Path(os.path.abspath(source))
+    np.save(copy, x)
+    return copy
 
 
 class _ProblemError(ValueError):

@@ -34,7 +34,7 @@ from sae_oracle.options import (
 )
 from sae_oracle.pictures import feature_figure, png
 from sae_oracle.processes import ERROR, INTERRUPTION, progress_on, say_problem, signal_name
-from sae_oracle.samples import Preprocessing, read_samples
+from sae_oracle.samples import Preprocessing, as_npy, read_samples
 
 BUILT_IN = ("patches", "digits")
 
@@ -149,6 +149,17 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
         return "--validation-key names an array of --validation, which is missing."
     if arguments.data in BUILT_IN and arguments.preprocess != "none":
         return f"--preprocess is for files. --data is {arguments.data}, which is prepared."
+    return None
+
+
+def samples_of(arguments: argparse.Namespace) -> dict[str, NDArray[Any]]:
+    """Return what is in the files of `--data` and `--validation`, by the name of the option.
+
+    Raises:
+        ValueError: If it cannot be trained on: what is wrong, in a sentence that begins with the
+            option.
+    """
+    found: dict[str, NDArray[Any]] = {}
     inputs = 64
     prepare = Preprocessing.fitted("none", np.empty((0, 0)))
     for option, name, key in (
@@ -162,33 +173,30 @@ def problem_with(arguments: argparse.Namespace) -> str | None:
             if option == "--data":
                 prepare, inputs = Preprocessing.fitted(arguments.preprocess, x), x.shape[1]
             if x.shape[1] != inputs:
-                problem = (
+                raise ValueError(
                     f"{name} must have as many columns as --data, {inputs}. It has {x.shape[1]}."
                 )
-            else:
-                problem = _problem_with_range(name, prepare(x), arguments.output_activation)
+            _check_range(name, prepare(x), arguments.output_activation)
         except (OSError, ValueError) as error:
-            problem = str(error)
-        if problem is not None:
-            return visible(f"{option}: {problem}")
+            raise ValueError(f"{option}: {error}") from error
+        found[option] = x
     need = BYTES_PER_WEIGHT * (2 * inputs + 1) * arguments.hidden
     if need > memory():
         gibibytes = f"{need // 2**30:,}" if need < 2**100 else "more than 2^70"
-        return (
+        raise ValueError(
             f"--hidden must fit into memory. With {inputs} inputs {arguments.hidden} hidden units "
             f"take {gibibytes} GiB at least, and there are {memory() / 2**30:,.1f} GiB."
         )
-    return None
+    return found
 
 
-def _problem_with_range(name: str, x: NDArray[Any], output_activation: str) -> str | None:
+def _check_range(name: str, x: NDArray[Any], output_activation: str) -> None:
     low, high = float(x.min()), float(x.max())
     if output_activation == "sigmoid" and not (low >= 0.0 and high <= 1.0):
-        return (
+        raise ValueError(
             f"{name} has values from {low:.4g} to {high:.4g}, and a sigmoid output reaches (0, 1) "
             "only: rescale the data (--preprocess rescale), or use --output-activation linear."
         )
-    return None
 
 
 def train(
@@ -214,6 +222,10 @@ def train(
     if problem is not None:
         return _fail(console, problem)
     try:
+        samples = samples_of(arguments)
+    except ValueError as error:
+        return _fail(console, visible(error))
+    try:
         out = Path(os.path.abspath(arguments.out))
         with ResultFolder(out, (*FILES, CHECKPOINT)) as results:
             has_checkpoint = (out / CHECKPOINT).is_file()
@@ -238,7 +250,15 @@ def train(
                 )
             # From here on a signal ends the training, and no signal ends the saving.
             with INTERRUPTION.deferred():
-                result = _run(arguments, backend, run, console, results.path)
+                files = {
+                    option: as_npy(
+                        x, Path(vars(arguments)[option[2:]]), results.path / f"{option[2:]}.npy"
+                    )
+                    for option, x in samples.items()
+                }
+                result = _run(arguments, backend, run, console, results.path, files)
+                for option in files:  # no part of the result
+                    (results.path / f"{option[2:]}.npy").unlink(missing_ok=True)
                 picture = _draw(results.path) if result["kind"] == "result" else None
                 if result["kind"] == "result":
                     results.commit()
@@ -294,6 +314,7 @@ def _run(
     run: Callable[..., dict[str, Any]],
     console: Console,
     folder: Path,
+    files: Mapping[str, Path],
 ) -> dict[str, Any]:
     data = arguments.data if arguments.data in BUILT_IN else os.path.abspath(arguments.data)
     options = {
@@ -311,12 +332,9 @@ def _run(
         "--checkpoint-seconds": arguments.checkpoint_seconds,
         "--checkpoint-iterations": arguments.checkpoint_iterations,
     }
-    if arguments.key is not None:
-        options["--key"] = arguments.key
-    if arguments.validation is not None:
-        options["--validation"] = os.path.abspath(arguments.validation)
-    if arguments.validation_key is not None:
-        options["--validation-key"] = arguments.validation_key
+    for option, of_worker in (("--data", "--samples"), ("--validation", "--validation")):
+        if option in files:
+            options[of_worker] = files[option]
     flags = ["--resume"] if arguments.resume else []
     with progress_on(console, TextColumn("{task.fields[terms]}")) as progress:
         task = progress.add_task(backend, total=arguments.iterations, terms="")

@@ -24,6 +24,25 @@ TEMPORARY = ".sae-oracle-train-"
 
 
 @dataclass(frozen=True, eq=False)
+class CheckpointFile(os.PathLike[str]):
+    """The name of a checkpoint of `fit_lbfgs`, with what else its writer wants to find in it.
+
+    Args:
+        path: The file.
+        notes: What JSON can hold.
+
+    >>> os.fspath(CheckpointFile(Path("a.npz"), {"preprocess": "rescale"}))
+    'a.npz'
+    """
+
+    path: Path
+    notes: Mapping[str, Any]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The state of a fit.
 
@@ -33,6 +52,7 @@ class Checkpoint:
         history: The terms of the cost after each iteration, by name.
         evaluations: How often the cost was computed.
         model: The configuration of the model; empty if it has none.
+        notes: Those of its `CheckpointFile`; empty if it has none.
     """
 
     theta: Array
@@ -40,6 +60,7 @@ class Checkpoint:
     history: Mapping[str, Sequence[float]]
     evaluations: int
     model: Mapping[str, Any]
+    notes: Mapping[str, Any]
 
     @property
     def iterations(self) -> int:
@@ -61,6 +82,7 @@ class Checkpoint:
             "history": {name: [float(v) for v in values] for name, values in self.history.items()},
             "evaluations": self.evaluations,
             "model": dict(self.model),
+            "notes": dict(self.notes),
         }
         partial = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(8)}")
         try:
@@ -97,7 +119,12 @@ def read(path: Path) -> Checkpoint:
         if about["format"] != FORMAT or theta.ndim != 1 or not np.all(np.isfinite(theta)):
             raise ValueError("of another format")
         return Checkpoint(
-            theta, about["shapes"], about["history"], int(about["evaluations"]), about["model"]
+            theta,
+            about["shapes"],
+            about["history"],
+            int(about["evaluations"]),
+            about["model"],
+            about.get("notes", {}),
         )
     except OSError:
         raise

@@ -24,7 +24,7 @@ from keras_impl.backends.arrays import as_float64
 from keras_impl.backends.keras_internals import layers_of
 from keras_impl.callbacks import Anneal
 from keras_impl.exact.box import Box, box_of
-from keras_impl.exact.checkpoint import Checkpoint, Clock, read, remove_stale
+from keras_impl.exact.checkpoint import Checkpoint, CheckpointFile, Clock, read, remove_stale
 from keras_impl.exact.chunks import Chunks
 from keras_impl.exact.objective import FullCost, FullDataObjective, shapes
 from keras_impl.exact.sums import Array
@@ -593,7 +593,7 @@ class _Descent:
         self.evaluations = earlier.evaluations
         self.keep_best()
 
-    def state(self) -> Checkpoint:
+    def state(self, notes: Mapping[str, Any]) -> Checkpoint:
         """Return what a later fit can go on from."""
         model = self.objective.model
         shapes = [tuple(v.shape) for v in model.trainable_variables]
@@ -601,7 +601,7 @@ class _Descent:
         with suppress(Exception):  # a model of anybody's may have no configuration
             config = model.get_config()
         history = self.watchers.history.history
-        return Checkpoint(self._best, shapes, history, self.evaluations, config)
+        return Checkpoint(self._best, shapes, history, self.evaluations, config, notes)
 
     def keep_best(self) -> None:
         """Give the model the best weights seen."""
@@ -624,6 +624,7 @@ class _Keeper:
         if path is None and self._resumes:
             raise ValueError("`resume=True` needs a `checkpoint`. Received: checkpoint=None")
         self._path = None if path is None else Path(path)
+        self._notes = path.notes if isinstance(path, CheckpointFile) else {}
         if self._path is not None and not self._path.parent.is_dir():
             raise ValueError(
                 f"`checkpoint` must lie in a folder that is there. Received: checkpoint={path!r}"
@@ -657,7 +658,7 @@ class _Keeper:
         if descent.best_cost is None:
             return
         try:
-            descent.state().write(self._path)
+            descent.state(self._notes).write(self._path)
         except OSError as error:  # what is being computed is worth more than its copy
             warnings.warn(f"No checkpoint is written: {error}", stacklevel=3)
 

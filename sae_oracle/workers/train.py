@@ -17,25 +17,15 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 
 from keras_impl.backends.process import full_float32_products, use_dtype, versions
-from keras_impl.exact.checkpoint import read
+from keras_impl.exact.checkpoint import CheckpointFile, read
 from keras_impl.exact.lbfgs import FullCost, fit_lbfgs, full_cost
 from keras_impl.models import SparseAutoencoder
 from sae_oracle.datasets import digits, natural_patches
 from sae_oracle.samples import Preprocessing, read_samples
 from sae_oracle.workers import channel
 from sae_oracle.workers.channel import device_or_exit, say
-
-
-def data_named(name: str, seed: int, key: str | None = None) -> NDArray[Any]:
-    """Return the samples: "patches", "digits", or those of a file."""
-    if name == "patches":
-        return natural_patches(seed=seed)
-    if name == "digits":
-        return digits()
-    return read_samples(Path(name), key)
 
 
 def terms_of(cost: FullCost) -> dict[str, float]:
@@ -48,12 +38,12 @@ def terms_of(cost: FullCost) -> dict[str, float]:
     }
 
 
-NAMES = {
-    "none": "sparse_autoencoder",
-    "standardize": "sparse_autoencoder_of_standardized_columns",
-    "rescale": "sparse_autoencoder_of_rescaled_columns",
+EARLIER_NAMES = {
+    "sparse_autoencoder": "none",
+    "sparse_autoencoder_of_standardized_columns": "standardize",
+    "sparse_autoencoder_of_rescaled_columns": "rescale",
 }
-"""What a model is called, by the preprocessing of its samples: a checkpoint has the name."""
+"""The preprocessing by what a model was called, of checkpoints that had no notes."""
 
 
 def iterations_of(
@@ -62,8 +52,8 @@ def iterations_of(
     """Return how many iterations a checkpoint has; end with 2 if it is of another training."""
     try:
         found = read(path)
-        kinds = {name: kind for kind, name in NAMES.items()}
-        prepared = kinds.get(str(found.model.get("name")), preprocess)
+        earlier = EARLIER_NAMES.get(str(found.model.get("name")), preprocess)
+        prepared = found.notes.get("preprocess", earlier)
         if prepared != preprocess:
             raise ValueError(
                 f"--preprocess was {prepared} when it was written. Received {preprocess}."
@@ -99,9 +89,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--preprocess", default="none")
-    parser.add_argument("--key")
-    parser.add_argument("--validation")
-    parser.add_argument("--validation-key")
+    parser.add_argument("--samples", type=Path, help="what is in the file of --data, as .npy")
+    parser.add_argument("--validation", type=Path)
     parser.add_argument("--hidden", type=int, required=True)
     parser.add_argument("--rho", type=float, required=True)
     parser.add_argument("--beta", type=float, required=True)
@@ -120,11 +109,14 @@ def main() -> None:
     full_float32_products()
     use_dtype(keras.config.floatx())  # what keras.json asks for; JAX has a switch for 64 bits
     in_use = device_or_exit(chosen.device)
-    x = data_named(chosen.data, chosen.seed, chosen.key)
+    if chosen.samples is not None:
+        x = read_samples(chosen.samples)
+    else:
+        x = natural_patches(seed=chosen.seed) if chosen.data == "patches" else digits()
     prepare = Preprocessing.fitted(chosen.preprocess, x)
     x, held = prepare(x), None
     if chosen.validation is not None:
-        held = prepare(read_samples(Path(chosen.validation), chosen.validation_key))
+        held = prepare(read_samples(chosen.validation))
     settings = {
         "hidden_units": chosen.hidden,
         "rho": chosen.rho,
@@ -133,7 +125,7 @@ def main() -> None:
         "output_activation": chosen.output_activation,
         "seed": chosen.seed,
     }
-    model = SparseAutoencoder(**settings, name=NAMES[chosen.preprocess])
+    model = SparseAutoencoder(**settings, name="sparse_autoencoder")
     resumed_at = 0
     if chosen.resume:
         resumed_at = iterations_of(chosen.checkpoint, settings, chosen.preprocess, held is not None)
@@ -150,7 +142,7 @@ def main() -> None:
             verbose=False,
             validation_data=held,
             callbacks=[_Stops(), keras.callbacks.LambdaCallback(on_epoch_end=on_iteration)],
-            checkpoint=chosen.checkpoint,
+            checkpoint=CheckpointFile(chosen.checkpoint, {"preprocess": chosen.preprocess}),
             checkpoint_seconds=chosen.checkpoint_seconds,
             checkpoint_iterations=chosen.checkpoint_iterations,
             resume=chosen.resume,

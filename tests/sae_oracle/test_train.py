@@ -188,6 +188,18 @@ def test_ctrl_c_writes_the_best_weights_and_says_so(
     ):
         assert main(["train", f"--backend={FORKED}", *resumed, option]) == 2
         assert words in capsys.readouterr().out
+    # As it was written when the name of the model said what --preprocess was.
+    (tmp_path / "earlier").mkdir()
+    with np.load(folder / "out" / "checkpoint.npz") as stored:
+        theta, about = stored["theta"], json.loads(str(stored["about"]))
+    del about["notes"]
+    about["model"]["name"] = "sparse_autoencoder_of_rescaled_columns"
+    np.savez(tmp_path / "earlier" / "checkpoint.npz", theta=theta, about=json.dumps(about))
+    earlier = ("--data=x.npy", "--out=earlier", "--resume", "--iterations=1")
+    refused = here(capsys, *earlier, status=2)
+    assert "--preprocess was rescale when it was written. Received none." in refused
+    printed = here(capsys, *earlier, "--preprocess=rescale")
+    assert "the checkpoint has all iterations" in printed
 
 
 def bad_files(folder: Path) -> dict[str, str]:
@@ -223,7 +235,14 @@ def bad_files(folder: Path) -> dict[str, str]:
 
 
 def problem(*arguments: str) -> str | None:
-    return training.problem_with(parser().parse_args(["train", *arguments]))
+    parsed = parser().parse_args(["train", *arguments])
+    try:
+        found = training.problem_with(parsed)
+        if found is None:
+            training.samples_of(parsed)
+    except ValueError as error:
+        return str(error)
+    return found
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
