@@ -421,6 +421,8 @@ class _Session:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(1.0)
             status = self._process.poll()
+            if status is None:
+                raise self._ended("it closed its output without an answer")
             raise self._ended(f"it ended without an answer, with status {status}")
         self._crashes = 0
         return line

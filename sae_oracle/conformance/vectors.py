@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -184,9 +185,10 @@ def read_vectors(folder: Path = FOLDER) -> list[Vector]:
     files = vector_files(folder)
     if not files:
         raise VectorError(f"{folder}: there is no file EQ-….json in it")
-    found: list[Vector] = []
-    for path in files:
-        found += _read_file(path)
+    found = [vector for path in files for vector in _read_file(path)]
+    repeated = [name for name, count in Counter(v.identifier for v in found).items() if count > 1]
+    if repeated:
+        raise VectorError(f"{folder}: {repeated[0]} is there more than once")
     return found
 
 
@@ -212,7 +214,7 @@ def _read_file(path: Path) -> list[Vector]:
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
         raise VectorError(
-            f"{path.name} has the version {version!r}. This program reads {VERSION!r}."
+            f"{path.name} has the version {version!r:.60}. This program reads {VERSION!r}."
         )
     label, vectors = content.get("label"), content.get("vectors")
     if label != path.stem or not isinstance(vectors, list) or not vectors:
@@ -238,25 +240,31 @@ def _vector(file: str, label: str, number: int, item: Any) -> Vector:
             raise ValueError("its inputs are not those of its identifier")
         if not outputs or not set(flags) <= set(FLAGS) or not set(formats) <= set(FORMATS):
             raise ValueError("it has no outputs, or a flag or format that is not known")
+        if any(set(output.bounds) != set(formats) for output in outputs):
+            raise ValueError("an output has bounds of other formats than it is exact in")
         found.arguments  # noqa: B018  # that they can be read is known before any work
     except KeyError as error:
         raise VectorError(f"{where} has no {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise VectorError(f"{where} cannot be read: {error}") from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise VectorError(f"{where} cannot be read: {str(error)[:200]}") from None
     return found
 
 
 def _output(part: Mapping[str, Any]) -> Output:
-    shape, digits = tuple(part["shape"]), tuple(part["digits"])
-    bounds = {name: tuple(bound) for name, bound in part["bounds"].items()}
+    name, shape, digits = part["name"], tuple(part["shape"]), tuple(part["digits"])
+    if not all(isinstance(text, str) for text in (name, *digits)):
+        raise ValueError("the name of an output or a number of its digits is no text")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"the shape of its output {name!r} is no list of sizes")
+    bounds = {of: tuple(bound) for of, bound in part["bounds"].items()}
     if any(len(numbers) != math.prod(shape) for numbers in (digits, *bounds.values())):
-        raise ValueError(f"its output {part['name']!r} has not one number for each place")
+        raise ValueError(f"its output {name!r} has not one number for each place")
     for bound in bounds.values():
-        if not all(b is None or (isinstance(b, (int, float)) and b >= 0) for b in bound):
-            raise ValueError(f"a bound of its output {part['name']!r} is no number of 0 or more")
-    found = Output(part["name"], shape, digits, bounds)
+        if not all(b is None or (type(b) in (int, float) and float(b) >= 0.0) for b in bound):
+            raise ValueError(f"a bound of its output {name!r} is no number of 0 or more")
+    found = Output(name, shape, digits, bounds)
     if np.isnan(found.numbers).any():
-        raise ValueError(f"its output {part['name']!r} holds NaN")
+        raise ValueError(f"its output {name!r} holds NaN")
     return found
 
 

@@ -229,6 +229,15 @@ def spoiled(folder: Path, **changes: Any) -> Vector:
     return vector
 
 
+# An output of the vector that `spoiled` writes.
+GOOD: dict[str, Any] = {
+    "name": "value",
+    "shape": [],
+    "digits": ["1"],
+    "bounds": {name: [0.5] for name in BY_LABEL["EQ-L1"].formats},
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -253,6 +262,18 @@ def spoiled(folder: Path, **changes: Any) -> Vector:
             "is no number of 0 or more",
         ),
         ({"flags": ["other"]}, "a flag or format that is not known"),
+        ({"exact_in": ["float64"]}, "has bounds of other formats than it is exact in"),
+        *(
+            ({"outputs": [GOOD | change]}, words)
+            for change, words in (
+                ({"name": []}, "is no text"),
+                ({"digits": [1.0]}, "is no text"),
+                ({"shape": [1.0]}, "is no list of sizes"),
+                ({"shape": [-1, -1]}, "is no list of sizes"),
+                ({"bounds": GOOD["bounds"] | {"float32": [True]}}, "is no number of 0 or more"),
+                ({"bounds": GOOD["bounds"] | {"float32": [10**400]}}, "int too large"),
+            )
+        ),
     ],
 )
 def test_a_spoiled_file_is_one_sentence(
@@ -265,6 +286,13 @@ def test_a_spoiled_file_is_one_sentence(
     assert "\n" not in str(raised.value)
     if not {"version", "label", "vectors"} & set(changes):
         assert vector.identifier in str(raised.value)
+
+
+def test_a_vector_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    vector = BY_LABEL["EQ-L1"]
+    (tmp_path / "EQ-L1.json").write_text(as_text("EQ-L1", {}, [vector, vector]))
+    with pytest.raises(VectorError, match=f"{vector.identifier} is there more than once"):
+        read_vectors(tmp_path)
 
 
 def test_a_truncated_file_says_which_vector_was_the_last(tmp_path: Path) -> None:
@@ -353,11 +381,12 @@ def test_a_right_program_passes_whatever_it_prints_to_stderr() -> None:
         ("if count == 1: text = json.dumps({'value': value})", "has no gradient"),
         ("break", "ended without an answer, with status 0"),
         ("sys.exit(3)", "with status 3"),
+        ("import os; os.close(1); time.sleep(60)", "it closed its output without an answer"),
         ("time.sleep(60)", "no answer came in 1.5 seconds"),
     ],
 )
 def test_what_is_no_right_answer_of_a_program_fails(change: str, words: str) -> None:
-    found = checked(change, ASKED[:2], time_limit=1.5 if "sleep" in change else 30.0)
+    found = checked(change, ASKED[:2], time_limit=1.5 if change == "time.sleep(60)" else 30.0)
     assert found[0].status == "failed"
     assert ASKED[0].identifier in found[0].words
     assert words in found[0].words
