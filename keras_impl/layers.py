@@ -146,7 +146,8 @@ class KLSparsity(HasTerm, PenaltyLayer):
             momentum = real_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
             if self.from_logits:
                 raise ValueError(
-                    "`momentum` averages mean activations, which `from_logits=True` never forms. "
+                    "`momentum` averages mean activations, which `from_logits=True` never forms: "
+                    "leave that out, and put the layer behind the activation. "
                     f"Received: momentum={momentum!r}, from_logits=True"
                 )
         self._momentum = momentum

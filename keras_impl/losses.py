@@ -55,7 +55,10 @@ class HalfSquaredError(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         if axis is not None and not (isinstance(axis, numbers.Integral) and axis == -1):
-            raise ValueError(f"`axis` must be None or -1. Received: axis={axis!r}")
+            raise ValueError(
+                "`axis` must be None or -1: move other axes of features to the end. "
+                f"Received: axis={axis!r}"
+            )
         if reduction is not None and (
             not isinstance(reduction, str) or reduction not in REDUCTIONS
         ):

@@ -299,7 +299,7 @@ def _kernel_of(layer: Any) -> Any:
     if has_lora and mode == "int4":
         raise ValueError(
             "`tied_to` may not have LoRA kernels and be quantized to int4: Keras adds them to the "
-            f"integers. Received: tied_to={layer!r}"
+            f"integers. Quantize to int8 in its place. Received: tied_to={layer!r}"
         )
     integers = layer._kernel if has_lora else layer.kernel
     kernel = ops.cast(ops.convert_to_tensor(integers), layer.variable_dtype)

@@ -193,10 +193,15 @@ def _reiterable(x: Any) -> Any:
     """Return a function that starts a new run through the batches of x."""
     if isinstance(x, keras.utils.PyDataset):
         if x.num_batches is None:
-            raise ValueError("`x` must be finite. Received a PyDataset without `num_batches`.")
+            raise ValueError(
+                "`x` must be finite: let its `num_batches` say how many there are. Received a "
+                "PyDataset without it."
+            )
         return lambda: (x[i] for i in range(x.num_batches))
     if hasattr(x, "cardinality") and int(x.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
-        raise ValueError("`x` must be finite. Received an infinite tf.data.Dataset.")
+        raise ValueError(
+            "`x` must be finite: use its `take`. Received an infinite tf.data.Dataset."
+        )
     if not isinstance(x, Iterable) or isinstance(x, (str, bytes)):
         raise TypeError(
             "`x` must be an array, a memory map, a tf.data.Dataset, a torch DataLoader or a "
@@ -204,7 +209,8 @@ def _reiterable(x: Any) -> Any:
         )
     if isinstance(x, Iterator):
         raise TypeError(
-            "`x` must be something that can be run through more than once. Received: x of type "
-            f"{type(x).__name__}, which can be read only once."
+            "`x` must be something that can be run through more than once, such as a list of "
+            f"batches or a keras.utils.PyDataset. Received: x of type {type(x).__name__}, which "
+            "can be read only once."
         )
     return lambda: iter(x)

@@ -118,7 +118,8 @@ class FullDataObjective:
         """Return the terms at the model's weights, and the gradient of their sum."""
         if not has_gradients():
             raise NotImplementedError(
-                f"The {keras.config.backend()} backend of Keras has no gradients."
+                f"The {keras.config.backend()} backend of Keras has no gradients: use that of JAX, "
+                "TensorFlow or PyTorch. `full_cost` needs none."
             )
         weights, others = self._weights()
         if self._only_chunk is not None and self._workers == 1:

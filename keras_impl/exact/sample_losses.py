@@ -36,7 +36,10 @@ class SampleLosses:
             self.reduction = "sum_over_batch_size"
             self._loss, self._counter = _OfFunction(loss), _OfFunction(loss)
         if self.reduction == "none":
-            raise ValueError("The loss of the model must be reduced to a number. Received: none.")
+            raise ValueError(
+                "The loss of the model must be reduced to a number: leave its `reduction` out. "
+                "Received: none."
+            )
         # A loss like it counts: a mask means the same to the count as to the sum.
         self._counter.call = self._ones
         self._call = self._loss.call
@@ -90,17 +93,24 @@ def _loss_of(model: Any) -> Any:
     if computes is not keras.Model.compute_loss:
         raise ValueError(
             f"The cost of {type(model).__name__} is computed by a `compute_loss` of its own, which "
-            "cannot be taken apart into samples. Only the loss given to `compile` can."
+            "cannot be taken apart into samples. Give a loss to `compile` in its place, or train "
+            "with `fit`."
         )
     config = model.get_compile_config() if model.compiled else None
     if config is not None and config.get("loss_weights") is not None:
-        raise ValueError("`loss_weights` of a compiled model are not supported.")
+        raise ValueError(
+            "`loss_weights` of a compiled model are not supported: multiply inside of the loss. "
+            f"Received: {config['loss_weights']!r}"
+        )
     loss = getattr(model, "loss", None)
     if loss is None:
         dtype = "float64" if model.compute_dtype == "float64" else "float32"
         return HalfSquaredError(dtype=dtype)
     if isinstance(loss, (list, tuple, dict)):
-        raise ValueError(f"`model` must have one output and one loss. Received: loss={loss!r}")
+        raise ValueError(
+            "`model` must have one output and one loss: make a keras.Model of one output. "
+            f"Received: loss={loss!r}"
+        )
     return keras.losses.get(loss)
 
 

@@ -183,16 +183,23 @@ def steps_of(model: Any, chunk: Chunk) -> Steps:
         y_pred = model(one_sample(chunk), training=False)
         losses = len(model.losses)
     if keras.tree.is_nested(y_pred):
-        raise ValueError("`model` must have one output and one loss. Received several outputs.")
+        raise ValueError(
+            "`model` must have one output and one loss: make a keras.Model of one output. Received "
+            "several outputs."
+        )
     if not model.trainable_variables:
-        raise ValueError(f"`model` must have trainable weights. Received: {model.name}")
+        raise ValueError(
+            "`model` must have trainable weights: set `trainable` of its layers. "
+            f"Received: {model.name}"
+        )
     _refuse_lost_penalties(model)
     regularizers = [v.regularizer for v in model.trainable_variables if v.regularizer is not None]
     if losses > len(outputs) + len(regularizers):
         raise ValueError(
             f"`model` adds {losses - len(outputs) - len(regularizers)} loss(es) other than the "
             "penalties of this package (by `add_loss` or an activity regularizer). Of a batch they "
-            "may be anything: over a whole data set they are not defined."
+            "may be anything: over a whole data set they are not defined. Use KLSparsity or "
+            "KLSparsityRegularizer in their place, or train with `fit`."
         )
     penalties = [output.penalty for output in outputs]
     state = _state_of(model, penalties, regularizers)

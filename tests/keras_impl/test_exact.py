@@ -553,15 +553,20 @@ class OwnLoss(keras.Sequential):
 
 BAD_CALLS: list[Any] = [
     (lambda: keras.layers.Dense(6), {}, TypeError, "`model` must be a keras.Model"),
-    (lambda: with_other_losses("activity regularizer"), {}, ValueError, "adds 1 loss"),
+    (lambda: with_other_losses("activity regularizer"), {}, ValueError, "adds 1 loss.*KLSparsity"),
     (lambda: with_other_losses("layer"), {}, ValueError, "adds 1 loss"),
-    (lambda: with_other_losses("outputs"), {}, ValueError, "several outputs"),
-    (lambda: OwnLoss([keras.layers.Dense(6)]), {}, ValueError, "`compute_loss` of its own"),
+    (lambda: with_other_losses("outputs"), {}, ValueError, "Model of one output.*several outputs"),
+    (
+        lambda: OwnLoss([keras.layers.Dense(6)]),
+        {},
+        ValueError,
+        "`compute_loss` of its own.*with `fit`",
+    ),
     (two_penalties, {"batch_size": 0}, ValueError, "`batch_size` must be a positive integer"),
     (two_penalties, {"batch_size": 2.0}, TypeError, "`batch_size` must be a positive integer"),
     (two_penalties, {"y": np.ones((3, 6))}, ValueError, "`y` must have as many rows as `x`"),
     (two_penalties, {"x": np.ones((0, 6))}, ValueError, "at least one sample"),
-    (two_penalties, {"x": iter([np.ones((2, 6))])}, TypeError, "more than once"),
+    (two_penalties, {"x": iter([np.ones((2, 6))])}, TypeError, "more than once.*list of"),
     (two_penalties, {"x": 3.0}, TypeError, "`x` must be an array"),
     (two_penalties, {"x": Batches(np.ones((0, 6)), 2)}, ValueError, "at least one sample"),
     (two_penalties, {"x": Batches(np.ones((4, 6)), 2), "y": np.ones(4)}, ValueError, "yields"),
@@ -869,10 +874,25 @@ class OwnAutoencoder(SparseAutoencoder):
         return 0.0
 
 
+def asked_for(loss: Any = "mse", **named: Any) -> Any:
+    model = two_penalties()
+    model.compile("sgd", loss=loss, **named)
+    return model
+
+
+unreduced = keras.losses.MeanSquaredError(reduction="none")
 HALVES = [(np.ones((4, 6)), np.ones((2, 6)))]
 MORE_BAD_CALLS: list[Any] = [
     (regularized_inside, {"x": np.ones((4, 2, 6))}, ValueError, "activity regularizer of .* inner"),
     (lambda: OwnAutoencoder(2), {}, ValueError, "`compute_loss` of its own"),
+    (
+        lambda: asked_for(loss_weights=0.5),
+        {},
+        ValueError,
+        "inside of the loss.*: 0.5",
+    ),
+    (lambda: asked_for(loss=["mse"]), {}, ValueError, "Model of one output.*mse"),
+    (lambda: asked_for(loss=unreduced), {}, ValueError, "leave its `reduction` out"),
     (two_penalties, {"x": np.ones((0, 6)), "y": np.ones((0, 6))}, ValueError, "`x` must hold"),
     (two_penalties, {"x": Batches(np.ones((0, 6)), 2), "batch_size": 3}, ValueError, "`x` must ho"),
     (two_penalties, {"x": EmptyBatches()}, ValueError, "`x` must hold at least one sample"),
@@ -903,7 +923,7 @@ def test_a_batch_without_rows_is_passed_over() -> None:
 @pytest.mark.only_backends("numpy", "openvino")
 @pytest.mark.inference
 def test_no_gradients_without_a_training_backend() -> None:
-    with pytest.raises(NotImplementedError, match="has no gradients"):
+    with pytest.raises(NotImplementedError, match="has no gradients: use that of JAX"):
         full_cost_and_gradient(SparseAutoencoder(3), np.ones((4, 6)))
 
 
