@@ -495,7 +495,7 @@ def status_matrix(results: Results, earlier: Sequence[Mapping[str, Mapping[str, 
                 f"{' | '.join(found)} | {suspicious} | {sum(m['elements'] for m in chosen):,} | "
                 f"{named} |"
             )
-    sentences = [html.escape(line, quote=False) for line in failures(results)]
+    sentences = [f"- {html.escape(line, quote=False).strip()}" for line in failures(results)]
     lines += ["", *sentences] if sentences else []
     return "\n".join(lines) + "\n"
 
