@@ -37,7 +37,9 @@ NOT_CAUGHT = {
     "its autoencoder": "its sizes are fixed, 576-250-576; its regularizer fails, in the row above",
     "relu_model": "it is right inside (0, 1); its regularizer is NoGuard, which fails",
     "SparseConvolutionOverChannels": "it takes images, and no vector is of images",
-    "model_with_two_penalties_and_one_wrong": "its ρ are fixed, at none that a vector has",
+    "model_with_two_penalties_and_one_wrong": (
+        "its ρ and its sizes are fixed; its penalty is WrongAxis, which fails"
+    ),
     "functions.of_a_kernel": "it is a penalty of weights",
     "TiedModelUndocumented": "its numbers are right: it does not say how often a weight counts",
 }

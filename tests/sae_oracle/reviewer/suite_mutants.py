@@ -36,6 +36,7 @@ Asked = Callable[[Vector], "Answers | Judgement | None"]
 
 # Why a mistake is no wrong number of an equation that has vectors: by its file, or by its words.
 NO_NUMBER = {
+    "the first β watched": "what is kept between two calls is no equation",
     "callbacks.py": "what is watched is no equation",
     "units.py": "a change of units is no equation",
     "initializers.py": "other random numbers than the oracle's",
@@ -57,7 +58,7 @@ NO_NUMBER = {
     "divided by weights": "no equation has weights of samples",
     "certified.py": "of the digits: the files would be others",
     "what is padded times 0": "of a penalty of anybody's no equation has a mask",
-    "the fullest unit": "no vector has a mask that tells units apart",
+    "the fullest unit": "no equation has a mask that tells units apart",
     "counted from the checkpoint": "what a checkpoint counts is no equation",
     "since the first checkpoint": "what a checkpoint counts is no equation",
 }
