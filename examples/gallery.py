@@ -1,9 +1,9 @@
-"""The gallery's pictures of codes, of θ, of ρ by unit, of a warm-up of β, and of a validated fit.
+"""The gallery's pictures of codes, of θ, of ρ by unit and by layer, of a warm-up of β, of a fit.
 
     KERAS_BACKEND=torch python -m examples.gallery --out docs/pictures
 
 On scikit-learn's digits: 1,500 to train on, 297 others. Writes `encoder.png`, `theta.png`,
-`rho_by_unit.png`, `annealing.png` and `validation.png`.
+`rho_by_unit.png`, `rho_by_layer.png`, `annealing.png` and `validation.png`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--code", type=Path, help="what `sae-oracle encode` wrote: for code.png")
     chosen = parser.parse_args(arguments)
     keras.utils.set_random_seed(0)
     order = np.random.default_rng(0).permutation(digits()).astype("float32")
@@ -84,6 +85,26 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     kernels = {"W1 of θ": w1.T, "the units of a model with it": to_parameters(other).kernels[0]}
     write_png(feature_figure(kernels), chosen.out / "theta.png")
     found["largest difference of the two"] = float(np.max(np.abs(w1.T - [*kernels.values()][1])))
+
+    if chosen.code is not None:
+        figure, axis = one_axis("unit", "digit")
+        axis.imshow(np.load(chosen.code)[:12], cmap="gray_r", vmin=0.0, vmax=1.0)
+        write_png(figure, chosen.out / "code.png")
+
+    # ρ and β by layer: the decoder mirrors those of the first hidden layer.
+    deep = SparseAutoencoder((32, 12), rho=(0.05, 0.25), beta=(0.3, 0.1), weight_decay=1e-4, seed=0)
+    deep.compile("adam")
+    fit_lbfgs(deep, x, iterations=chosen.iterations, verbose=False)
+    figure, axis = one_axis("unit, of the three hidden layers side by side", "ρ̂")
+    of_layers = full_cost(deep, x).mean_activations
+    rho = np.repeat(deep.rho, [len(of_layer) for of_layer in of_layers])
+    rho_hat = np.concatenate(of_layers)
+    axis.plot(rho_hat, "o", ms=4, label="ρ̂ of the unit")
+    axis.step(np.arange(len(rho)), rho, where="mid", color="black", lw=1, label="ρ of its layer")
+    axis.set_ylim(bottom=0.0)
+    axis.legend(fontsize=8)
+    write_png(figure, chosen.out / "rho_by_layer.png")
+    found["largest |ρ̂ − ρ|/ρ of three layers"] = float(np.max(np.abs(rho_hat - rho) / rho))
 
     # β from 0 to its value in the first half.
     steps = chosen.epochs * 6

@@ -27,10 +27,20 @@ def test_denoising(tmp_path: Path) -> None:
 
 @pytest.mark.only_backends("torch")
 def test_gallery(tmp_path: Path) -> None:
-    found = gallery.main(["--epochs=1", "--iterations=2", f"--out={tmp_path}"])
+    np.save(tmp_path / "code.npy", np.full((20, 3), 0.5))
+    code = f"--code={tmp_path / 'code.npy'}"
+    found = gallery.main(["--epochs=1", "--iterations=2", f"--out={tmp_path}", code])
     assert all(np.isfinite(value) for value in found.values())
     assert found["largest difference of the two"] == 0.0
-    for name in ("encoder", "theta", "rho_by_unit", "annealing", "validation"):
+    for name in (
+        "encoder",
+        "theta",
+        "rho_by_unit",
+        "rho_by_layer",
+        "annealing",
+        "validation",
+        "code",
+    ):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 

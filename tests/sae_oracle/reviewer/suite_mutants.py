@@ -3,7 +3,7 @@
     KERAS_BACKEND=torch python -m tests.sae_oracle.reviewer.suite_mutants --write
 
 writes the section of docs/caught.md that says which vector each fails first, and who was asked:
-three minutes of one core.
+three minutes of one core. On tensorflow it asks those that torch does not run, and keeps the rest.
 """
 
 from __future__ import annotations
@@ -391,10 +391,21 @@ SLOW = ("SparseAutoencoder", "full_cost_and_gradient", "full_cost of a penalty",
 """Whoever makes a model for each vector: asked one vector of each kind."""
 
 
-def pairs_of(vectors: Sequence[Vector]) -> list[tuple[str, Vector]]:
+NOT_ON_TORCH = "none: its text is not run on torch"
+
+PENALTIES = ("KLSparsityRegularizer", "KLSparsity with momentum")
+"""Who is asked on another backend: what only they run is written for penalties."""
+
+
+def is_asked_on(mutant: Mutant, backend: str) -> bool:
+    """Whether a mistake is asked about on a backend: on torch wherever torch runs it."""
+    return backend == "torch" if "torch" in mutant.backends else backend in mutant.backends
+
+
+def pairs_of(vectors: Sequence[Vector], names: Sequence[str]) -> list[tuple[str, Vector]]:
     """Whom to ask what: the first vector of everyone, then the second, ...; of a model the last."""
     ranked = []
-    for name in (*OBJECTS, *ASKED):
+    for name in names:
         precision, ask = asked(name)
         kinds: set[Any] = set()
         rank = 0
@@ -427,8 +438,10 @@ def section(found: Mapping[str, Sequence[str]]) -> str:
     lines = [
         OF_THE_SUITE,
         "Each mistake that [the suite](mutants.md) plants in the code, planted while it runs, on",
-        "torch (`python -m tests.sae_oracle.reviewer.suite_mutants --write`): who is asked, and",
-        "the first vector that fails. Some formulas torch has written out: the rows `fused`.",
+        "torch (`python -m tests.sae_oracle.reviewer.suite_mutants --write`), and on TensorFlow "
+        "where",
+        "torch does not run its text (`KERAS_BACKEND=tensorflow` before it): who is asked, and the",
+        "first vector that fails. Some formulas torch has written out: the rows `fused`.",
         "",
         "| mistake | who is asked | the vector that it fails |",
         "|---|---|---|",
@@ -443,19 +456,25 @@ def main() -> None:
     parser.add_argument("--only", metavar="WORDS", help="ask those again; keep the other rows")
     chosen = parser.parse_args()
     found: dict[str, Sequence[str]] = {} if chosen.only is None else dict(recorded())
+    backend = keras.config.backend()
+    on_torch = backend == "torch"
+    kept = recorded()
     pairs: list[tuple[str, Vector]] = []
     for mutant in MUTANTS:
         if chosen.only is not None and not re.search(chosen.only, mutant.mistake):
             continue
         why = reason(mutant)
-        if why is None and "torch" not in mutant.backends:
-            why = "its text is not run on torch"
         pair = ("", f"none: {why}")
-        if why is None:
-            pairs = pairs or pairs_of(read_vectors())
+        if why is None and not is_asked_on(mutant, backend):
+            pair = tuple(kept.get(mutant.mistake, ["", NOT_ON_TORCH])[-2:])
+        elif why is None:
+            names = (*OBJECTS, *ASKED) if on_torch else PENALTIES
+            pairs = pairs or pairs_of(read_vectors(), names)
             of_models = re.search(r"exact|models|tied", mutant.file)
             order = sorted(pairs, key=lambda p: p[0] not in SLOW) if of_models else pairs
-            pair = first_failure(mutant, order) or ("", "none")
+            pair = first_failure(mutant, order) or ("", "none" if on_torch else NOT_ON_TORCH)
+            if pair[0] and not on_torch:
+                pair = (f"{pair[0]} on {backend}", pair[1])
         found[mutant.mistake] = pair
         print(f"{mutant.mistake} | {' | '.join(pair)}", flush=True)
     if chosen.write:
