@@ -466,7 +466,8 @@ def main() -> None:
         why = reason(mutant)
         pair = ("", f"none: {why}")
         if why is None and not is_asked_on(mutant, backend):
-            pair = tuple(kept.get(mutant.mistake, ["", NOT_ON_TORCH])[-2:])
+            _, *row = kept.get(mutant.mistake, ["", "", NOT_ON_TORCH])
+            pair = row[0], row[1]
         elif why is None:
             names = (*OBJECTS, *ASKED) if on_torch else PENALTIES
             pairs = pairs or pairs_of(read_vectors(), names)
