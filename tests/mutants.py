@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -1205,7 +1206,7 @@ def killer_of(mutant: Mutant, copy: Path, backend: str, likely: str | None) -> s
 def page(recorded: dict[str, Any]) -> str:
     """What was found, as a page of the docs."""
     generated, planted = recorded["generated"], recorded["keras_impl"]
-    files = generated["files"].items()
+    files = sorted(generated.items())
     living = [(file, mutant) for file, found in files for mutant in found["living"]]
     lines = [
         "# Mutants",
@@ -1215,22 +1216,30 @@ def page(recorded: dict[str, Any]) -> str:
         "",
         "## Made by a tool",
         "",
-        "`python -m tests.generated_mutants`: a sample of all changes that mutmut's operators make",
-        f"to one operator, number, name or argument, drawn with seed {generated['seed']}. Each is",
-        "tried by the tests that run the changed line, the oracle's without a backend and the rest",
-        f"on {generated['backend']}. Such mutants show which lines no test looks at. They cannot",
-        "show a mistake of more than one place, a line that is missing, or what is wrong elsewhere",
-        "than there.",
+        "`python -m tests.generated_mutants --files FILE --seed SEED --sample DRAWN`: changes",
+        "of one operator, number, name, text or argument, by mutmut's operators, and",
+        "statements, branches and filters left out, by ours. Nobody chose them: a seed drew",
+        "them from all of an area (`reference/`, `keras_impl/`, the verdict), or all were",
+        "tried. Each is tried by the tests that run the changed line: the oracle's without a",
+        "backend, the rest on the backend named. Endless: the tests took ten times their",
+        "processor time, and were ended. Of `sae_oracle/` the functions that decide are",
+        "mutated. Such mutants show which lines no test looks at. They cannot show a mistake of",
+        "more than one place, nor a case that nobody thought of and that has no line.",
         "",
-        "| file | tried | killed | survived, and not known to be equivalent |",
-        "|---|---|---|---|",
+        "| file | on | drawn, seed | tried | killed | endless | survived, perhaps no equivalent |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for file, found in sorted(files):
+    totals: Counter[str] = Counter()
+    for file, found in files:
         unknown = sum(mutant["reason"] is None for mutant in found["living"])
-        lines.append(f"| `{file}` | {found['tried']} | {found['killed']} | {unknown} |")
-    tried, killed = (sum(found[key] for _, found in files) for key in ("tried", "killed"))
-    unknown = sum(mutant["reason"] is None for _, mutant in living)
-    lines += [f"| all | {tried} | {killed} | {unknown} |", ""]
+        numbers = {name: found[name] for name in ("tried", "killed", "endless")}
+        totals.update(numbers, unknown=unknown)
+        lines.append(
+            f"| `{file.split()[0]}` | {found['backend'] or '—'} | {found['drawn']}, "
+            f"{found['seed']} | {' | '.join(map(str, numbers.values()))} | {unknown} |"
+        )
+    names = ("tried", "killed", "endless", "unknown")
+    lines += [f"| all | | | {' | '.join(str(totals[name]) for name in names)} |", ""]
     if living:
         lines += ["| survivor | as | why it is equivalent |", "|---|---|---|"]
         for file, mutant in living:

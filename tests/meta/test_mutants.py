@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import generated_mutants
 from tests.generated_mutants import (
     ROOT,
     Attempt,
+    Functions,
     Generated,
+    State,
     in_a_child,
+    limit_of,
     outcome,
     reason_for,
+    replaced,
+    sample_of,
+    summary,
     who_runs,
 )
 from tests.mutants import MUTANTS, check_mutants
@@ -58,21 +67,107 @@ def test_a_mutant_is_tried_by_the_tests_that_run_its_line() -> None:
     of = {
         n: Generated("reference/activations.py", start + n, "sigmoid", "", "") for n in (0, 13, 14)
     }
-    assert who_runs(of[0], runs) == ["test 12"]  # a signature, by what comes first of its body
-    assert who_runs(of[13], runs) == ["test 13"]
-    assert who_runs(of[13], {}) == []
+    who = {"lines": {"reference/activations.py": runs}, "seconds": {}}
+    assert who_runs(of[0], who) == ["test 12"]  # a signature, by what comes first of its body
+    assert who_runs(of[13], who) == ["test 13"]
+    assert who_runs(of[13], {"lines": {}, "seconds": {}}) == []
+    # The quickest first; and where a worker runs the line, those that start workers.
+    runs[str(start + 13)] = ["slow", "quick"]
+    who |= {"seconds": {"slow": 2.0, "quick": 0.5, "forks": 1.0}, "forking": ["forks"]}
+    assert who_runs(of[13], who) == ["quick", "slow"]
+    worker = Generated("sae_oracle/workers/encode.py", 40, "main", "", "")
+    assert who_runs(worker, who) == ["forks"]
+    assert limit_of(["slow", "quick"], who) == 30.0 + 10.0 * 2.5
+
+
+CALLED = """
+import functools
+
+def passed_on(function):
+    return functools.wraps(function)(lambda *x: function(*x))
+
+class Thing:
+    @property
+    @functools.cache
+    def value(self):
+        return 1 + sum(2 for _ in range(2))
+
+@passed_on
+def doubled(x, by=2):
+    return x * by
+"""
+
+
+def test_functions_get_new_code_however_they_are_decorated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "called.py").write_text(CALLED)
+    monkeypatch.setattr(generated_mutants, "ROOT", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    called = importlib.import_module("called")
+    functions = Functions()
+    # What is not in the code of one function is a matter for a new process.
+    assert replaced("called.py", CALLED.replace("by=2", "by=3")) is None
+    assert replaced("called.py", CALLED.replace("sum(2", "sum(3").replace("x * by", "x")) is None
+    assert replaced("called.py", CALLED.replace("\n\n", "\n\n\n")) is None
+    for right, wrong in (("sum(2", "sum(3"), ("x * by", "x + 7 * by")):
+        pairs = replaced("called.py", CALLED.replace(right, wrong))
+        assert pairs is not None
+        assert functions.has(pairs)
+        functions.change(pairs)
+    assert called.Thing().value == 7
+    assert called.doubled(1) == 15
+
+
+def test_decorated_functions_and_what_is_left_out_are_mutated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mutmut")
+    text = """
+class Thing:
+    @property
+    def value(self):
+        if self.bad:
+            return 1
+        self.note(2)
+        return [x for x in self.all if x]
+"""
+    (tmp_path / "file.py").write_text(text)
+    monkeypatch.setattr(generated_mutants, "ROOT", tmp_path)
+    found = {mutant.change for mutant, _ in sample_of(["file.py"], {}, 0, 0)}
+    assert {"if False:", "return 2", "pass", "return [x for x in self.all]"} <= found
+    assert not [*sample_of(["file.py"], {"file.py": ("other",)}, 0, 0)]
+
+
+def busy() -> None:
+    while True:
+        pass
 
 
 @pytest.mark.parametrize(
-    ("code", "result"), [(0, "survived"), (1, "killed"), (2, "killed"), (None, "endless")]
+    ("work", "limit", "seconds", "result"),
+    [
+        (lambda: 0, None, 60.0, "survived"),
+        (lambda: 1, None, 60.0, "killed"),
+        (lambda: 2, None, 60.0, "killed"),
+        (busy, 1.0, 600.0, "endless"),
+        (lambda: time.sleep(60), None, 0.2, "endless"),
+    ],
+    ids=["passes", "fails", "no module", "computes", "waits"],
 )
-def test_what_became_of_a_mutant(code: int | None, result: str, tmp_path: Path) -> None:
-    """A test that fails, a module that cannot be imported, and tests without an end, kill it."""
-    process = in_a_child((lambda: code) if code is not None else (lambda: time.sleep(60)))
+def test_what_became_of_a_mutant(
+    work: Callable[[], int | None],
+    limit: float | None,
+    seconds: float,
+    result: str,
+    tmp_path: Path,
+) -> None:
+    """A test that fails and a module that cannot be imported kill it; no end is told apart."""
+    process = in_a_child(work, limit=limit)
     (tmp_path / "file.py").write_text("mutated")
     mutant = Generated("file.py", 1, "f", "", "")
-    end = time.monotonic() + (60 if code is not None else 0.2)
-    attempt = Attempt(mutant, tmp_path, "original", process, end)
+    restored = (tmp_path / "file.py", "original")
+    attempt = Attempt(mutant, process, time.monotonic() + seconds, tmp_path / "log", restored)
     while (found := outcome(attempt)) is None:
         time.sleep(0.01)
     assert found == result
@@ -80,13 +175,22 @@ def test_what_became_of_a_mutant(code: int | None, result: str, tmp_path: Path) 
 
 
 def test_tests_that_are_not_there_kill_nothing(tmp_path: Path) -> None:
-    copy = tmp_path / "project"
-    copy.mkdir()
-    (copy / "file.py").write_text("mutated")
     (tmp_path / "log").write_text("no tests ran")
-    attempt = Attempt(
-        Generated("file.py", 1, "f", "", ""), copy, "original", in_a_child(lambda: 5), 1e9
-    )
+    mutant = Generated("file.py", 1, "f", "", "")
+    attempt = Attempt(mutant, in_a_child(lambda: 5), 1e9, tmp_path / "log")
     with pytest.raises(RuntimeError, match="no tests ran"):
         while outcome(attempt) is None:
             time.sleep(0.01)
+
+
+def test_results_are_kept_and_counted_by_file(tmp_path: Path) -> None:
+    results = {"a": "killed", "b": "endless", "c": "survived", "d": "not run"}
+    sample = [(Generated("f.py", 1, "f", f"zip(x, y, strict={key})", key), "") for key in "abcde"]
+    for mutant, _ in sample[:4]:
+        State(tmp_path / "results.jsonl").keep(mutant, results[mutant.key])
+    known = State(tmp_path / "results.jsonl").known
+    assert known == results
+    (found,) = summary(sample, known).values()
+    assert (found["tried"], found["killed"], found["endless"]) == (4, 1, 1)
+    assert [mutant["as"] for mutant in found["living"]] == ["survived", "not run"]
+    assert all(mutant["reason"] for mutant in found["living"])
