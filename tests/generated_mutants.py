@@ -32,6 +32,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -40,7 +41,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -433,6 +434,7 @@ def run_items(items: list[pytest.Item], *, until_failure: bool = True) -> int:
     for item, following in itertools.zip_longest(items, items[1:]):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if until_failure and session.testsfailed:
+            print(f"\nkilled by {item.nodeid}", flush=True)
             session._setupstate.teardown_exact(None)
             return 1
     return 1 if session.testsfailed else 0
@@ -636,15 +638,23 @@ class InForks:
         gc.freeze()
         known = json.loads(self.lines.read_text()) if self.lines.exists() else {"seconds": {}}
         new = [item for name, item in items.items() if name not in known["seconds"]]
-        if new:
-            log = self.lines.with_suffix(".log")
-            os.waitpid(in_a_child(record, session, new, self.lines, log=log), 0)
+        for path, of_file in itertools.groupby(new, key=lambda item: item.path):
+            log = self.lines.with_name(f"{self.lines.stem}-{path.stem}.log")
+            os.waitpid(in_a_child(record, session, [*of_file], self.lines, log=log), 0)
         who = json.loads(self.lines.read_text(encoding="utf-8"))
         numbers = itertools.count()
+        kills: dict[str, Counter[str]] = defaultdict(Counter)
+
+        def price(mutant: Generated, test: str) -> float:
+            """Seconds for each mutant that it will kill, as far as those before it tell."""
+            of_function = kills[f"{mutant.file} {mutant.function}"]
+            share = of_function[test] / max(1, of_function.total())
+            return float(who["seconds"].get(test, 0.0)) / (share + 0.01)
 
         def begin() -> Iterator[Attempt]:
             for mutant, text in self.sample:
                 tests = [name for name in who_runs(mutant, who) if name in items]
+                tests.sort(key=lambda test, mutant=mutant: price(mutant, test))
                 pairs = replaced(mutant.file, text)
                 if not tests:
                     self.state.keep(mutant, "not run")
@@ -660,7 +670,13 @@ class InForks:
                 process = in_a_child(work, log=log, limit=limit)
                 yield Attempt(mutant, process, time.monotonic() + ASLEEP * limit, log)
 
-        take_turns(begin(), self.jobs, lambda a, result: self.state.keep(a.mutant, result))
+        def keep(attempt: Attempt, result: str) -> None:
+            self.state.keep(attempt.mutant, result)
+            killer = re.search("^killed by (.*)$", attempt.log.read_text(errors="replace"), re.M)
+            if killer:
+                kills[f"{attempt.mutant.file} {attempt.mutant.function}"][killer[1]] += 1
+
+        take_turns(begin(), self.jobs, keep)
         return True
 
 

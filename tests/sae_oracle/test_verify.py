@@ -549,6 +549,12 @@ def test_sizes_are_rows_of_their_own() -> None:
     results = report.collect({"torch": several({"quantity": "a"}, {"quantity": "a", "size": "9"})})
     assert [row[3] for row in results.cells] == ["256 × 64", "9"]
     assert results.counts["inside"] == 2
+    # By dtype, then by size, each as they came; not by their names.
+    came = ("b float64 9", "b float32 9", "c float32 1", "a float32 9")
+    names = ("quantity", "dtype", "size")
+    mixed = several(*(dict(zip(names, row.split(), strict=True)) for row in came))
+    rows = [" ".join(row[1:]) for row in report.collect({"torch": mixed}).cells]
+    assert rows == ["b float32 9", "a float32 9", "c float32 1", "b float64 9"]
 
 
 def exercise_run(total: float = 0.345, **changed: Any) -> dict[str, Any]:
@@ -702,7 +708,8 @@ def test_bad_calls_say_so_before_any_work(
     assert cli.main(["verify", "--json", str(tmp_path / "missing" / "found.json")]) == 2
     assert "No such folder" in capsys.readouterr().out
     found = tmp_path / "found.json"
-    for text in ("{", "{}", "[]", "1", "[" * 100_000, '{"kind": "sae-oracle checks"}'):
+    checks = '{"kind": "sae-oracle checks"'
+    for text in ("{", "{}", "[]", "1", "[" * 100_000, checks + "}", checks + ', "found": 1}'):
         found.write_text(text)
         assert cli.main(["verify", "--beside", str(found), "--backend", "numpy"]) == 2
         assert "--beside" in capsys.readouterr().out
@@ -736,6 +743,12 @@ def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(processes.subprocess, "Popen", start("import time; time.sleep(5)"))
     hung = cli.verify_backend("numpy", "cpu", lambda message: None, time_limit=0.5)
     assert "no end within" in hung["error"]
+    asked: list[Any] = []
+    monkeypatch.setattr(cli, "run_backend", lambda *given, **named: asked.append((given, named)))
+    for wide in (True, False):
+        cli.verify_backend("numpy", "gpu", print, 7.0, wide=wide, limits={"RLIMIT_AS": 1})
+        call = ("sae_oracle.workers.verify", ["--wide"] * wide, "numpy", "gpu", print, 7.0)
+        assert asked.pop() == (call, {"limits": {"RLIMIT_AS": 1}})
     monkeypatch.setattr(cli, "installed", lambda name: name != "numpy")
     assert cli.verify_backend("numpy", "cpu", lambda message: None) == {"kind": "absent"}
 
@@ -918,6 +931,7 @@ def compared_before(kinds: Sequence[str], case: str) -> int:
 def test_a_cell_is_outside_or_missing_however_it_was_made() -> None:
     (columns,) = report.collect({"torch": result()}).cells.values()
     cell = columns["torch"]
+    assert (cell.suspicion, cell.likely) == (0.0, None)
     for worst, failure, state in (
         (float("nan"), "", "outside"),
         (None, "", "not compared"),
