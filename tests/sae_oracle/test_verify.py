@@ -294,7 +294,8 @@ def test_the_status_has_the_evidence_of_each_equation() -> None:
 
 def test_the_status_has_rows_of_earlier_runs() -> None:
     earlier = {"verdict": "", "backends": {"jax": {**result(0.5), "device": "H200"}}}
-    checks = {"kind": "sae-oracle checks", "found": {"verify wide": {"jax": earlier}, "bench": {}}}
+    other = {"verify wide": {"jax": earlier}, "bench": {"jax": {}}}
+    checks = {"kind": "sae-oracle checks", "found": other}
     for content in (earlier, checks):
         text = report.status_matrix(
             report.collect({"torch": result(0.25)}), report.earlier_results(content)
@@ -1036,6 +1037,44 @@ def test_what_was_not_waited_for_could_not_be_verified(monkeypatch: pytest.Monke
     monkeypatch.setattr(cli.INTERRUPTION, "number", 2)
     assert cli._ended({"torch": done, "jax": wrong}) == ended
     assert cli._ended({"torch": done, "jax": cancelled}) == ended
+
+
+def test_what_is_asked_for_reaches_the_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Which backends, where, of what, for how long; and the exercise of all of them that train."""
+    asked: dict[str, tuple[Any, ...]] = {}
+
+    def run(module: str, given: list[str], backend: str, *more: Any, limits: Any) -> Any:
+        name = "oracle" if "--oracle" in given else backend
+        device, _, time_limit = more
+        asked[f"{module.rpartition('.')[2]} {name}"] = given, backend, device, time_limit, limits
+        return {"kind": "result"}
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "problem_with", lambda *_: None)
+    monkeypatch.setattr(cli, "installed", lambda name: name != "tensorflow")
+    monkeypatch.setattr(cli, "run_backend", run)
+    monkeypatch.setattr(cli.report, "collect", stop)
+    options = ["--device=gpu", "--time-limit=7", "--memory-limit=3", "--wide"]
+    assert cli.main(["verify", *options, f"--report={tmp_path}"]) == 130
+    limits = cli.Limits(3 * 2**20, None, 64 * 2**20)
+    of_exercise = (cli.EXERCISE_TIME_LIMIT, limits)
+    assert asked == {
+        **{
+            f"verify {name}": (["--wide"], name, "gpu", 7.0, limits)
+            for name in ("jax", "torch", "numpy", "openvino")
+        },
+        "exercise oracle": (["--oracle"], "jax", "cpu", *of_exercise),
+        **{f"exercise {name}": ([], name, "gpu", *of_exercise) for name in ("jax", "torch")},
+    }
+    asked.clear()
+    assert cli.main(["verify", "--backend=numpy", f"--report={tmp_path}"]) == 130
+    assert asked == {
+        "verify numpy": ([], "numpy", "cpu", processes.TIME_LIMIT, cli.Limits(None, None, 2**26))
+    }
 
 
 def test_the_gravest_of_several_errors_is_the_status() -> None:
