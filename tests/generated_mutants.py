@@ -8,10 +8,10 @@ the changed line, the quickest first. Which those are is found out once (`--anew
 running all of them under coverage.
 
 A pytest that has collected its tests forks; the fork gives the changed function its new code, and
-runs tests. What survives that, or is not the code of a function, is tried in a
-copy of the project, imported anew. A run that was stopped goes on where it was; `--survivors` tries
-those again that no test noticed. Why a change changes nothing is said in `EQUIVALENT`. `--write`
-records the sample in `tests/mutants.json`, from which `tests.mutants` writes docs/mutants.md.
+runs tests. What is not the code of a function is tried in a copy of the project, imported anew. A
+run that was stopped goes on where it was; `--survivors` tries those again that no test noticed, in
+both ways. Why a change changes nothing is said and shown in `EQUIVALENT`. `--write` records the
+sample in `tests/mutants.json`, from which `tests.mutants` writes docs/mutants.md.
 
 A mutant that takes ten times the processor time of its tests, and more, is endless, and counted
 apart: on a machine with other work that is no matter of a clock.
@@ -97,13 +97,51 @@ MORE = 10.0  # times the processor time of a mutant's tests, and ..
 AT_LEAST = 30.0  # .. seconds: it is endless
 ASLEEP = 20.0  # times that on the clock, if it waits for what does not come
 
-# Changes that change nothing: what is in the changed lines, and why.
+
+@dataclass(frozen=True)
+class Equivalent:
+    """Changes that change nothing.
+
+    Args:
+        mark: What is in the changed lines.
+        reason: Why.
+        shown: A program that ends with an error if it is not so: `tests/meta/test_mutants.py`.
+    """
+
+    mark: str
+    reason: str
+    shown: str
+
+
 EQUIVALENT = (
-    ("strict=", "`strict=` of a `zip` whose lengths are equal: checked, or made so, lines before"),
-    ("z > 0.0", "at z = 0 both branches of the sigmoid are 1/(1 + 1)"),
-    ("reshape(-2,", "NumPy takes any negative length for the one it is to find"),
-    ("np.errstate(", "what NumPy warns of, and no number"),
-    ('each("', "the words of a message"),
+    Equivalent(
+        "z > 0.0",
+        "at z = 0 both branches of the sigmoid are 1/(1 + 1)",
+        "from math import exp; assert 1 / (1 + exp(-0.0)) == exp(0.0) / (1 + exp(0.0))",
+    ),
+    Equivalent(
+        "reshape(-2,",
+        "NumPy takes any negative length for the one it is to find",
+        "import numpy as np; x = np.ones((2, 5, 3)); "
+        "assert x.reshape(-2, 3).shape == x.reshape(-1, 3).shape == (10, 3)",
+    ),
+    Equivalent(
+        "np.errstate(",
+        "what NumPy warns of, and no number",
+        "import numpy as np, warnings; warnings.simplefilter('ignore'); found = []\n"
+        "for how in ('ignore', 'warn'):\n"
+        "    with np.errstate(all=how):\n"
+        "        x = np.array([-np.inf, -800.0, -1.0, 0.0, 800.0, np.inf, np.nan])\n"
+        "        found.append([f(x).tobytes() for f in (np.exp, np.log, np.sqrt, np.square)])\n"
+        "        found[-1] += [(x / y).tobytes() + (x * y - x).tobytes() for y in x]\n"
+        "assert found[0] == found[1]",
+    ),
+    Equivalent(
+        'each("',
+        "the words of a message",
+        "from reference.validation import each; "
+        "assert [*each('a', [1, 2], 'b')] == [*each('c', [1, 2], 'd')] == [1, 2]",
+    ),
 )
 
 
@@ -231,16 +269,22 @@ def in_common(first: list[str], second: list[str]) -> int:
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
+def is_assertion(before: str, change: str) -> bool:
+    """Whether only `strict=` of a `zip` is changed: it finds mistakes of ours, and changes none."""
+    without = re.compile(r",? strict=\w+")
+    return without.sub("", before).strip() == without.sub("", change)
+
+
 def generated(file: str, pieces: Pieces, mutation: Any) -> tuple[Generated, str] | None:
-    """The mutant; `None`: it changes nothing, or a message."""
+    """The mutant; `None`: it changes nothing, a message, or what is asserted."""
     before, messages = text_and_messages(file)
     now = pieces.changed(mutation)
     lines = now.splitlines()
     start = in_common(before, lines)
     end = len(lines) - in_common(before[start:][::-1], lines[start:][::-1])
-    if lines == before or start + 1 in messages:
-        return None
     change = " ".join(line.strip() for line in lines[start:end])
+    if lines == before or start + 1 in messages or is_assertion(before[start], change):
+        return None
     key = hashlib.sha256(f"{file}\n{now}".encode()).hexdigest()[:16]
     return Generated(file, start + 1, str(function_of(mutation)), change, key), now
 
@@ -560,10 +604,7 @@ def outcome(attempt: Attempt) -> str | None:
 
 def reason_for(change: str) -> str | None:
     """Why a change that nothing noticed changes nothing; `None`: it is not known to be so."""
-    for mark, reason in EQUIVALENT:
-        if mark in change:
-            return reason
-    return None
+    return next((known.reason for known in EQUIVALENT if known.mark in change), None)
 
 
 class State:

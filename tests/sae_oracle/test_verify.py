@@ -904,6 +904,8 @@ def test_every_cell_of_up_to_three_cases(quantity: str) -> None:
             assert cell.worst == (max(errors) if errors else None), kinds
             if errors:
                 assert errors[compared_before(kinds, cell.case)] == cell.worst
+            else:
+                assert cell.case == ""
             # Where nothing of a backend was compared, Keras's failures excuse nothing.
             passes = state == "inside" or (state == "Keras fails" and bool(compared))
             assert results.passed == passes, kinds
