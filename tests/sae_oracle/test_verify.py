@@ -539,6 +539,8 @@ def test_what_is_suspicious_is_shown_and_no_verdict() -> None:
     for suspicion in (float("inf"), float("nan")):
         worse = report.collect({"torch": result(0.25, suspicion=suspicion, likely=1e-4)})
         assert worse.suspicious == 1
+    at_its_bound = report.collect({"torch": result(0.25, suspicion=1.0, likely=1e-4)})
+    assert at_its_bound.suspicious == 0
     # What is outside is said so, once.
     outside = report.collect({"torch": result(1.5, suspicion=8.75, likely=1e-4)})
     assert outside.suspicious == 0
@@ -750,6 +752,11 @@ def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyP
         cli.verify_backend("numpy", "gpu", print, 7.0, wide=wide, limits={"RLIMIT_AS": 1})
         call = ("sae_oracle.workers.verify", ["--wide"] * wide, "numpy", "gpu", print, 7.0)
         assert asked.pop() == (call, {"limits": {"RLIMIT_AS": 1}})
+    cli.verify_backend("numpy", "cpu", print)
+    assert asked.pop() == (
+        ("sae_oracle.workers.verify", [], "numpy", "cpu", print, processes.TIME_LIMIT),
+        {"limits": processes.NO_LIMITS},
+    )
     monkeypatch.setattr(cli, "installed", lambda name: name != "numpy")
     assert cli.verify_backend("numpy", "cpu", lambda message: None) == {"kind": "absent"}
 
@@ -952,7 +959,7 @@ def test_a_cell_is_outside_or_missing_however_it_was_made() -> None:
         (0.0, 0.0, "0.00"),
         (0.004, 0.0, "<0.01"),
         (0.0099, 0.0, "<0.01"),
-        (0.0101, 0.0, "0.01"),
+        (0.01, 0.0, "0.01"),
         (0.5, 0.001, "0.50 (0.1% ?)"),
         (0.5, 0.0005, "0.50 (<0.1% ?)"),
         (2.0, 0.25, "OUTSIDE 2.00 (25.0% ?)"),
