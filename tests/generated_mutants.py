@@ -142,6 +142,18 @@ EQUIVALENT = (
         "from reference.validation import each; "
         "assert [*each('a', [1, 2], 'b')] == [*each('c', [1, 2], 'd')] == [1, 2]",
     ),
+    Equivalent(
+        '"--device", choices=("cpu", "gpu"), default=None',
+        "the command always says which device",
+        "from sae_oracle import processes\n"
+        "class Child:\n"
+        "    def __init__(self, module, arguments, *more, **named):\n"
+        "        assert arguments[:2] == ['--device', 'cpu']\n"
+        "    def run(self, *given, **named): return {}\n"
+        "was, processes.Child = processes.Child, Child\n"
+        "try: processes.run_backend('module', [], 'numpy', 'cpu', print)\n"
+        "finally: processes.Child = was",
+    ),
 )
 
 
