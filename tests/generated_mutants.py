@@ -93,6 +93,7 @@ AREAS = {
 }
 # Arb's own rules and their inputs: `tests/reference/test_certified.py` holds them to mpmath.
 LEFT_OUT = ("reference/certified.py", "__init__.py")
+FEW = 3  # examples of a property, to see what it runs
 MORE = 10.0  # times the processor time of a mutant's tests, and ..
 AT_LEAST = 30.0  # .. seconds: it is endless
 ASLEEP = 20.0  # times that on the clock, if it waits for what does not come
@@ -370,6 +371,7 @@ class WhoRunsWhat:
     def __init__(self, coverage: Any, known: dict[str, Any]) -> None:
         self.coverage = coverage
         self.seconds: dict[str, float] = known.get("seconds", {})
+        self.times: dict[str, float] = {}
         self.failed: set[str] = set()
         self.forking: set[str] = {*known.get("forking", ())}
 
@@ -378,7 +380,8 @@ class WhoRunsWhat:
         self.coverage.switch_context(item.nodeid)
         started = sum(os.times()[:4])
         result = yield
-        self.seconds[item.nodeid] = sum(os.times()[:4]) - started
+        seconds = sum(os.times()[:4]) - started
+        self.seconds[item.nodeid] = seconds * self.times.get(item.nodeid, 1.0)
         if {"servers", "forked"} & {*getattr(item, "fixturenames", ())}:
             self.forking.add(item.nodeid)
         self.coverage.switch_context("")
@@ -389,14 +392,24 @@ class WhoRunsWhat:
             self.failed.add(report.nodeid)
 
 
-def record(session: pytest.Session, items: list[pytest.Item], path: Path) -> int:
+def record(
+    session: pytest.Session, items: list[pytest.Item], path: Path, packages: set[str]
+) -> int:
     """In a child: run tests under coverage, and write who runs what, beside what is known."""
     import coverage
+    import hypothesis
 
-    sources = [str(ROOT / name) for name in PROJECT[:3]]
+    sources = [str(ROOT / name) for name in packages]
     watch = coverage.Coverage(data_file=None, source=sources, branch=False, config_file=False)
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     plugin = WhoRunsWhat(watch, known)
+    for item in items:  # a few examples run the lines that all of them run
+        test = getattr(item, "obj", None)
+        given = getattr(test, "_hypothesis_internal_use_settings", None)
+        if given is not None:
+            few = min(FEW, given.max_examples)
+            plugin.times[item.nodeid] = given.max_examples / few
+            test._hypothesis_internal_use_settings = hypothesis.settings(given, max_examples=few)
     session.config.pluginmanager.register(plugin)
     watch.start()
     run_items(items, until_failure=False)
@@ -467,6 +480,9 @@ def warm(backend: str | None) -> None:
         prepare_backend(backend, "cpu")
         import keras  # noqa: F401
         import scipy.optimize  # noqa: F401
+
+        with contextlib.suppress(ImportError):
+            import tensorflow  # noqa: F401  (Keras loads it on every backend, and it takes seconds)
     import hypothesis  # noqa: F401
     import numpy.testing  # noqa: F401
 
@@ -693,7 +709,9 @@ class InForks:
         new = [item for name, item in items.items() if name not in known["seconds"]]
         for path, of_file in itertools.groupby(new, key=lambda item: item.path):
             log = self.lines.with_name(f"{self.lines.stem}-{path.stem}.log")
-            os.waitpid(in_a_child(record, session, [*of_file], self.lines, log=log), 0)
+            packages = {mutant.file.partition("/")[0] for mutant, _ in self.sample}
+            child = in_a_child(record, session, [*of_file], self.lines, packages, log=log)
+            os.waitpid(child, 0)
         who = json.loads(self.lines.read_text(encoding="utf-8"))
         numbers = itertools.count()
         kills: dict[str, Counter[str]] = defaultdict(Counter)
