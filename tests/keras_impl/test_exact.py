@@ -514,6 +514,13 @@ def test_frozen_weights_have_no_gradient_and_no_decay() -> None:
     assert len(gradient) == 6
     assert with_decay.weight_decay > cost.weight_decay
     assert with_decay.sparsity == cost.sparsity
+    # Nor in a model whose functions are compiled already.
+    known, new = (made(NETWORKS["notes"], 6, 2, "float32") for _ in range(2))
+    full_cost_and_gradient(known, x, 5)
+    for each in (known, new):
+        each.biases[0].trainable = False
+    (cost, gradient), (expected, _) = (full_cost_and_gradient(m, x, 5) for m in (known, new))
+    assert (cost.weight_decay, len(gradient)) == (expected.weight_decay, 3)
 
 
 def test_the_penalties_are_back_in_the_loss_afterwards() -> None:

@@ -127,6 +127,8 @@ def test_within_an_epoch_it_looks_at_the_whole_set_too(
         assert abs(logs["rho_hat_mean"] - np.mean(rho_hat)) <= 45 * U
         assert abs(logs["rho_hat_max"] - np.max(rho_hat)) <= 45 * U
         assert set(logs) >= LOGGED
+    model.fit(X, batch_size=7, epochs=2, verbose=0, callbacks=[watch])
+    assert watch.history["epoch"] == [1], "another fit begins anew"
 
 
 @pytest.mark.equation("EQ-RHO-HAT")
