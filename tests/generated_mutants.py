@@ -106,12 +106,12 @@ class Equivalent:
     Args:
         mark: What is in the changed lines.
         reason: Why.
-        shown: A program that ends with an error if it is not so: `tests/meta/test_mutants.py`.
+        proof: A program that ends with an error if it is not so: `tests/meta/test_mutants.py`.
     """
 
     mark: str
     reason: str
-    shown: str
+    proof: str
 
 
 EQUIVALENT = (
@@ -329,9 +329,9 @@ def functions_of(code: CodeType) -> Iterator[CodeType]:
 def replaced(file: str, text: str) -> list[tuple[CodeType, CodeType]] | None:
     """What functions run, and what they are to run; `None`: something else has changed too."""
     path = str(ROOT / file)
-    whole = compile((ROOT / file).read_text(encoding="utf-8"), path, "exec", dont_inherit=True)
+    right = compile((ROOT / file).read_text(encoding="utf-8"), path, "exec", dont_inherit=True)
     mutated = compile(text, path, "exec", dont_inherit=True)
-    old, new = [*functions_of(whole)], [*functions_of(mutated)]
+    old, new = [*functions_of(right)], [*functions_of(mutated)]
     if len(old) != len(new):
         return None
     pairs = [(a, b) for a, b in zip(old, new, strict=True) if signature_of(a) != signature_of(b)]

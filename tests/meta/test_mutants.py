@@ -60,7 +60,7 @@ def test_a_surviving_change_is_explained_only_if_it_is_shown_to_be_equivalent() 
     assert reason_for("return array.reshape(-2, 3)") is not None
     assert reason_for("return rho * (np.log(rho) + log_rho_hat)") is None
     for known in EQUIVALENT:
-        exec(known.shown, {})
+        exec(known.proof, {})
 
 
 def test_a_mutant_is_tried_by_the_tests_that_run_its_line() -> None:
