@@ -284,7 +284,7 @@ def in_common(first: list[str], second: list[str]) -> int:
 
 def is_assertion(before: str, change: str) -> bool:
     """Whether only `strict=` of a `zip` is changed: it finds mistakes of ours, and changes none."""
-    without = re.compile(r",? strict=\w+")
+    without = re.compile(r",? strict=\w+|, (?=\))")
     return without.sub("", before).strip() == without.sub("", change)
 
 
