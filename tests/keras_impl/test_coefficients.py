@@ -264,13 +264,14 @@ def test_copies_of_changed_penalties_stand_alone() -> None:
     assert again.get_config() == {"weight_decay": 0.25}
 
 
-@pytest.mark.parametrize("form", ["layer", "logits"])
+@pytest.mark.parametrize("form", ["layer", "logits", "average"])
 def test_a_beta_that_becomes_0_leaves_nothing_of_an_infinite_divergence(form: str) -> None:
-    layer = KLSparsity(0.25, 1.0, from_logits=form == "logits", epsilon=0.0)
+    momentum = 0.0 if form == "average" else None
+    layer = KLSparsity(0.25, 1.0, form == "logits", momentum, epsilon=0.0)
     layer(ops.ones((2, 2)) / 2.0)
     layer.beta = 0.0
     dead = ops.convert_to_tensor(np.full((2, 2), -np.inf if form == "logits" else 0.0, "float32"))
-    layer(dead)
+    layer(dead, training=True)
     assert float(layer.losses[0]) == 0.0
 
 
