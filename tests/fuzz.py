@@ -175,7 +175,7 @@ def wrong(
                     yield f"{argument}={name}: accepted"
 
 
-FLAGS = ("symmetric", "from_logits", "tied", "use_bias", "cross_replica", "resume")
+FLAGS = ("symmetric", "from_logits", "tied", "use_bias", "cross_replica", "reproducible", "resume")
 
 FLAGS_OF_THE_REVIEWER = ("called_directly", "replicas")
 

@@ -6,6 +6,7 @@ row, which count for nothing. No more than a chunk is in memory.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -100,6 +101,12 @@ class Chunks:
     def is_one(self) -> bool:
         """Whether one chunk is known to hold the whole set, without a row to fill up."""
         return self.samples == self.rows
+
+    def one_by_one(self) -> Chunks:
+        """Return the same samples, each a chunk of its own."""
+        rows = copy.copy(self)
+        rows.rows = 1
+        return rows
 
     def __iter__(self) -> Iterator[Chunk]:
         for batch in self._batches():

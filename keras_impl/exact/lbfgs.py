@@ -44,6 +44,7 @@ def full_cost(
     y: Any = None,
     sample_weight: Any = None,
     cross_replica: bool = True,
+    reproducible: bool = False,
 ) -> FullCost:
     """EQ-COST over a whole data set, in chunks: ρ̂ is the mean over all samples (EQ-RHO-HAT-CHUNKS).
 
@@ -69,6 +70,11 @@ def full_cost(
         cross_replica: Whether worker processes (torch.distributed, jax.distributed,
             MultiWorkerMirroredStrategy) share the data: each passes its own part of x, all call
             this together, and the sums are those of all. False: this process alone.
+        reproducible: Whether the bits must not depend on the chunks and their order, nor on the
+            order of the samples. Each sample is then computed by itself and added exactly, which
+            takes many times as long (docs/training.md, "The same bits"); of `batch_size` and
+            batches nothing is left but how x is read. The promise is for one machine, backend and
+            number of threads. Not for several worker processes.
 
     Returns:
         The three terms and ρ̂.
@@ -76,7 +82,8 @@ def full_cost(
     Raises:
         TypeError, ValueError: If an argument is not as above; if the model has a loss that is not
             a sum over samples and not of this package (`add_loss`, another activity regularizer);
-            or if samples are not on the first axis of a penalised output.
+            if samples are not on the first axis of a penalised output; or if several worker
+            processes share the data and `reproducible` is True.
 
     >>> from keras_impl import SparseAutoencoder
     >>> model = SparseAutoencoder(2, rho=0.1, seed=0)
@@ -84,10 +91,15 @@ def full_cost(
     >>> costs = [full_cost(model, x, batch_size).total for batch_size in (10, 3)]
     >>> abs(costs[0] - costs[1]) < 10 * 2.0**-24 * costs[0]
     True
+    >>> costs = [full_cost(model, x, n, reproducible=True).total for n in (10, 3)]
+    >>> costs[0] == costs[1]
+    True
     """
-    return FullDataObjective(
+    reproducible = flag("reproducible", reproducible)
+    objective = FullDataObjective(
         model, x, batch_size, y=y, sample_weight=sample_weight, cross_replica=cross_replica
-    ).cost()
+    )
+    return objective.reproducible_cost() if reproducible else objective.cost()
 
 
 def full_cost_and_gradient(

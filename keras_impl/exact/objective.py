@@ -17,6 +17,7 @@ kept apart, one gradient for each unit. One pass is enough where there is no slo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from keras_impl.backends.autodiff import has_gradients
 from keras_impl.backends.replicas import require_equal_on_workers, sum_over_workers, worker_count
 from keras_impl.coefficients import coefficients_of
 from keras_impl.exact.chunks import Chunk, Chunks
+from keras_impl.exact.reproducible import exact_sums
 from keras_impl.exact.steps import ChunkSums, one_sample, steps_of
 from keras_impl.exact.sums import Array
 from keras_impl.validation import flag
@@ -113,6 +115,31 @@ class FullDataObjective:
         weights, others = self._weights()
         decay, _ = self.steps.weight_decay_and_gradient(weights)
         return self._cost(self._first_pass(weights, others), decay)
+
+    def reproducible_cost(self) -> FullCost:
+        """Return the terms at the model's weights, of the same bits for any chunks in any order.
+
+        Raises:
+            ValueError: If several worker processes share the data.
+        """
+        if self._workers > 1:
+            raise ValueError(
+                "`reproducible` needs all samples in one process: `cross_replica` must be False. "
+                f"Received True, with {self._workers} worker processes."
+            )
+        weights, others = self._weights()
+
+        def samples() -> Iterator[ChunkSums]:
+            for chunk in self.chunks.one_by_one():
+                # A tensor of torch lies where its row does: a copy begins where all others do.
+                sample = keras.tree.map_structure(ops.copy, _on_device(chunk))
+                sums = self.steps.sums(weights, others, *sample)
+                yield keras.tree.map_structure(as_float64, sums)
+
+        totals = _Totals()
+        totals.sums = exact_sums(samples)
+        decay, _ = self.steps.weight_decay_and_gradient(weights)
+        return self._cost(totals, decay)
 
     def cost_and_gradient(self) -> tuple[FullCost, list[Array]]:
         """Return the terms at the model's weights, and the gradient of their sum."""

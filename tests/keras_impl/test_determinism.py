@@ -1,4 +1,4 @@
-"""The same seed gives the same bits, in this process and in another (docs/training.md)."""
+"""What has the same bits: from the same seed, and in any chunks (docs/training.md)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_impl import SparseAutoencoder, fit_lbfgs, full_cost_and_gradient
+import reference
+from keras_impl import (
+    FullCost,
+    KLSparsity,
+    SparseAutoencoder,
+    WeightDecay,
+    fit_lbfgs,
+    full_cost,
+    full_cost_and_gradient,
+)
+from sae_oracle.workers.oracle_bridge import oracle_arguments, to_parameters
+from tests.asserting import inside
 from tests.fresh_process import ROOT, environment
+from tests.keras_impl.precision import computing_in, rounded
 
 SAMPLES, FEATURES = 200, 64
 
@@ -39,6 +51,14 @@ def cost(model: SparseAutoencoder) -> list[Any]:
     return [found.total, *found.mean_activations, *gradient]
 
 
+def reproducible(model: SparseAutoencoder) -> list[Any]:
+    return numbers_of(full_cost(model, data(), reproducible=True))
+
+
+def numbers_of(cost: FullCost) -> list[Any]:
+    return [cost.reconstruction, cost.weight_decay, cost.sparsity, *cost.mean_activations]
+
+
 def lbfgs(model: SparseAutoencoder) -> list[Any]:
     fit_lbfgs(model, data(), batch_size=48, iterations=3, verbose=False)
     return [*model.trainable_variables]
@@ -47,20 +67,25 @@ def lbfgs(model: SparseAutoencoder) -> list[Any]:
 RUNS: dict[str, Callable[[SparseAutoencoder], list[Any]]] = {
     "fit": fit,
     "full_cost_and_gradient": cost,
+    "full_cost, reproducible": reproducible,
     "fit_lbfgs": lbfgs,
 }
 
 
 def digest(name: str) -> str:
     """A digest of all bits of what a run leaves."""
+    return digest_of(RUNS[name](model()))
+
+
+def digest_of(parts: list[Any]) -> str:
     found = hashlib.sha256()
-    for part in RUNS[name](model()):
+    for part in parts:
         found.update(np.asarray(ops.convert_to_numpy(part)).tobytes())
     return found.hexdigest()
 
 
 def digests() -> str:
-    return "\n".join(f"{name} {digest(name)}" for name in RUNS)
+    return "\n".join(f"{digest(name)} {name}" for name in RUNS)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +99,119 @@ def elsewhere() -> dict[str, str]:
         env=environment(keras.config.backend()),
     )
     assert run.returncode == 0, run.stderr
-    return dict(line.split() for line in run.stdout.splitlines()[-len(RUNS) :])
+    lines = [line.split(maxsplit=1) for line in run.stdout.splitlines()[-len(RUNS) :]]
+    return {name: found for found, name in lines}
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_same_seed_gives_the_same_bits(name: str, elsewhere: dict[str, str]) -> None:
     assert digest(name) == elsewhere[name]
+
+
+class Batches:
+    """Samples in random order, in batches of random sizes, another time as well."""
+
+    def __init__(self, generator: np.random.Generator, *arrays: Any) -> None:
+        order = generator.permutation(len(arrays[0]))
+        ends = np.sort(generator.choice(np.arange(1, len(order)), size=6, replace=False))
+        self.batches = [tuple(a[rows] for a in arrays) for rows in np.split(order, ends)]
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+
+# Wide enough that a product of another number of rows has other bits.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "notes": {"hidden_units": 25, "rho": 0.05, "weight_decay": 1e-4},
+    "tied": {"hidden_units": 25, "rho": 0.2, "weight_decay": 1e-4, "tied": True},
+    "deep, from logits": {"hidden_units": (25, 9), "rho": 0.1, "from_logits": True},
+}
+
+
+@pytest.mark.equation("EQ-COST", "EQ-RHO-HAT-CHUNKS")
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("notes", "float32"), ("tied", "bfloat16"), ("deep, from logits", "float64")],
+)
+def test_a_reproducible_cost_has_the_same_bits_in_any_chunks(name: str, precision: str) -> None:
+    generator = np.random.default_rng(1)
+    x = rounded(generator.uniform(size=(20, FEATURES)), "bfloat16").astype("float32")
+    with computing_in(precision) as policy:
+        model = SparseAutoencoder(**OPTIONS[name], beta=3.0, seed=3, dtype=policy)
+        found = {
+            digest_of(numbers_of(full_cost(model, data, batch_size, reproducible=True)))
+            for data, batch_size in (
+                (x, None),
+                (x[::-1], 10),
+                *((Batches(generator, x), size) for size in (None, 5)),
+            )
+        }
+        cost = full_cost(model, x, reproducible=True)
+        others = {full_cost(model, x, batch_size).total for batch_size in (None, 10, 5)}
+        step = reference.cost_and_gradient_with_bounds(
+            to_parameters(model),
+            x,
+            **oracle_arguments(model),
+            from_logits=model.penalties[0].from_logits,
+            precision=precision,
+        )
+    assert len(found) == 1
+    assert len(others) > 1  # these chunks do have other bits
+    for term in ("reconstruction", "weight_decay", "sparsity", "total"):
+        inside(term, getattr(cost, term), getattr(step.cost, term))
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_a_reproducible_cost_has_masks_targets_and_weights(from_logits: bool) -> None:
+    generator = np.random.default_rng(2)
+    x = generator.uniform(0.1, 1.0, size=(13, 4, 30)).astype("float32")
+    x[np.arange(4) >= generator.integers(0, 5, size=(13, 1))] = 0.0  # some have no step at all
+    y, weights = x[..., ::-1], generator.uniform(size=13).astype("float32")
+    penalty, sigmoid = (
+        KLSparsity(0.1, 2.0, from_logits=from_logits),
+        keras.layers.Activation("sigmoid"),
+    )
+    model = keras.Sequential(
+        [
+            keras.layers.Masking(),
+            keras.layers.Dense(11, kernel_regularizer=WeightDecay(1e-3)),
+            *((penalty, sigmoid) if from_logits else (sigmoid, penalty)),
+            keras.layers.Dense(30),
+        ]
+    )
+    model.compile(loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"))
+    cost = full_cost(model, x, y=y, sample_weight=weights, reproducible=True)
+    for _ in range(3):
+        again = full_cost(model, Batches(generator, x, y, weights), reproducible=True)
+        assert digest_of(numbers_of(again)) == digest_of(numbers_of(cost))
+    plain = full_cost(model, x, y=y, sample_weight=weights)
+    # Sums of at most 13·4·30 terms in float32 on either side, of positive terms.
+    np.testing.assert_allclose(
+        np.concatenate([np.ravel(part) for part in numbers_of(cost)]),
+        np.concatenate([np.ravel(part) for part in numbers_of(plain)]),
+        rtol=2 * 13 * 4 * 30 * 2.0**-24,
+    )
+
+
+def test_a_reproducible_cost_of_saturated_units_and_of_what_is_not_finite() -> None:
+    model = SparseAutoencoder(2, rho=0.1, from_logits=True, seed=0)
+    model.build((None, 3))
+    model.biases[0].assign([-300.0, -3e4])  # σ is far below the least float64 number
+    x = np.random.default_rng(0).uniform(size=(7, 3)).astype("float32")
+    cost = full_cost(model, x, reproducible=True)
+    # Logits of 3 terms and their logarithms, in float32 on either side: some 16 roundoffs.
+    assert cost.sparsity == pytest.approx(full_cost(model, x).sparsity, rel=2.0**-20)
+    x[3, 1] = np.nan
+    digests = [
+        digest_of(numbers_of(full_cost(model, x[order], reproducible=True)))
+        for order in (slice(None), slice(None, None, -1))
+    ]
+    assert digests[0] == digests[1]
+    assert np.isnan(full_cost(model, x, reproducible=True).reconstruction)
+
+
+def test_a_reproducible_cost_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keras_impl.exact.objective.worker_count", lambda: 2)
+    with pytest.raises(ValueError, match="Received True, with 2 worker processes"):
+        full_cost(model(), data(), reproducible=True)
+    full_cost(model(), data()[:3], reproducible=True, cross_replica=False)
