@@ -4,8 +4,9 @@
     KERAS_BACKEND=torch python -m benchmarks.exhaustive --formats float32 --minutes 30
 
 The constants of `reference.rounding`, 16 roundoffs for sigmoid, tanh and softplus and 8 for
-logarithm and exponential, are checked on every normal number of float16, bfloat16 and float32. The
-truth is NumPy's in float64, itself off by less than 1e-7 of a roundoff of float32. What was found
+logarithm and exponential, are checked on every normal number of float16, bfloat16 and float32; the
+10 of KL(ρ‖ρ̂) and the 7 of its slope on every normal number ρ̂ of float32 in [0, 1]. The truth is
+NumPy's in float64, itself off by less than 1e-7 of a roundoff of float32. What was found
 is in `benchmarks/results/exhaustive.json`, which every call goes on from and `docs/roundoffs.md`
 shows. All float32 numbers are some minutes of a processor for a function and backend.
 """
@@ -13,6 +14,7 @@ shows. All float32 numbers are some minutes of a processor for a function and ba
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -24,12 +26,15 @@ import numpy as np
 from keras import ops
 
 import reference
+from keras_impl.backends.autodiff import compiled
+from keras_impl.divergence import kl_divergence_and_slope
+from reference.divergence import upper_edge
 from reference.rounding import LOGARITHM_ROUNDOFFS, PRECISIONS, SIGMOID_ROUNDOFFS
 
 ROOT = Path(__file__).parents[1]
 FOUND = ROOT / "benchmarks" / "results" / "exhaustive.json"
 PAGE = ROOT / "docs" / "roundoffs.md"
-CHUNK = 2**18
+CHUNK = 2**16
 BLOCK = 2**10
 
 
@@ -61,6 +66,69 @@ FUNCTIONS = (
 )
 
 
+class Divergence(NamedTuple):
+    """KL(ρ‖ρ̂) or its slope by ρ̂, of this package, and where it is asked.
+
+    Args:
+        rho: ρ.
+        epsilon: Where the tangent begins.
+        slope: Whether it is the slope.
+    """
+
+    rho: float
+    epsilon: float
+    slope: bool
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As the page calls it."""
+        tangent = f", ε = {self.epsilon:g}" if self.epsilon else ""
+        return f"KL{chr(0x2032) if self.slope else ''}({self.rho:g}‖ρ̂){tangent}"
+
+    @property
+    def allowed(self) -> float:
+        """The least that EQ-BOUND-KL or EQ-BOUND-KL-DERIVATIVE counts."""
+        return 7.0 if self.slope else LOGARITHM_ROUNDOFFS + 2.0
+
+    @np.errstate(all="ignore")
+    def true(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """EQ-KL-EXTENSION or its derivative in float64, and the sum of the sizes of its terms."""
+        rho, rest = self.rho, 1.0 - self.rho
+        r = np.clip(x, self.epsilon, upper_edge(self.epsilon)) if self.epsilon else x
+        zeros, ones = rest / (1.0 - r), rho / r
+        if self.slope:
+            return zeros - ones, zeros + ones
+        log, log_rest = rho * np.log(r), rest * np.log1p(-r)
+        known = rho * np.log(rho) + rest * np.log1p(-rho)
+        value, size = known - log - log_rest, -known - log - log_rest
+        if not self.epsilon:
+            return value, size
+        return value + (zeros - ones) * (x - r), size + (zeros + ones) * np.abs(x - r)
+
+
+EPSILON = 1e-6
+DIVERGENCES = tuple(
+    Divergence(rho, epsilon, slope)
+    for rho, epsilon in ((0.05, 0.0), (0.5, 0.0), (0.01, 0.0), (0.05, EPSILON))
+    for slope in (False, True)
+)
+BY_FORMAT: dict[str, tuple[Function | Divergence, ...]] = {
+    "float16": FUNCTIONS,
+    "bfloat16": FUNCTIONS,
+    "float32": (*FUNCTIONS, *DIVERGENCES),
+}
+
+
+@functools.cache
+def _computing(function: Function | Divergence) -> Callable[[Any], Any]:
+    if isinstance(function, Function):
+        return lambda x: getattr(ops, function.name)(x)
+    rho, epsilon, part = function.rho, function.epsilon, int(function.slope)
+    return compiled(lambda x: kl_divergence_and_slope(rho, x, epsilon)[part])
+
+
 def numbers(name: str, start: int, count: int) -> np.ndarray:
     """Numbers of a format by their bits, from `start` on, as float32 (which holds them exactly).
 
@@ -73,7 +141,7 @@ def numbers(name: str, start: int, count: int) -> np.ndarray:
     return (bits << 16 if name == "bfloat16" else bits).view(np.float32)
 
 
-def span(function: Function, name: str) -> tuple[int, int]:
+def span(function: Function | Divergence, name: str) -> tuple[int, int]:
     """The first of a function's numbers, by its bits, and how many there are.
 
     >>> span(FUNCTIONS[0], "float16"), span(FUNCTIONS[-1], "float16")
@@ -91,14 +159,16 @@ def span(function: Function, name: str) -> tuple[int, int]:
 
 @np.errstate(all="ignore")
 def furthest(
-    function: Function, name: str, x: np.ndarray, known: float = 0.0
+    function: Function | Divergence, name: str, x: np.ndarray, known: float = 0.0
 ) -> tuple[float, float]:
     """The largest error in roundoffs of the format, relative to the value, and its argument.
+
+    Of a divergence and its slope relative to the sum of the sizes of their terms.
 
     A result below the smallest normal number η is asked relative to η; it may be flushed, and is as
     right anywhere between 0 and twice its value (EQ-BOUND-STORE).
 
-    The function increases. So over a block of successive arguments nothing is further off than the
+    A `Function` increases. So over a block of successive arguments nothing is further off than the
     largest result from the truth at one end, or the smallest from that at the other. Where that is
     no more than is `known` the truth at each argument is not needed; the backend computes all.
 
@@ -115,9 +185,9 @@ def furthest(
     if not len(x):
         return 0.0, 0.0
     tensor = ops.convert_to_tensor(x)
-    value = getattr(ops, function.name)(ops.cast(tensor, name))
+    value = _computing(function)(ops.cast(tensor, name))
     actual = ops.convert_to_numpy(ops.cast(value, "float32"))
-    if len(x) % BLOCK == 0:
+    if isinstance(function, Function) and len(x) % BLOCK == 0:
         x, actual = x.reshape(-1, BLOCK), actual.reshape(-1, BLOCK)
         true = np.sort(function.true(x[:, [0, -1]].astype(np.float64)), axis=1)
         beyond = np.maximum(
@@ -131,8 +201,14 @@ def furthest(
         x, actual = x[~enough].ravel(), actual[~enough].ravel()
         if not len(x):
             return 0.0, 0.0
-    true = np.asarray(function.true(x.astype(np.float64)))
-    size = np.abs(true)
+    wide = x.astype(np.float64)
+    if isinstance(function, Divergence):
+        true, size = function.true(wide)
+        if np.max(np.abs(actual - true) / size) <= known * precision.unit_roundoff:
+            return 0.0, 0.0
+    else:
+        true = np.asarray(function.true(wide))
+        size = np.abs(true)
     distance = np.abs(actual.astype(np.float64) - true)
     errors = distance / (np.maximum(size, precision.underflow) * precision.unit_roundoff)
     errors = np.where(np.isnan(errors), np.inf, errors)
@@ -142,7 +218,7 @@ def furthest(
     return float(errors[worst]), float(x[worst])
 
 
-def _asked(function: Function, name: str, x: np.ndarray) -> np.ndarray:
+def _asked(function: Function | Divergence, name: str, x: np.ndarray) -> np.ndarray:
     """Which arguments are normal numbers of the format, or 0, where the function is asked."""
     size, precision = np.abs(x), PRECISIONS[name]
     normal = (size >= precision.underflow) & (size <= precision.largest)
@@ -160,7 +236,7 @@ def search(
     end = time.monotonic() + seconds
     saved = time.monotonic()
     for name in formats:
-        for function in FUNCTIONS:
+        for function in BY_FORMAT[name]:
             if function.name not in names:
                 continue
             first, count = span(function, name)
@@ -193,6 +269,12 @@ def page(found: dict[str, Any]) -> str:
         "for other code too. In brackets: the share of the numbers that was run, where it is not",
         "all; the command goes on from there.",
         "",
+        "KL(ρ‖ρ̂) and its slope KL′, compiled as the package compiles them, are asked for all ρ̂ in",
+        "[0, 1]. Their value may be 0, so a roundoff is relative to the sum of the sizes of their",
+        "terms, as in EQ-BOUND-KL and EQ-BOUND-KL-DERIVATIVE: ρ|log ρ| + ρ|log ρ̂| and those of",
+        "1 − ρ; ρ/ρ̂ + (1 − ρ)/(1 − ρ̂); beyond an edge ε with |ρ̂ − ε| times the latter. *Allowed*",
+        "is the factor of that sum in the bound, the least that it counts of it.",
+        "",
         "OpenVINO forms log(1 + x) for log1p, and softplus of it, which loses an x that 1 absorbs.",
         "No code of `keras_impl` calls softplus, and EQ-BOUND-KL counts a rounding of 1 − ρ̂. It",
         "computes float16 in float32.",
@@ -200,8 +282,8 @@ def page(found: dict[str, Any]) -> str:
         f"| function | format | allowed | {' | '.join(found)} |",
         "|---|---|---|" + "---|" * len(found),
     ]
-    for function in FUNCTIONS:
-        for name in ("float16", "bfloat16", "float32"):
+    for function in (*FUNCTIONS, *DIVERGENCES):
+        for name in (name for name, asked in BY_FORMAT.items() if function in asked):
             _, count = span(function, name)
             cells = []
             for by_function in found.values():
@@ -228,7 +310,7 @@ def main() -> None:
     """Search, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--formats", nargs="+", default=["float16", "bfloat16", "float32"])
-    parser.add_argument("--functions", nargs="+", default=[f.name for f in FUNCTIONS])
+    parser.add_argument("--functions", nargs="+", default=[f.name for f in BY_FORMAT["float32"]])
     parser.add_argument("--minutes", type=float, default=600.0, help="stop after so many")
     arguments = parser.parse_args()
     backend = keras.config.backend()

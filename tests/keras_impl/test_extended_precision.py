@@ -269,6 +269,37 @@ def test_the_truth_of_a_search_is_true(function: exhaustive.Function) -> None:
             assert abs(mpmath.mpf(found) / true - 1) < 1e-7 * 2.0**-24
 
 
+@pytest.mark.equation("EQ-BOUND-KL", "EQ-BOUND-KL-DERIVATIVE")
+@pytest.mark.parametrize("function", exhaustive.DIVERGENCES, ids=lambda function: function.name)
+def test_a_divergence_is_as_far_off_as_the_bounds_count_and_its_truth_is_true(
+    function: exhaustive.Divergence,
+) -> None:
+    """Near 0, near ρ, near 1 and on both sides of an edge."""
+    ends = np.array([1e-37, 1e-6, function.rho, 1.0 - 2.0**-12], dtype=np.float32)
+    near = np.concatenate(
+        [exhaustive.numbers("float32", int(bits) - 2**9, 2**10) for bits in ends.view(np.uint32)]
+    )
+    worst, at = exhaustive.furthest(function, "float32", near)
+    assert 0.5 < worst <= function.allowed, at
+    found, sizes = function.true(near[::64].astype(np.float64))
+    rho = mpmath.mpf(function.rho)
+    with mpmath.workdps(DIGITS):
+        for x, value, size in zip(near[::64], found, sizes, strict=True):
+            x = mpmath.mpf(float(x))
+            r = max(x, mpmath.mpf(function.epsilon))
+            ones, zeros = rho / r, (1 - rho) / (1 - r)
+            true, total = zeros - ones, zeros + ones
+            if not function.slope:
+                halves = rho * mpmath.log(rho / r), (1 - rho) * mpmath.log((1 - rho) / (1 - r))
+                logs = mpmath.log(rho), mpmath.log(r), mpmath.log(1 - rho), mpmath.log(1 - r)
+                beyond, slope = x - r, zeros - ones
+                true = sum(halves) + slope * beyond
+                total = -rho * (logs[0] + logs[1]) - (1 - rho) * (logs[2] + logs[3])
+                total += (zeros + ones) * abs(beyond)
+            assert abs(mpmath.mpf(value) - true) < 1e-7 * 2.0**-24 * total
+            assert abs(mpmath.mpf(size) / total - 1) < 1e-7
+
+
 @pytest.mark.parametrize("bits", [0x3F000000, 0x50000000, 0xC2D00000])
 @pytest.mark.parametrize("wrong", [1.0 + 2.0**-19, 1e-30, np.nan, np.inf])
 def test_a_wrong_number_among_many_is_found(
