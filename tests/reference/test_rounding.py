@@ -204,6 +204,36 @@ def test_bounds_are_sound_and_tight_over_many_cases(name: str) -> None:
             assert largest >= FAIR_SHARE, (quantity, largest)
 
 
+@pytest.mark.equation("EQ-BOUND-SUM", "EQ-BOUND-RHO-HAT")
+def test_a_batch_of_very_many_cases_is_inside_and_sees_a_bound_that_is_too_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.reference import many_cases
+
+    monkeypatch.setattr(many_cases, "NETWORKS", 2)
+    for name in DTYPES:
+        mine: Any = {}
+        for seed in (0, 1):
+            many_cases.add_batch(name, seed, mine)
+        assert all(max(rule["exact"], rule["off"]) <= 1.0 for rule in mine.values()), mine
+        assert mine["network, 7 quantities"]["cases"] == 4
+    page = (Path(__file__).parents[2] / "docs" / "bounds.md").read_text(encoding="utf-8")
+    found = {of: state["rules"] for of, state in many_cases.earlier().items()}
+    assert page.endswith(many_cases.section(found))
+    assert "Outside of its bound:\nnone." in page
+    # √n is too little for equal terms.
+    monkeypatch.setattr(
+        Arithmetic,
+        "roundings",
+        lambda self, n, sizes, largest: 6.0 * np.sqrt(n) * self.u_accumulator * sizes,
+    )
+    mine = {}
+    many_cases.add_batch("float32", 2, mine)
+    assert mine["sum in sequence, equal terms"]["exact"] > 1.0
+    assert mine["sum in sequence"]["exact"] <= 1.0
+    assert "some of" in many_cases.section({"float32": mine})
+
+
 @pytest.mark.equation("EQ-BOUND-DESCENT")
 def test_descent_in_float32_stays_inside() -> None:
     parameters, x, arguments = a_case(3, np.float32, m=9, n=5, s=4, scale=1.0, rho=0.1)
@@ -438,8 +468,10 @@ def report() -> str:
             lines.append(
                 f"| {name} | {quantity} | {median:.3f} | {largest:.2f} | {undecidable:.1%} |"
             )
+    from tests.reference import many_cases
     from tests.reference.test_likely import largest_share
 
+    found = {of: state["rules"] for of, state in many_cases.earlier().items()}
     shares = [largest_share(2000, equal_rows=equal_rows) for equal_rows in (False, True)]
     return "\n".join(
         [
@@ -451,6 +483,7 @@ def report() -> str:
             f"{shares[1]:.2f} in 2,000 whose rows are all",
             "equal, where roundings do not have mean 0: a sum of 200,704 equal terms is outside.",
             "",
+            many_cases.section(found),
         ]
     )
 
