@@ -138,16 +138,16 @@ def test_a_reproducible_cost_has_the_same_bits_in_any_chunks(name: str, precisio
     x = rounded(generator.uniform(size=(20, FEATURES)), "bfloat16").astype("float32")
     with computing_in(precision) as policy:
         model = SparseAutoencoder(**OPTIONS[name], beta=3.0, seed=3, dtype=policy)
-        found = {
-            digest_of(numbers_of(full_cost(model, data, batch_size, reproducible=True)))
+        costs = [
+            full_cost(model, data, batch_size, reproducible=True)
             for data, batch_size in (
                 (x, None),
                 (x[::-1], 10),
                 *((Batches(generator, x), size) for size in (None, 5)),
             )
-        }
-        cost = full_cost(model, x, reproducible=True)
-        others = {full_cost(model, x, batch_size).total for batch_size in (None, 10, 5)}
+        ]
+        if name == "notes":  # else compiled for nothing: these chunks do have other bits
+            assert len({full_cost(model, x, batch_size).total for batch_size in (None, 10, 5)}) > 1
         step = reference.cost_and_gradient_with_bounds(
             to_parameters(model),
             x,
@@ -155,10 +155,9 @@ def test_a_reproducible_cost_has_the_same_bits_in_any_chunks(name: str, precisio
             from_logits=model.penalties[0].from_logits,
             precision=precision,
         )
-    assert len(found) == 1
-    assert len(others) > 1  # these chunks do have other bits
+    assert len({digest_of(numbers_of(cost)) for cost in costs}) == 1
     for term in ("reconstruction", "weight_decay", "sparsity", "total"):
-        inside(term, getattr(cost, term), getattr(step.cost, term))
+        inside(term, getattr(costs[0], term), getattr(step.cost, term))
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
@@ -181,9 +180,8 @@ def test_a_reproducible_cost_has_masks_targets_and_weights(from_logits: bool) ->
     )
     model.compile(loss=keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"))
     cost = full_cost(model, x, y=y, sample_weight=weights, reproducible=True)
-    for _ in range(3):
-        again = full_cost(model, Batches(generator, x, y, weights), reproducible=True)
-        assert digest_of(numbers_of(again)) == digest_of(numbers_of(cost))
+    again = full_cost(model, Batches(generator, x, y, weights), reproducible=True)
+    assert digest_of(numbers_of(again)) == digest_of(numbers_of(cost))
     plain = full_cost(model, x, y=y, sample_weight=weights)
     # Sums of at most 13·4·30 terms in float32 on either side, of positive terms.
     np.testing.assert_allclose(
