@@ -273,7 +273,8 @@ def page(found: dict[str, Any]) -> str:
         "[0, 1]. Their value may be 0, so a roundoff is relative to the sum of the sizes of their",
         "terms, as in EQ-BOUND-KL and EQ-BOUND-KL-DERIVATIVE: ρ|log ρ| + ρ|log ρ̂| and those of",
         "1 − ρ; ρ/ρ̂ + (1 − ρ)/(1 − ρ̂); beyond an edge ε with |ρ̂ − ε| times the latter. *Allowed*",
-        "is the factor of that sum in the bound, the least that it counts of it.",
+        "is the factor of that sum in the bound, the least that it counts of it. Needed so far:",
+        f"{_most(found, slope=False)} by KL, {_most(found, slope=True)} by the slope.",
         "",
         "OpenVINO forms log(1 + x) for log1p, and softplus of it, which loses an x that 1 absorbs.",
         "No code of `keras_impl` calls softplus, and EQ-BOUND-KL counts a rounding of 1 − ρ̂. It",
@@ -298,6 +299,18 @@ def page(found: dict[str, Any]) -> str:
                 f"| {function.name} | {name} | {function.allowed:.0f} | {' | '.join(cells)} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _most(found: dict[str, Any], *, slope: bool) -> str:
+    """The most that a divergence of any backend needs of what is allowed."""
+    asked = [function for function in DIVERGENCES if function.slope == slope]
+    errors = [
+        of[f"{function.name} float32"]["worst"]
+        for of in found.values()
+        for function in asked
+        if f"{function.name} float32" in of
+    ]
+    return f"{max(errors, default=0.0):.2f} of {asked[0].allowed:.0f}"
 
 
 def earlier() -> dict[str, Any]:
