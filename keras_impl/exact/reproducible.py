@@ -45,7 +45,8 @@ class ExactSums:
             numbers: (count,).
         """
         finite = np.isfinite(numbers)
-        self._infinite += np.where(finite, 0.0, numbers)
+        with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN, as in any sum
+            self._infinite += np.where(finite, 0.0, numbers)
         mantissas, exponents = np.frexp(np.where(finite, numbers, 0.0))
         integers = np.ldexp(mantissas, 53).astype(np.int64).astype(object)
         self._multiples += integers << (exponents + 1073).astype(object)
@@ -62,7 +63,7 @@ def _times_the_least(multiple: int) -> float:
     try:
         return multiple / 2**1126  # Python divides integers with one rounding
     except OverflowError:
-        return math.copysign(math.inf, multiple)
+        return math.inf if multiple > 0 else -math.inf
 
 
 def exact_sums(samples: Callable[[], Iterable[ChunkSums]]) -> ChunkSums:

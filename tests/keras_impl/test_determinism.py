@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import keras
@@ -23,6 +24,7 @@ from keras_impl import (
     full_cost,
     full_cost_and_gradient,
 )
+from keras_impl.exact.reproducible import ExactSums
 from sae_oracle.workers.oracle_bridge import oracle_arguments, to_parameters
 from tests.asserting import inside
 from tests.fresh_process import ROOT, environment
@@ -206,6 +208,21 @@ def test_a_reproducible_cost_of_saturated_units_and_of_what_is_not_finite() -> N
     ]
     assert digests[0] == digests[1]
     assert np.isnan(full_cost(model, x, reproducible=True).reconstruction)
+
+
+def test_exact_sums_are_the_nearest_numbers() -> None:
+    generator = np.random.default_rng(0)
+    terms = np.ldexp(generator.normal(size=(40, 30)), generator.integers(-1074, 1000, (40, 30)))
+    terms[:, :5] = np.ldexp(generator.integers(-5, 5, size=(40, 5)).astype(float), -1074)
+    terms[:, 5:7] = 1e308, -1e308  # their sum has no float64 number, and is no NaN
+    terms[7, 7], terms[8:10, 8] = np.inf, (np.inf, -np.inf)
+    sums = ExactSums(30)
+    for row in terms:
+        sums.add(row)
+    finite = np.delete(terms, range(5, 9), axis=1)
+    expected = [float(sum(map(Fraction, column))) for column in finite.T.tolist()]
+    expected[5:5] = [np.inf, -np.inf, np.inf, np.nan]
+    np.testing.assert_array_equal(sums.nearest(), expected)
 
 
 def test_a_reproducible_cost_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
