@@ -125,7 +125,9 @@ def _divergence_and_slope(target: Target, rho_hat: Any, epsilon: float) -> tuple
     slope = kl_slope(target, r, rest)
     divergence = kl_divergence_of_logarithms(target, namespace.log(r), log_rest)
     beyond = namespace.where(nearer_zero, rho_hat - r, rest - rest_hat)
-    return divergence + slope * beyond, slope
+    # A constant beyond an edge. Its derivative would overflow, and 0 times it is no number.
+    steepness = slope if isinstance(rho_hat, np.ndarray) else ops.stop_gradient(slope)
+    return divergence + steepness * beyond, slope
 
 
 def kl_divergence_of_logarithms(

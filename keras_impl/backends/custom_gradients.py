@@ -146,7 +146,7 @@ def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
     # Where the answer costs nothing: half of the operations.
     is_inside = answers_at_once(rho_hat) and _is_inside(rho_hat.detach(), epsilon)
     r = rho_hat if is_inside else rho_hat.clamp(epsilon, 1.0 - epsilon)
-    target = torch.ones_like(r) * beside(rho, r)
+    target = torch.full_like(r, rho) if isinstance(rho, float) else beside(rho, r).expand_as(r)
     # The operator: the checks of `functional.binary_cross_entropy` take longer than the kernel.
     cross_entropy, total = torch.ops.aten.binary_cross_entropy.default, 2
     # Both from one kernel: where ρ̂ is ρ, the difference is 0.
