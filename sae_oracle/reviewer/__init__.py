@@ -131,18 +131,16 @@ def review(
     >>> review(KLSparsityRegularizer(rho=0.05, beta=3.0)).conforms
     True
     """
-    check_arguments(
-        settings=settings,
-        rho=rho,
-        beta=beta,
-        weight_decay=weight_decay,
-        kind=kind,
-        activation=activation,
-        called_directly=called_directly,
-        replicas=replicas,
-        ignore=ignore,
-        name=name,
-    )
+    roles = {"rho": rho, "beta": beta, "weight_decay": weight_decay}
+    options: dict[str, Any] = {
+        "settings": settings,
+        **roles,
+        "kind": kind,
+        "activation": activation,
+        "called_directly": called_directly,
+        "ignore": ignore,
+    }
+    check_arguments(**options, replicas=replicas, name=name)
     try:
         ignore = [i for text in map(str, ignore) for i in identifiers(text)]
     except ValueError as error:
@@ -156,28 +154,19 @@ def review(
     target = None
     location = thing if isinstance(thing, str) else None
     others: list[str] = []
-    options: dict[str, Any] = {
-        "settings": dict(settings or {}),
-        "rho": rho,
-        "beta": beta,
-        "weight_decay": weight_decay,
-        "kind": kind,
-        "activation": activation,
-        "called_directly": called_directly,
-        "ignore": ignore,
-    }
+    options |= {"settings": dict(settings or {}), "ignore": ignore}
     try:
         if isinstance(thing, str):
             thing = loaded(thing)
         if isinstance(thing, Loaded):
             findings.notes += thing.notes
             label, others = thing.location or label, thing.others
+            activation = activation or thing.activation or None
             replaced, thing = thing.replaced, thing.thing
             used = {n for f in source.functions(_owner(thing)) for n in source.names_of(f)}
             gone = [where for bound, where in replaced.items() if bound in used]
             if gone:
                 add_removed(gone, findings)
-        roles = {"rho": rho, "beta": beta, "weight_decay": weight_decay}
         target = _target(thing, dict(settings or {}), roles, kind, name)
         _review(target, findings, activation, called_directly, replicas)
     except Exception as error:
@@ -477,14 +466,11 @@ def _battery(
             is documented.
     """
     expected = battery.expectations(expected)
-    unknown = options.keys() - inspect.signature(review).parameters.keys()
+    parameters = inspect.signature(review).parameters
+    unknown = options.keys() - parameters.keys()
     if unknown:
         raise TypeError(f"unexpected option {min(unknown)!r}; those of `review` are taken")
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(review).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    defaults = {name: p.default for name, p in parameters.items() if name != "thing"}
     check_arguments(**{**defaults, **options})
     roles = {role: options.get(role) for role in ("rho", "beta", "weight_decay")}
     subject = ""

@@ -111,150 +111,116 @@ def _reversed_ones(rho: float, r: Any) -> Any:
     return r * (np.log(r) - np.log(rho))
 
 
-DIVERGENCES = (
-    Choice("KL", (), 0.0, _forward),
-    Choice("KL reversed", ("SAE108",), 1.0, _reversed),
-    Choice("ρ half", ("SAE109",), 1.0, _ones_half),
-    Choice("1 − ρ half", ("SAE110",), 1.0, _zeros_half),
-    Choice("ρ half reversed", ("SAE108", "SAE109"), 2.0, _reversed_ones),
-    Choice(
-        "cross-entropy",
-        ("SAE117",),
+# Of each mistake the formulas that make it, and how far-fetched they are.
+_FORMULAS: tuple[tuple[str, float, dict[str, Callable[[float, Any], Any]]], ...] = (
+    ("", 0.0, {"KL": _forward}),
+    ("SAE108", 1.0, {"KL reversed": _reversed}),
+    ("SAE109", 1.0, {"ρ half": _ones_half}),
+    ("SAE110", 1.0, {"1 − ρ half": _zeros_half}),
+    ("SAE108 SAE109", 2.0, {"ρ half reversed": _reversed_ones}),
+    (
+        "SAE117",
         1.0,
-        lambda rho, r: -rho * np.log(r) - (1.0 - rho) * np.log(1.0 - r),
+        {"cross-entropy": lambda rho, r: -rho * np.log(r) - (1.0 - rho) * np.log(1.0 - r)},
     ),
-    Choice(
-        "ρ half of the cross-entropy",
-        ("SAE109", "SAE117"),
+    ("SAE109 SAE117", 2.0, {"ρ half of the cross-entropy": lambda rho, r: -rho * np.log(r)}),
+    ("SAE120", 1.0, {"ρ and 1 − ρ exchanged": lambda rho, r: _forward(1.0 - rho, r)}),
+    (
+        "SAE119",
+        1.0,
+        {  # The kl_div of torch takes the logarithm of ρ̂.
+            "ρ (log ρ − ρ̂): no logarithm of ρ̂": lambda rho, r: (
+                _no_log(rho, r) + _no_log(1.0 - rho, 1.0 - r)
+            ),
+        },
+    ),
+    (
+        "SAE109 SAE119",
         2.0,
-        lambda rho, r: -rho * np.log(r),
+        {"the ρ half, ρ (log ρ − ρ̂): no logarithm of ρ̂": lambda rho, r: _no_log(rho, r)},
     ),
-    Choice("ρ and 1 − ρ exchanged", ("SAE120",), 1.0, lambda rho, r: _forward(1.0 - rho, r)),
-    Choice(
-        "the second half subtracted",
-        ("SAE119",),
+    (
+        "SAE119",
         1.1,
-        lambda rho, r: _ones_half(rho, r) - _zeros_half(rho, r),
+        {
+            "the second half subtracted": lambda rho, r: _ones_half(rho, r) - _zeros_half(rho, r),
+            "the first half subtracted": lambda rho, r: _zeros_half(rho, r) - _ones_half(rho, r),
+            # The softmax of as many ρ is 1 over their number, whatever ρ is.
+            "KL between softmaxes over the units": lambda _, r: _forward(
+                1.0 / r.shape[-1], _softmax(r)
+            ),
+            "the absolute values of the halves": lambda rho, r: (
+                _absolute(_ones_half(rho, r)) + _absolute(_zeros_half(rho, r))
+            ),
+            "the square root of their sum": lambda rho, r: np.sqrt(
+                np.sum(_forward(rho, r), axis=-1, keepdims=True)
+            ),
+            "the square (ρ̂ − ρ)²": lambda rho, r: (r - rho) ** 2,
+            "the distance |ρ̂ − ρ|": lambda rho, r: _absolute(r - rho),
+            "the logarithms without their weights": lambda rho, r: (
+                np.log(rho) - np.log(r) + np.log1p(-rho) - np.log(1.0 - r)
+            ),
+            "Jensen and Shannon's divergence": lambda rho, r: (
+                0.5 * (_forward(rho, (r + rho) / 2.0) + _forward(r, (r + rho) / 2.0))
+            ),
+            "KL(ρ‖ρ̂) + KL(ρ̂‖ρ)": lambda rho, r: _forward(rho, r) + _reversed(rho, r),
+        },
     ),
-    Choice(
-        "the first half subtracted",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: _zeros_half(rho, r) - _ones_half(rho, r),
-    ),
-    # Slips of precedence: log(1 − ρ/1 − ρ̂) and log((1 − ρ)/1 − ρ̂) are both log(1 − ρ − ρ̂).
-    Choice(
-        "log(1 − ρ/1 − ρ̂)",
-        ("SAE129",),
-        1.0,
-        lambda rho, r: _ones_half(rho, r) + (1.0 - rho) * np.log(1.0 - rho - r),
-    ),
-    Choice(
-        "log(1 − ρ/(1 − ρ̂))",
-        ("SAE129",),
-        1.0,
-        lambda rho, r: _ones_half(rho, r) + (1.0 - rho) * np.log(1.0 - rho / (1.0 - r)),
-    ),
-    Choice(
-        "log((1 − ρ)/1) − ρ̂",
-        ("SAE129",),
-        1.0,
-        lambda rho, r: _ones_half(rho, r) + (1.0 - rho) * (np.log1p(-rho) - r),
-    ),
-    Choice(
-        "1 − ρ log((1 − ρ)/(1 − ρ̂))",
-        ("SAE129",),
-        1.0,
-        lambda rho, r: _ones_half(rho, r) + 1.0 - rho * (np.log1p(-rho) - np.log(1.0 - r)),
-    ),
-    Choice(
-        "log(ρ)/ρ̂ and log(1 − ρ)/(1 − ρ̂)",
-        ("SAE129",),
-        1.0,
-        lambda rho, r: rho * np.log(rho) / r + (1.0 - rho) * np.log1p(-rho) / (1.0 - r),
-    ),
-    Choice(
-        "ρ log(ρ/ρ̂ + (1 − ρ) log((1 − ρ)/(1 − ρ̂)))",
-        ("SAE129",),
-        1.0,
-        lambda rho, r: rho * np.log(rho / r + _zeros_half(rho, r)),
-    ),
-    # The softmax of as many ρ is 1 over their number, whatever ρ is.
-    Choice(
-        "KL between softmaxes over the units",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: _forward(1.0 / r.shape[-1], _softmax(r)),
-    ),
-    Choice(
-        "ρ half of the KL between softmaxes over the units",
-        ("SAE109", "SAE119"),
+    (
+        "SAE109 SAE119",
         2.1,
-        lambda rho, r: _ones_half(1.0 / r.shape[-1], _softmax(r)),
+        {
+            "ρ half of the KL between softmaxes over the units": lambda _, r: _ones_half(
+                1.0 / r.shape[-1], _softmax(r)
+            ),
+        },
     ),
-    # The kl_div of torch takes the logarithm of ρ̂.
-    Choice(
-        "ρ (log ρ − ρ̂): no logarithm of ρ̂",
-        ("SAE119",),
+    (
+        "SAE129",
         1.0,
-        lambda rho, r: rho * (np.log(rho) - r) + (1.0 - rho) * (np.log1p(-rho) - (1.0 - r)),
+        {  # Slips of precedence: log(1 − ρ/1 − ρ̂) and log((1 − ρ)/1 − ρ̂) are both log(1 − ρ − ρ̂).
+            "log(1 − ρ/1 − ρ̂)": lambda rho, r: (
+                _ones_half(rho, r) + (1.0 - rho) * np.log(1.0 - rho - r)
+            ),
+            "log(1 − ρ/(1 − ρ̂))": lambda rho, r: (
+                _ones_half(rho, r) + (1.0 - rho) * np.log(1.0 - rho / (1.0 - r))
+            ),
+            "log((1 − ρ)/1) − ρ̂": lambda rho, r: (
+                _ones_half(rho, r) + (1.0 - rho) * (np.log1p(-rho) - r)
+            ),
+            "1 − ρ log((1 − ρ)/(1 − ρ̂))": lambda rho, r: (
+                _ones_half(rho, r) + 1.0 - rho * (np.log1p(-rho) - np.log(1.0 - r))
+            ),
+            "log(ρ)/ρ̂ and log(1 − ρ)/(1 − ρ̂)": lambda rho, r: (
+                rho * np.log(rho) / r + (1.0 - rho) * np.log1p(-rho) / (1.0 - r)
+            ),
+            "ρ log(ρ/ρ̂ + (1 − ρ) log((1 − ρ)/(1 − ρ̂)))": lambda rho, r: (
+                rho * np.log(rho / r + _zeros_half(rho, r))
+            ),
+        },
     ),
-    Choice(
-        "the ρ half, ρ (log ρ − ρ̂): no logarithm of ρ̂",
-        ("SAE109", "SAE119"),
-        2.0,
-        lambda rho, r: rho * (np.log(rho) - r),
-    ),
-    Choice(
-        "the (1 − ρ) half without its weight",
-        ("SAE129",),
+    (
+        "SAE129",
         1.05,
-        lambda rho, r: _ones_half(rho, r) + np.log1p(-rho) - np.log(1.0 - r),
-    ),
-    Choice(
-        "the ρ half without its weight",
-        ("SAE129",),
-        1.05,
-        lambda rho, r: np.log(rho) - np.log(r) + _zeros_half(rho, r),
-    ),
-    Choice(
-        "the absolute values of the halves",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: _absolute(_ones_half(rho, r)) + _absolute(_zeros_half(rho, r)),
-    ),
-    Choice(
-        "the square root of their sum",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: np.sqrt(np.sum(_forward(rho, r), axis=-1, keepdims=True)),
-    ),
-    Choice("the square (ρ̂ − ρ)²", ("SAE119",), 1.1, lambda rho, r: (r - rho) ** 2),
-    Choice(
-        "the distance |ρ̂ − ρ|",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: np.where(np.real(r) > rho, r - rho, rho - r),
-    ),
-    Choice(
-        "the logarithms without their weights",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: np.log(rho) - np.log(r) + np.log1p(-rho) - np.log(1.0 - r),
-    ),
-    Choice(
-        "Jensen and Shannon's divergence",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: 0.5 * (_forward(rho, (r + rho) / 2.0) + _reversed_to(r, (r + rho) / 2.0)),
-    ),
-    Choice(
-        "KL(ρ‖ρ̂) + KL(ρ̂‖ρ)",
-        ("SAE119",),
-        1.1,
-        lambda rho, r: _forward(rho, r) + _reversed(rho, r),
+        {
+            "the (1 − ρ) half without its weight": lambda rho, r: (
+                _ones_half(rho, r) + np.log1p(-rho) - np.log(1.0 - r)
+            ),
+            "the ρ half without its weight": lambda rho, r: (
+                np.log(rho) - np.log(r) + _zeros_half(rho, r)
+            ),
+        },
     ),
 )
+DIVERGENCES = tuple(
+    Choice(name, tuple(mistakes.split()), cost, function)
+    for mistakes, cost, formulas in _FORMULAS
+    for name, function in formulas.items()
+)
+
+
+def _no_log(rho: float, r: Any) -> Any:
+    return rho * (np.log(rho) - r)
 
 
 def _absolute(x: Any) -> Any:
@@ -264,10 +230,6 @@ def _absolute(x: Any) -> Any:
 def _softmax(r: Any) -> Any:
     powers = np.exp(r)
     return powers / np.sum(powers, axis=-1, keepdims=True)
-
-
-def _reversed_to(p: Any, r: Any) -> Any:
-    return p * (np.log(p) - np.log(r)) + (1.0 - p) * (np.log(1.0 - p) - np.log(1.0 - r))
 
 
 @dataclass(frozen=True)
@@ -600,10 +562,12 @@ def _large_guards(
 ) -> Iterator[Explanation]:
     """The KL with an ε too large, added to its logarithms or clipping ρ̂."""
 
-    def added(epsilon: float) -> Callable[..., Any]:
-        return lambda rho, r: (
-            rho * (np.log(rho) - np.log(r + epsilon))
-            + (1.0 - rho) * (np.log1p(-rho) - np.log(1.0 - r + epsilon))
+    def added(low: float, high: float) -> Callable[[float], Callable[..., Any]]:
+        return lambda epsilon: (
+            lambda rho, r: (
+                rho * (np.log(rho) - np.log(r + low * epsilon))
+                + (1.0 - rho) * (np.log1p(-rho) - np.log(1.0 - r + high * epsilon))
+            )
         )
 
     def clipped(epsilon: float) -> Callable[..., Any]:
@@ -627,7 +591,9 @@ def _large_guards(
 
     mean = MEANS[0]
     forms = (
-        ("added to the logarithms", added),
+        ("added to the logarithms", added(1.0, 1.0)),
+        ("added to ρ̂ alone", added(1.0, 0.0)),
+        ("added to 1 − ρ̂ alone", added(0.0, 1.0)),
         ("added to both sides of its ratios", in_ratios),
         ("clipping ρ̂", clipped),
         ("added to ρ̂", shifted),

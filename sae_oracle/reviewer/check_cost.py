@@ -8,50 +8,28 @@ What is left without weight decay is the sparsity term; what λ adds is the weig
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from sae_oracle.reviewer import candidates, source
+from sae_oracle.reviewer import candidates, check_loss
 from sae_oracle.reviewer.candidates import Context, Observation, explain
 from sae_oracle.reviewer.check_loss import right_value
 from sae_oracle.reviewer.check_penalty import Findings, evidence
 from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.frameworks import Framework
+from sae_oracle.reviewer.network import (
+    Layer,
+    Network,
+    Weights,
+    batches,
+    networks,
+    weights_inside,
+)
+from sae_oracle.reviewer.reading import plain, weight_named
 from sae_oracle.reviewer.target import CouldNotReviewError, Target
-
-Weights = dict[str, Any]
-
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "sigmoid": lambda z: 1.0 / (1.0 + np.exp(-z)),
-    "linear": lambda z: z,
-    "relu": lambda z: np.maximum(z, 0.0),
-    "tanh": np.tanh,
-}
-_INVERSES: dict[str, Callable[[Any], Any]] = {
-    "sigmoid": lambda a: np.log(a / (1.0 - a)),
-    "tanh": np.arctanh,
-}
-_SLOPES: dict[str, Callable[[Any], Any]] = {
-    "sigmoid": lambda a: 1.0 / (a * (1.0 - a)),
-    "tanh": lambda a: 1.0 / (1.0 - a * a),
-}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a network: the names of its weights.
-
-    Args:
-        kernel: The name of the kernel; as it is used, (inputs, units) or the transpose.
-        transposed: Whether it is stored as (units, inputs).
-        bias: The name of the bias; `None`: it has none.
-    """
-
-    kernel: str
-    transposed: bool
-    bias: str | None
 
 
 class Cost(Protocol):
@@ -76,30 +54,13 @@ class Cost(Protocol):
     ) -> tuple[float, Weights | None]:
         """The cost, and its gradient if it returns one."""
 
+    def slopes(
+        self, layout: Any, weights: Weights, x: Any, hyper: Mapping[str, float]
+    ) -> Weights | None:
+        """The derivative that training would use, where there is one; else `None`."""
+
     def output(self, layout: Any, weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one; else `None`."""
-
-
-_RECONSTRUCTIONS: dict[tuple[str, ...], Callable[[Any, Any], float]] = {
-    (): right_value,
-    ("SAE201",): lambda y, h: 2.0 * right_value(y, h),
-    ("SAE202",): lambda y, h: right_value(y, h) / y.shape[1],
-    ("SAE203",): lambda y, h: right_value(y, h) * len(y),
-    ("SAE201", "SAE202"): lambda y, h: 2.0 * right_value(y, h) / y.shape[1],
-    ("SAE201", "SAE203"): lambda y, h: 2.0 * right_value(y, h) * len(y),
-    ("SAE202", "SAE203"): lambda y, h: right_value(y, h) * len(y) / y.shape[1],
-    ("SAE204",): lambda y, h: float(np.mean(np.sqrt(np.sum((h - y) ** 2, axis=1)))),
-}
-
-
-def _cross_entropies() -> Iterator[Callable[[Any, Any], float]]:
-    def each(y: Any, h: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return -y * np.log(h) - (1.0 - y) * np.log(1.0 - h)
-
-    yield lambda y, h: float(np.sum(each(y, h)) / len(y))
-    yield lambda y, h: float(np.mean(each(y, h)))
-    yield lambda y, h: float(np.sum(each(y, h)))
 
 
 @dataclass
@@ -108,85 +69,21 @@ class Fit:
 
     Args:
         layout: How it takes its parameters.
-        hidden: The activation of the hidden layers.
-        last: The activation of the output.
-        of_biases: The factor of the squares of the biases, where λ cannot be changed.
+        network: Its layers and their activations.
         mistakes: Those of the reconstruction term.
         form: The reconstruction term; `None`: there is none.
+        of_biases: The factor of the squares of the biases, where λ cannot be changed.
     """
 
     layout: Any
-    hidden: str
-    last: str
-    mistakes: tuple[str, ...]
-    form: Callable[[Any, Any], float] | None
+    network: Network
+    mistakes: tuple[str, ...] = ()
+    form: check_loss.Form | None = None
     of_biases: float = 0.0
-
-    def forward(self, layers: Sequence[Layer], weights: Weights, x: Any) -> list[Any]:
-        """Return the activations of every layer."""
-        outputs = []
-        a = x
-        for position, layer in enumerate(layers):
-            kernel = weights[layer.kernel]
-            z = a @ (kernel.T if layer.transposed else kernel)
-            if layer.bias is not None:
-                z = z + weights[layer.bias]
-            a = ACTIVATIONS[self.last if position == len(layers) - 1 else self.hidden](z)
-            outputs.append(a)
-        return outputs
 
     def reconstruction(self, x: Any, output: Any) -> float:
         """Return the first term."""
         return 0.0 if self.form is None else self.form(x, output)
-
-
-_ROWS = (5, 9, 3, 8)
-
-
-def _batches(features: int) -> list[Any]:
-    generator = np.random.default_rng(12)
-    made = []
-    for m in _ROWS:
-        strength = generator.uniform(0.3, 1.0, (m, 1))
-        x = strength * generator.uniform(0.1, 0.9, (m, features))
-        made.append(x.astype("float32").astype("float64"))
-    return made
-
-
-def _weights(
-    shapes: Mapping[str, tuple[int, ...]],
-    layers: Sequence[Layer],
-    seed: int,
-    hidden: str | None = None,
-    low: float = 0.15,
-    high: float = 0.35,
-) -> Weights:
-    """Weights for which every hidden activation lies inside (0, 1), whatever the units are.
-
-    With `hidden`, the units' own levels lie between `low` and `high`.
-    """
-    generator = np.random.default_rng(seed)
-    made: Weights = {}
-    for position, layer in enumerate(layers):
-        shape = shapes[layer.kernel]
-        fan_in, units = shape[::-1] if layer.transposed else shape
-        level = generator.uniform(low, high, units)
-        slope = generator.uniform(0.2, 1.0, (fan_in, units)) * level / fan_in
-        offset = level
-        if hidden is not None and position < len(layers) - 1:
-            offset = _INVERSES.get(hidden, lambda a: a)(level)
-            slope = slope * _SLOPES.get(hidden, lambda a: np.ones_like(a))(level)
-        if position == len(layers) - 1:
-            slope = generator.normal(size=(fan_in, units)) * 0.4
-        if layer.kernel not in made:
-            kernel = slope.T if layer.transposed else slope
-            made[layer.kernel] = kernel.astype("float32").astype("float64")
-        if layer.bias is not None:
-            made[layer.bias] = offset.astype("float32").astype("float64")
-    for name, shape in shapes.items():
-        if name not in made:
-            made[name] = np.zeros(shape)
-    return made
 
 
 def _features(cost: Cost, layout: Any) -> int:
@@ -195,12 +92,9 @@ def _features(cost: Cost, layout: Any) -> int:
     return int(shape[1] if first.transposed else shape[0])
 
 
-def _off(cost: Cost) -> dict[str, float]:
-    """Hyperparameters without weight decay and sparsity, as far as they can be changed."""
-    zero: dict[str, float] = {
-        role: 0.0 for role in ("beta", "weight_decay") if role in cost.changeable
-    }
-    return {**cost.values, **zero}
+def _without(cost: Cost, *roles: str) -> dict[str, float]:
+    """Hyperparameters of which some are 0, as far as they can be changed."""
+    return {**cost.values, **{role: 0.0 for role in roles if role in cost.changeable}}
 
 
 def fit_of(cost: Cost) -> Fit:
@@ -210,45 +104,38 @@ def fit_of(cost: Cost) -> Fit:
         CouldNotReviewError: If nothing fits.
     """
     errors: list[Exception] = []
-    best: list[tuple[int, Fit]] = []
+    best: list[Fit] = []
+    hyper = _without(cost, "beta", "weight_decay")
     # Where a mean is a sum, the first activations leave (0, 1): then lower ones.
     for level, layout in itertools.product((None, 0.01), cost.layouts()):
         if level is not None and best:
             break
         layers, shapes = cost.layers(layout), cost.shapes(layout)
-        hyper = _off(cost)
+        low = () if level is None else (("sigmoid",) * len(layers), level, 2.0 * level)
+        last = layers[-1].bias or layers[-1].kernel
         seen = []
         try:
-            for k, x in enumerate(_batches(_features(cost, layout))):
-                low = () if level is None else ("sigmoid", level, 2.0 * level)
-                weights = _weights(shapes, layers, 30 + k, *low)
-                last = layers[-1].bias or layers[-1].kernel
-                moved = dict(weights)
-                moved[last] = (
-                    (
-                        weights[last]
-                        + np.linspace(0.1, 0.4, weights[last].size).reshape(weights[last].shape)
-                    )
-                    .astype("float32")
-                    .astype("float64")
-                )
+            for k, x in enumerate(batches(_features(cost, layout))):
+                weights = weights_inside(shapes, layers, 30 + k, *low)
+                shift = np.linspace(0.1, 0.4, weights[last].size).reshape(weights[last].shape)
+                raised = (weights[last] + shift).astype("float32").astype("float64")
+                moved = {**weights, last: raised}
                 pair = [cost.total(layout, w, x, hyper)[0] for w in (weights, moved)]
                 seen.append((x, weights, moved, pair[1] - pair[0], max(map(abs, pair))))
         except Exception as error:
             errors.append(error)
             continue
-        for hidden, last_name in itertools.product(ACTIVATIONS, ACTIVATIONS):
-            fit = Fit(layout, hidden, last_name, (), None)
-            given = cost.output(layout, seen[0][1], seen[0][0])
+        given = cost.output(layout, seen[0][1], seen[0][0])
+        for network in networks(layers):
             if given is not None:
-                computed = fit.forward(layers, seen[0][1], seen[0][0])[-1]
+                computed = network.forward(seen[0][1], seen[0][0])[-1]
                 if computed.shape != given.shape or np.max(np.abs(computed - given)) > 1e-4:
                     continue
-            found = _form_of(cost, fit, layers, seen)
+            found = _form_of(cost, Fit(layout, network), seen, given is not None)
             if found is not None:
-                best.append((len(found.mistakes), found))
+                best.append(found)
     if best:
-        return min(best, key=lambda pair: pair[0])[1]
+        return min(best, key=lambda fit: len(fit.mistakes))
     if errors and len(errors) == 2 * len(cost.layouts()):
         raise errors[0]
     raise CouldNotReviewError(
@@ -258,13 +145,14 @@ def fit_of(cost: Cost) -> Fit:
     )
 
 
-def _form_of(cost: Cost, fit: Fit, layers: Sequence[Layer], seen: Sequence[Any]) -> Fit | None:
+def _form_of(cost: Cost, fit: Fit, seen: Sequence[Any], has_output: bool) -> Fit | None:
+    forward = fit.network.forward
     pairs = [
-        (x, fit.forward(layers, w, x)[-1], fit.forward(layers, moved, x)[-1], difference, size)
+        (x, forward(w, x)[-1], forward(moved, x)[-1], difference, size)
         for x, w, moved, difference, size in seen
     ]
 
-    def fits(form: Callable[[Any, Any], float], relative: float = 0.0) -> bool:
+    def fits(form: check_loss.Form, relative: float = 0.0) -> bool:
         for x, before, after, difference, size in pairs:
             with np.errstate(all="ignore"):
                 expected = form(x, after) - form(x, before)
@@ -273,34 +161,29 @@ def _form_of(cost: Cost, fit: Fit, layers: Sequence[Layer], seen: Sequence[Any])
                 return False
         return True
 
-    if cost.output(fit.layout, seen[0][1], seen[0][0]) is not None and all(
+    if has_output and all(
         abs(difference) <= cost.precision * size for *_, difference, size in pairs
     ):
         return fit
-    for mistakes, form in _RECONSTRUCTIONS.items():
-        if fits(form):
-            return Fit(fit.layout, fit.hidden, fit.last, mistakes, form)
-    for form in _cross_entropies():
-        if fits(form, 1e-5):
-            return Fit(fit.layout, fit.hidden, fit.last, ("SAE205",), form)
-    last = layers[-1].bias
+    for mistakes, form, relative in check_loss.FORMS:
+        if fits(form, relative):
+            return replace(fit, mistakes=mistakes, form=form)
+    last = fit.network.layers[-1].bias
     if last is not None and "weight_decay" not in cost.changeable:
         grown = [float(np.sum(m[last] ** 2) - np.sum(w[last] ** 2)) for _, w, m, *_ in seen]
-        for mistakes, form in _RECONSTRUCTIONS.items():
+        slack = 4.0 * cost.precision * max(size for *_, size in pairs)
+        for mistakes, form, _ in check_loss.FORMS:
             left = [d - form(x, b) + form(x, a) for x, a, b, d, _ in pairs]
             factor = left[0] / grown[0]
-            slack = 4.0 * cost.precision * max(size for *_, size in pairs)
             if factor > 0.0 and all(
                 abs(rest - factor * g) <= slack for rest, g in zip(left, grown, strict=True)
             ):
-                identifiers = (*mistakes, "SAE213")
-                return Fit(fit.layout, fit.hidden, fit.last, identifiers, form, factor)
+                return replace(fit, mistakes=(*mistakes, "SAE213"), form=form, of_biases=factor)
     x, before, after, difference, _ = pairs[0]
     change = right_value(x, after) - right_value(x, before)
     constant = difference / change if change else 0.0
     if abs(constant) > 1e-9 and fits(lambda y, h: constant * right_value(y, h)):
-        form = lambda y, h: constant * right_value(y, h)  # noqa: E731
-        return Fit(fit.layout, fit.hidden, fit.last, ("SAE206",), form)
+        return replace(fit, mistakes=("SAE206",), form=lambda y, h: constant * right_value(y, h))
     return None
 
 
@@ -312,22 +195,11 @@ def review_cost(target: Target, cost: Cost, findings: Findings) -> None:
     """
     with np.errstate(all="ignore"):
         fit = fit_of(cost)
-        layers = cost.layers(fit.layout)
-        findings.checks.append(
-            f"network: {len(layers)} dense layers, {fit.hidden} and {fit.last}; {fit.layout}"
-        )
+        findings.checks.append(f"{fit.network.words}; {fit.layout}")
         _report_reconstruction(target, cost, fit, findings)
         _review_decay(target, cost, fit, findings)
         _review_sparsity(target, cost, fit, findings)
         _review_gradient(cost, fit, findings)
-
-
-def _name(target: Target, identifiers: Sequence[str], proof: Evidence, findings: Findings) -> None:
-    for identifier in dict.fromkeys(identifiers):
-        if source.documents(target.words, identifier):
-            findings.notes.append(f"{identifier} is documented as its scaling")
-        else:
-            findings.add(finding(identifier, proof))
 
 
 def _report_reconstruction(target: Target, cost: Cost, fit: Fit, findings: Findings) -> None:
@@ -335,27 +207,26 @@ def _report_reconstruction(target: Target, cost: Cost, fit: Fit, findings: Findi
         findings.notes.append("there is no reconstruction term in what is reviewed")
         return
     findings.checks.append("reconstruction")
-    layers = cost.layers(fit.layout)
-    x = _batches(_features(cost, fit.layout))[0]
-    weights = _weights(cost.shapes(fit.layout), layers, 30)
-    output = fit.forward(layers, weights, x)[-1]
+    x = batches(_features(cost, fit.layout))[0]
+    weights = weights_inside(cost.shapes(fit.layout), fit.network.layers, 30)
+    output = fit.network.forward(weights, x)[-1]
     proof = evidence(
         f"{x.shape[0]} × {x.shape[1]} inputs", right_value(x, output), fit.form(x, output)
     )
-    _name(target, fit.mistakes, proof, findings)
+    findings.name(target, fit.mistakes, proof)
 
 
 def _review_decay(target: Target, cost: Cost, fit: Fit, findings: Findings) -> None:
     """Find the factor of every weight's square in what λ adds."""
     if "weight_decay" not in cost.changeable:
         return
-    layers, shapes = cost.layers(fit.layout), cost.shapes(fit.layout)
-    x = _batches(_features(cost, fit.layout))[0]
-    decay = 0.25
+    layers, shapes = fit.network.layers, cost.shapes(fit.layout)
+    x = batches(_features(cost, fit.layout))[0]
+    decay = 64.0 if cost.precision > 1e-10 else 0.25  # beside the rounding of the other terms
     names = list(shapes)
     rows, added, noise = [], [], 0.0
     for seed in range(2 * len(names) + 2):
-        weights = _weights(shapes, layers, 50 + seed)
+        weights = weights_inside(shapes, layers, 50 + seed)
         generator = np.random.default_rng(seed)
         for name in names:
             factor = float(np.float32(generator.uniform(0.5, 2.0)))
@@ -364,7 +235,7 @@ def _review_decay(target: Target, cost: Cost, fit: Fit, findings: Findings) -> N
             elif any(layer.kernel == name for layer in layers[:-1]):
                 factor = 0.5 * factor
             weights[name] = (weights[name] * factor).astype("float32").astype("float64")
-        off = _off(cost)
+        off = _without(cost, "beta", "weight_decay")
         with_decay = {**off, "weight_decay": decay}
         total = cost.total(fit.layout, weights, x, with_decay)[0]
         noise = max(noise, 2.0 * cost.precision * abs(total))
@@ -379,11 +250,11 @@ def _review_decay(target: Target, cost: Cost, fit: Fit, findings: Findings) -> N
     kernels = {layer.kernel for layer in layers}
     by_kernel = {n: float(f) for n, f in zip(names, factors, strict=True) if n in kernels}
     right = decay / 2.0
-    if largest <= 1e3 * cost.precision:
+    if largest <= 4.0 * noise:
         proof = Evidence(f"λ = {decay:g}", f"{right:g} ΣW²", "no decay")
         findings.add(finding("SAE214", proof))
         return
-    tolerance = max(1e-6, 1e5 * cost.precision)
+    tolerance = max(1e-6, 1e3 * cost.precision)
     if misfit > tolerance * largest:
         proof = evidence(
             "λ/2 ΣW²",
@@ -408,12 +279,12 @@ def _review_decay(target: Target, cost: Cost, fit: Fit, findings: Findings) -> N
         if name in bare or abs(ratio - 1.0) <= slack or abs(ratio - uses) <= slack:
             continue
         proof = evidence(f"the factor of ΣW², λ = {decay:g}", right, ratio * right)
-        _name(target, ["SAE211" if abs(ratio - 2.0) <= slack else "SAE212"], proof, findings)
+        findings.name(target, ["SAE211" if abs(ratio - 2.0) <= slack else "SAE212"], proof)
         return
 
 
 def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -> None:
-    layers, shapes = cost.layers(fit.layout), cost.shapes(fit.layout)
+    layers, shapes = fit.network.layers, cost.shapes(fit.layout)
     values = dict(cost.values)
     rho, beta = values.get("rho"), values.get("beta")
     given_beta = 1.0 if beta is None else beta
@@ -423,16 +294,14 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
     if "weight_decay" not in cost.changeable:
         fixed_decay = _fixed_decay(cost, fit)
     seen = []
-    for seed, x in enumerate(_batches(_features(cost, fit.layout)) * 3):
+    for seed, x in enumerate(batches(_features(cost, fit.layout)) * 3):
         low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
-        weights = _weights(shapes, layers, 70 + seed, fit.hidden, low, high)
+        weights = weights_inside(shapes, layers, 70 + seed, fit.network.activations, low, high)
         r, b = rhos[seed % len(rhos)], betas[seed % len(betas)]
-        hyper = {**values, "rho": r, "beta": b}
-        if "weight_decay" in cost.changeable:
-            hyper["weight_decay"] = 0.0
+        hyper = {**_without(cost, "weight_decay"), "rho": r, "beta": b}
         hyper = {k: v for k, v in hyper.items() if k in cost.changeable or k in values}
         total = cost.total(fit.layout, weights, x, hyper)[0]
-        outputs = fit.forward(layers, weights, x)
+        outputs = fit.network.forward(weights, x)
         squares = sum(float(np.sum(weights[n] ** 2)) for n in {layer.kernel for layer in layers})
         biases = {layer.bias for layer in layers if layer.bias is not None}
         of_biases = fit.of_biases * sum(float(np.sum(weights[n] ** 2)) for n in biases)
@@ -452,84 +321,121 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
             "its value (--rho 0.05)"
         )
     known = beta is not None and ("beta" in cost.changeable or beta != 1.0)
-    contexts = [Context(False, beta_is_known=known)]
-    if fit.hidden == "tanh":
-        contexts.append(Context(False, "symmetric", known))
-    depth = len(seen[0][0]) - 1
-    of_output = slice(depth, None)
-    chosen = [slice(0, depth)] + [slice(k, k + 1) for k in range(depth) if depth > 1]
-    chosen.append(of_output)
-    best: tuple[float, Any, Any, Context] | None = None
-    for which, context in itertools.product(chosen, contexts):
-        observed = [
-            Observation(np.concatenate(hidden[which], axis=1), r, b, rest, slack)
-            for hidden, r, b, rest, slack in seen
-        ]
-        found = explain(observed, context)
-        cost_of_it = found[0].cost + (which == of_output) if found else np.inf
-        if found and (best is None or cost_of_it < best[0]):
-            best = cost_of_it, found, observed, context
-            is_of_output = which == of_output
-        if best is not None and best[0] == 0.0:
-            break
+    context = Context(False, beta_is_known=known)
+    best = explain_layers(seen, context, fit.network.activations)
     if best is None:
-        hidden, r, b, rest, _ = seen[0]
-        o = Observation(np.concatenate(hidden[:depth], axis=1), r, b, rest)
-        right = candidates.right_value(o.x, o.rho, o.beta, context.input)
-        findings.add(finding("SAE199", evidence(_given(o), right, o.value)))
+        outputs, r, b, rest, _ = seen[0]
+        o = Observation(np.concatenate(outputs[:-1], axis=1), r, b, rest)
+        right = candidates.right_value(o.x, o.rho, o.beta)
+        findings.add(finding("SAE199", evidence(given_words(o), right, o.value)))
         return
-    _, found, observed, context = best
-    o = observed[1]
-    right = candidates.right_value(o.x, o.rho, o.beta, context.input)
-    mistakes = [m for m in found[0].mistakes if not (m == "SAE115" and beta is None)]
-    proof = evidence(_given(o), right, o.value)
-    alternatives = tuple(" and ".join(e.mistakes) + f" ({e.words})" for e in found[1:])
-    if is_of_output:
-        findings.add(finding("SAE130", proof, "(Of the output.)"))
-    for identifier in dict.fromkeys(mistakes):
-        if source.documents(target.words, identifier):
-            findings.notes.append(f"{identifier} is documented as its scaling")
-        else:
-            findings.add(finding(identifier, proof, "", alternatives))
+    best.report(target, findings, beta is not None)
     _check_edges(cost, fit, values, findings)
 
 
-def _given(o: Observation) -> str:
+@dataclass
+class OfLayers:
+    """What explains a sparsity term, and of which layers it is one.
+
+    Args:
+        found: The explanations, the best first.
+        observed: Their observations.
+        context: What was expected.
+        is_of_output: Whether it is of the output's activations.
+    """
+
+    found: list[candidates.Explanation]
+    observed: list[Observation]
+    context: Context
+    is_of_output: bool
+
+    @property
+    def cost(self) -> float:
+        """How far-fetched it is."""
+        return self.found[0].cost + self.is_of_output
+
+    def report(self, target: Target, findings: Findings, beta_is_known: bool = True) -> None:
+        """Name its mistakes."""
+        o = self.observed[min(1, len(self.observed) - 1)]
+        right = candidates.right_value(o.x, o.rho, o.beta, self.context.input)
+        proof = evidence(given_words(o), right, o.value)
+        alternatives = tuple(" and ".join(e.mistakes) + f" ({e.words})" for e in self.found[1:])
+        if self.is_of_output:
+            findings.add(finding("SAE130", proof, "(Of the output.)"))
+        mistakes = [m for m in self.found[0].mistakes if m != "SAE115" or beta_is_known]
+        findings.name(target, mistakes, proof, "", alternatives)
+
+
+def explain_layers(
+    seen: Sequence[tuple[list[Any], float, float, float, float]],
+    context: Context,
+    activations: Sequence[str] = (),
+) -> OfLayers | None:
+    """Explain a sparsity term by all hidden layers, by one of them, or by the output.
+
+    Args:
+        seen: The activations of every layer, ρ, β, the term, and how far it may be off.
+        context: What is expected.
+        activations: The layers'; those of tanh alone are expected to be mapped to [0, 1].
+    """
+    depth = len(seen[0][0]) - 1
+    of_output = slice(depth, None)
+    chosen = [slice(0, depth), *(slice(k, k + 1) for k in range(depth) if depth > 1), of_output]
+    best: OfLayers | None = None
+    for which in chosen:
+        observed = [
+            Observation(np.concatenate(outputs[which], axis=1), r, b, rest, slack)
+            for outputs, r, b, rest, slack in seen
+        ]
+        is_tanh = set(activations[which]) == {"tanh"}
+        expected = replace(context, input="symmetric") if is_tanh else context
+        found = explain(observed, expected)
+        if found:
+            tried = OfLayers(found, observed, expected, which == of_output)
+            best = tried if best is None or tried.cost < best.cost else best
+        if best is not None and best.cost == 0.0:
+            break
+    return best
+
+
+def given_words(o: Observation) -> str:
+    """What a network was given, in words."""
     samples, units = o.x.shape
     return f"{samples} samples, {units} hidden units, ρ = {o.rho:g}, β = {o.beta:g}"
 
 
 def _fixed_decay(cost: Cost, fit: Fit) -> float:
     """The factor of ΣW² in a cost whose λ cannot be changed: by the last kernel."""
-    layers, shapes = cost.layers(fit.layout), cost.shapes(fit.layout)
-    x = _batches(_features(cost, fit.layout))[1]
+    layers, shapes = fit.network.layers, cost.shapes(fit.layout)
+    x = batches(_features(cost, fit.layout))[1]
     name = layers[-1].kernel
     if any(layer.kernel == name for layer in layers[:-1]):
         return 0.5 * cost.values.get("weight_decay", 0.0)
-    weights = _weights(shapes, layers, 90)
-    moved = {**weights, name: (2.0 * weights[name])}
+    weights = weights_inside(shapes, layers, 90)
+    hyper = _without(cost, "beta")
     totals, squares = [], []
-    for w in (weights, moved):
-        outputs = fit.forward(layers, w, x)
-        totals.append(
-            cost.total(fit.layout, w, x, cost.values)[0] - fit.reconstruction(x, outputs[-1])
-        )
+    for times in (1.0, 2.0, 3.0):
+        w = {**weights, name: times * weights[name]}
+        outputs = fit.network.forward(w, x)
+        total = cost.total(fit.layout, w, x, hyper)[0]
+        totals.append(total - fit.reconstruction(x, outputs[-1]))
         squares.append(float(np.sum(w[name] ** 2)))
-    factor = (totals[1] - totals[0]) / (squares[1] - squares[0])
+    factor, again = np.diff(totals) / np.diff(squares)
     slack = 64.0 * cost.precision * max(map(abs, totals))
-    return 0.0 if abs(totals[1] - totals[0]) <= slack else float(factor)
+    is_decay = abs(totals[1] - totals[0]) > slack and abs(again - factor) <= 0.01 * abs(factor)
+    return float(factor) if is_decay else 0.0  # else a term of the output changes with it
 
 
 def _check_edges(cost: Cost, fit: Fit, values: Mapping[str, float], findings: Findings) -> None:
     """Whether a dead or saturated unit breaks the cost."""
-    layers, shapes = cost.layers(fit.layout), cost.shapes(fit.layout)
+    layers, shapes = fit.network.layers, cost.shapes(fit.layout)
     bias = layers[0].bias
-    if bias is None or fit.hidden != "sigmoid":
+    if bias is None or fit.network.hidden != "sigmoid":
         return
     findings.checks.append("dead and saturated units")
-    x = _batches(_features(cost, fit.layout))[0]
+    x = batches(_features(cost, fit.layout))[0]
     for words, offset in (("a dead unit", -800.0), ("a saturated unit", 800.0)):
-        weights = _weights(shapes, layers, 71, fit.hidden, 0.1, 0.5)
+        weights = weights_inside(shapes, layers, 71, fit.network.activations, 0.1, 0.5)
         weights[bias] = np.array(weights[bias])
         weights[bias][0] = offset
         value = cost.total(fit.layout, weights, x, values)[0]
@@ -539,12 +445,12 @@ def _check_edges(cost: Cost, fit: Fit, values: Mapping[str, float], findings: Fi
         return
     nearly = []
     for offset in (-30.0, -26.0):  # a penalty that is not clipped still tells these apart
-        weights = _weights(shapes, layers, 71, fit.hidden, 0.1, 0.5)
+        weights = weights_inside(shapes, layers, 71, fit.network.activations, 0.1, 0.5)
         weights[bias] = np.array(weights[bias])
         weights[bias][0] = offset
-        outputs = fit.forward(layers, weights, x)
+        outputs = fit.network.forward(weights, x)
         nearly.append(
-            cost.total(fit.layout, weights, x, _without_decay(cost, values))[0]
+            cost.total(fit.layout, weights, x, _without(cost, "weight_decay"))[0]
             - fit.reconstruction(x, outputs[-1])
         )
     if np.all(np.isfinite(nearly)) and abs(nearly[1] - nearly[0]) <= 1e-12:
@@ -552,68 +458,121 @@ def _check_edges(cost: Cost, fit: Fit, values: Mapping[str, float], findings: Fi
         findings.add(finding("SAE402", proof))
 
 
-def _without_decay(cost: Cost, values: Mapping[str, float]) -> dict[str, float]:
-    zero = {"weight_decay": 0.0} if "weight_decay" in cost.changeable else {}
-    return {**values, **zero}
-
-
 def _review_gradient(cost: Cost, fit: Fit, findings: Findings) -> None:
-    """Hold the gradient that is returned to differences of the cost."""
-    layers, shapes = cost.layers(fit.layout), cost.shapes(fit.layout)
-    x = _batches(_features(cost, fit.layout))[0]
-    weights = _weights(shapes, layers, 77, fit.hidden, 0.1, 0.5)
-    hyper = {**cost.values}
-    for role, value in (("weight_decay", 0.25), ("beta", 3.0)):
-        if role in cost.changeable:
-            hyper[role] = value
-    returned = cost.total(fit.layout, weights, x, hyper)[1]
-    if returned is None or cost.precision > 1e-10:
+    """Hold the gradient that is returned, or that training would use, to differences.
+
+    In float64 by every weight; in float32 along one direction of each kernel and bias.
+    """
+    layout, layers, shapes = fit.layout, fit.network.layers, cost.shapes(fit.layout)
+    x = batches(_features(cost, layout))[0]
+    weights = weights_inside(shapes, layers, 77, fit.network.activations, 0.1, 0.5)
+    chosen = {"weight_decay": 0.25, "beta": 3.0}
+    hyper = {**cost.values, **{r: v for r, v in chosen.items() if r in cost.changeable}}
+    total, gradient = cost.total(layout, weights, x, hyper)
+    if gradient is None:
+        gradient = cost.slopes(layout, weights, x, hyper)
+    if gradient is None:
         return
     findings.checks.append("gradient")
-    step = 2.0**-17
-    expected = {}
-    for name, w in weights.items():
-        expected[name] = np.zeros(w.shape)
-        for index in np.ndindex(*w.shape):
-            values = []
-            for sign in (1.0, -1.0):
-                moved = {**weights, name: np.array(w)}
-                moved[name][index] += sign * step
-                values.append(cost.total(fit.layout, moved, x, hyper)[0])
-            expected[name][index] = (values[0] - values[1]) / (2.0 * step)
+    is_precise = cost.precision <= 1e-10
+    step, share = (2.0**-17, 1e-6) if is_precise else (2.0**-6, 1e-2)
+    generator = np.random.default_rng(19)
+    along = {
+        name: np.eye(w.size)
+        if is_precise
+        else generator.choice((-1.0, 1.0), (1, w.size)) / np.sqrt(w.size)
+        for name, w in weights.items()
+    }
+    returned = {name: along[name] @ np.ravel(gradient[name]) for name in weights}
+    expected = _slopes(lambda w: cost.total(layout, w, x, hyper)[0], weights, along, step)
     if not all(np.all(np.isfinite(g)) for g in expected.values()):
         return
-    scale = max(float(np.max(np.abs(g))) for g in expected.values())
+    scale = max(1e-3, *(float(np.max(np.abs(g))) for g in expected.values()))
+    allowed = share * scale + (0.0 if is_precise else cost.precision * abs(total) / step)
 
-    def agrees(actual: Weights, wanted: Weights, times: float = 1.0) -> list[str]:
+    def wrong(wanted: Weights, times: float = 1.0) -> list[str]:
         return [
             name
             for name in wanted
-            if not np.max(np.abs(actual[name] - times * wanted[name]))
-            <= 1e-6 * max(scale, 1e-3) * max(1.0, abs(times))
+            if not np.max(np.abs(returned[name] - wanted[name])) <= allowed * max(1.0, abs(times))
         ]
 
-    wrong = agrees(returned, expected)
-    if not wrong:
+    names = wrong(expected)
+    if not names:
         return
-    name = wrong[0]
-    index = np.unravel_index(
-        int(np.argmax(np.abs(returned[name] - expected[name]))), expected[name].shape
-    )
+    name = names[0]
+    worst = int(np.argmax(np.abs(returned[name] - expected[name])))
+    place = [int(i) for i in np.unravel_index(worst, shapes[name])] if is_precise else ""
     proof = evidence(
-        f"by {name}{[int(i) for i in index]}",
-        float(expected[name][index]),
-        float(returned[name][index]),
+        f"by {name}{place}", float(expected[name][worst]), float(returned[name][worst])
     )
     if all(not np.any(g) for g in returned.values()):
         findings.add(finding("SAE301", proof))
         return
-    dot = sum(float(np.sum(returned[n] * expected[n])) for n in expected)
-    constant = dot / sum(float(np.sum(g * g)) for g in expected.values())
-    if not agrees(returned, expected, constant):
+    constant = _share(returned, expected)
+    of_all = {n: constant * g for n, g in expected.items()}
+    if abs(constant) > 10.0 * share and not wrong(of_all, constant):
         findings.add(finding("SAE303", proof, f"(The constant is {constant:.4g}.)"))
         return
-    findings.add(finding("SAE304", proof, f"(Wrong by: {', '.join(wrong)}.)"))
+    detail = f"Wrong by: {', '.join(names)}."
+    for words, value in _terms_left_out(cost, fit, x, hyper).items():
+        without = _slopes(value, weights, along, step)
+        part = {n: expected[n] - without[n] for n in expected}
+        off = _share({n: returned[n] - expected[n] for n in expected}, part)
+        with_part = {n: expected[n] + off * part[n] for n in expected}
+        if abs(off) > 10.0 * share and not wrong(with_part, off):
+            is_missing = abs(off + 1.0) <= 10.0 * share
+            times = f"{off + 1.0:.4g} times as large as it should be"
+            detail = f"The part of the {words} is {'missing' if is_missing else times}."
+    findings.add(finding("SAE304", proof, f"({detail})"))
+
+
+def _share(of: Weights, part: Weights) -> float:
+    """How often a part is in something, by least squares."""
+    dot = sum(float(np.sum(of[n] * part[n])) for n in part)
+    return dot / max(sum(float(np.sum(g * g)) for g in part.values()), 1e-300)
+
+
+def _slopes(
+    value: Callable[[Weights], float], weights: Weights, along: Weights, step: float
+) -> Weights:
+    """The derivative of a function along directions of each weight, by differences."""
+
+    def at(name: str, direction: Any, size: float) -> float:
+        moved = weights[name] + size * direction.reshape(weights[name].shape)
+        return value({**weights, name: moved})
+
+    return {
+        name: np.array(
+            [(at(name, d, step) - at(name, d, -step)) / (2.0 * step) for d in along[name]]
+        )
+        for name in weights
+    }
+
+
+def _terms_left_out(
+    cost: Cost, fit: Fit, x: Any, hyper: Mapping[str, float]
+) -> dict[str, Callable[[Weights], float]]:
+    """The cost without each of its terms, as a function of the weights."""
+    bare = {**hyper, **({"weight_decay": 0.0} if "weight_decay" in cost.changeable else {})}
+    factor = 0.0 if "weight_decay" in cost.changeable else _fixed_decay(cost, fit)
+    kernels = {layer.kernel for layer in fit.network.layers}
+
+    def reconstruction(w: Weights) -> float:
+        return fit.reconstruction(x, fit.network.forward(w, x)[-1])
+
+    def without_decay(w: Weights) -> float:
+        squares = sum(float(np.sum(w[name] ** 2)) for name in kernels)
+        return cost.total(fit.layout, w, x, bare)[0] - factor * squares
+
+    def all_terms(w: Weights) -> float:
+        return cost.total(fit.layout, w, x, hyper)[0]
+
+    return {
+        "reconstruction": lambda w: all_terms(w) - reconstruction(w),
+        "weight decay": without_decay,
+        "sparsity term": lambda w: all_terms(w) - without_decay(w) + reconstruction(w),
+    }
 
 
 # --- costs of a flat vector, of matrices, of a dictionary
@@ -628,12 +587,14 @@ class FlatLayout:
         order: The names of the weights in their order.
         transposed: Whether kernels are (units, inputs), as in the notes.
         columns: Whether a column of the data is a sample.
+        bias_is_column: Whether a bias is given as a column, (units, 1).
     """
 
     form: str
     order: tuple[str, ...]
     transposed: bool
     columns: bool
+    bias_is_column: bool = False
 
     def __str__(self) -> str:
         where = "column" if self.columns else "row"
@@ -652,7 +613,7 @@ class CostOfParameters:
         changeable: Which of ρ, β, λ can be given.
         values: Their values.
         precision: Of its numbers, relative.
-        array: Returns what it returned as float64.
+        framework: The library of its arrays.
     """
 
     name: str
@@ -662,18 +623,18 @@ class CostOfParameters:
     changeable: frozenset[str]
     values: dict[str, float]
     precision: float
-    array: Callable[[Any], Any]
-    tied: bool = False
+    framework: Framework
     _layouts: list[FlatLayout] = field(default_factory=list)
 
     def layouts(self) -> Sequence[FlatLayout]:
         """The ways in which it may take its parameters and data."""
         if not self._layouts:
             self._layouts = [
-                FlatLayout(form, order, transposed, columns)
-                for (form, order), transposed, columns in itertools.product(
-                    self.forms, (True, False), (True, False)
+                FlatLayout(form, order, transposed, columns, bias_is_column)
+                for (form, order), bias_is_column, transposed, columns in itertools.product(
+                    self.forms, (False, True), (True, False), (True, False)
                 )
+                if not bias_is_column or (columns and form != "flat")
             ]
         return self._layouts
 
@@ -681,7 +642,7 @@ class CostOfParameters:
         """The layers of the network."""
         biases = [name if name in layout.order else None for name in ("b1", "b2")]
         second = Layer("W1", not layout.transposed, biases[1])
-        if not self.tied:
+        if "W2" in layout.order:
             second = Layer("W2", layout.transposed, biases[1])
         return [Layer("W1", layout.transposed, biases[0]), second]
 
@@ -696,36 +657,66 @@ class CostOfParameters:
         self, layout: FlatLayout, weights: Weights, x: Any, hyper: Mapping[str, float]
     ) -> tuple[float, Weights | None]:
         """The cost, and its gradient if it returns one."""
-        parts = [weights[name] for name in layout.order]
-        given: Any = parts
-        if layout.form == "flat":
-            given = np.concatenate([part.ravel() for part in parts])
-        returned = self.call((layout.form, given), x.T if layout.columns else x, hyper)
+        returned = self._returned(layout, self._given(layout, weights), x, hyper)
         gradient = None
         if isinstance(returned, (tuple, list)):
             scalars = (
-                [k for k, v in enumerate(returned) if np.size(self.array(v)) == 1]
+                [k for k, v in enumerate(returned) if np.size(self.framework.array(v)) == 1]
                 if all(not isinstance(v, (dict, list, tuple)) for v in returned)
                 else [0]
             )
-            value = self.array(returned[scalars[0]])
-            rest = [v for k, v in enumerate(returned) if k != scalars[0]]
-            gradient = self._gradient(layout, rest)
-        elif isinstance(returned, dict):
-            value = self.array(
-                next((v for k, v in returned.items() if "cost" in k or "loss" in k or k == "J"))
+            gradient = self._gradient(
+                layout, [v for k, v in enumerate(returned) if k != scalars[0]]
             )
-        else:
-            value = self.array(returned)
+        value = self.framework.array(self._number(returned))
         if np.size(value) != 1:
             raise ValueError(f"not one number but an array of shape {np.shape(value)}")
         return float(np.reshape(value, ())), gradient
+
+    def _given(self, layout: FlatLayout, weights: Weights) -> list[Any]:
+        """The weights as arrays in the form in which they are given."""
+        parts = [weights[name] for name in layout.order]
+        if layout.form == "flat":
+            return [np.concatenate([part.ravel() for part in parts])]
+        if layout.bias_is_column:
+            return [part[:, None] if part.ndim == 1 else part for part in parts]
+        return parts
+
+    def _returned(
+        self, layout: FlatLayout, given: Sequence[Any], x: Any, hyper: Mapping[str, float]
+    ) -> Any:
+        packed = given[0] if layout.form == "flat" else list(given)
+        return self.call((layout.form, packed), x.T if layout.columns else x, hyper)
+
+    def _number(self, returned: Any) -> Any:
+        """The cost among what was returned."""
+        if isinstance(returned, (tuple, list)):
+            if any(isinstance(v, (dict, list, tuple)) for v in returned):
+                return returned[0]
+            return next(v for v in returned if np.size(self.framework.array(v)) == 1)
+        if isinstance(returned, dict):
+            return next(v for k, v in returned.items() if "cost" in k or "loss" in k or k == "J")
+        return returned
+
+    def slopes(
+        self, layout: FlatLayout, weights: Weights, x: Any, hyper: Mapping[str, float]
+    ) -> Weights | None:
+        """The derivative of the cost by each weight, by its library; `None`: it has none."""
+
+        def scalar(*given: Any) -> Any:
+            return self._number(self._returned(layout, given, x, hyper))
+
+        try:
+            found = self.framework.gradients(scalar, self._given(layout, weights))
+        except Exception:  # it trains by itself, and gives numbers
+            return None
+        return None if found is None else self._gradient(layout, found)
 
     def _gradient(self, layout: FlatLayout, rest: Sequence[Any]) -> Weights | None:
         shapes = self.shapes(layout)
         count = sum(int(np.prod(shape)) for shape in shapes.values())
         if len(rest) == 1 and not isinstance(rest[0], (dict, tuple, list)):
-            flat = np.asarray(self.array(rest[0])).ravel()
+            flat = np.asarray(self.framework.array(rest[0])).ravel()
             if flat.size != count:
                 return None
             found, start = {}, 0
@@ -736,8 +727,13 @@ class CostOfParameters:
             return found
         if len(rest) == 1 and isinstance(rest[0], (tuple, list)):
             rest = rest[0]
+        if len(rest) == 1 and isinstance(rest[0], dict):
+            named = {_weight_of_slope(str(name)): v for name, v in rest[0].items()}
+            if not named.keys() >= {*layout.order}:
+                return None
+            rest = [named[name] for name in layout.order]
         if len(rest) == len(layout.order):
-            arrays = [np.asarray(self.array(v)) for v in rest]
+            arrays = [np.asarray(self.framework.array(v)) for v in rest]
             sizes = [int(np.prod(shapes[name])) for name in layout.order]
             if [a.size for a in arrays] == sizes:
                 return {
@@ -749,3 +745,11 @@ class CostOfParameters:
     def output(self, layout: FlatLayout, weights: Weights, x: Any) -> Any:
         """A cost alone gives no output."""
         return None
+
+
+def _weight_of_slope(name: str) -> str | None:
+    """The weight that a derivative is named by: dW1, grad_b2, W1."""
+    short = plain(name)
+    for word in ("gradient", "grad", "delta", "d"):
+        short = short.removeprefix(word).removesuffix(word)
+    return weight_named(name) or weight_named(short)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_impl.backends.autodiff import has_gradients
 from reference.rounding import precision_named
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_penalty import Findings, add_removed, check_backends, evidence
 from sae_oracle.reviewer.evaluation import (
     as_array,
     gradient_of,
-    has_gradients,
     quietly,
     tensor,
 )
@@ -38,19 +38,7 @@ def pairs() -> list[Pair]:
     return made
 
 
-_DISTANCES: dict[tuple[str, ...], Callable[[Any, Any], Any]] = {
-    (): lambda y, h: (h - y) ** 2,
-    ("SAE204",): lambda y, h: np.abs(h - y),
-}
-_HALVES: dict[tuple[str, ...], float] = {(): 0.5, ("SAE201",): 1.0, ("SAE206",): 0.25}
-_FEATURES: dict[tuple[str, ...], Callable[[Any], Any]] = {
-    (): lambda e: np.sum(e, axis=1),
-    ("SAE202",): lambda e: np.mean(e, axis=1),
-}
-_SAMPLES: dict[tuple[str, ...], Callable[[Any], Any]] = {
-    (): np.mean,
-    ("SAE203",): np.sum,
-}
+Form = Callable[[Any, Any], float]
 
 
 def right_value(y: Any, h: Any) -> float:
@@ -58,52 +46,77 @@ def right_value(y: Any, h: Any) -> float:
     return float(np.sum((h - y) ** 2) / (2.0 * len(y)))
 
 
-def explain(observed: Sequence[tuple[Pair, float]]) -> list[tuple[str, ...]]:
+def _cross_entropy(y: Any, h: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return -y * np.log(h) - (1.0 - y) * np.log(1.0 - h)
+
+
+def _forms() -> Iterator[tuple[tuple[str, ...], Form, float]]:
+    distances: dict[tuple[str, ...], Callable[[Any, Any], Any]] = {
+        (): lambda y, h: (h - y) ** 2,
+        ("SAE204",): lambda y, h: np.abs(h - y),
+    }
+    factors = {(): 0.5, ("SAE201",): 1.0, ("SAE206",): 0.25}
+    of_features = {(): np.sum, ("SAE202",): np.mean}
+    of_samples = {(): np.mean, ("SAE203",): np.sum}
+
+    def form(k: float, distance: Any, features: Any, samples: Any) -> Form:
+        return lambda y, h: float(k * samples(features(distance(y, h), axis=1)))
+
+    for axes in itertools.product(
+        distances.items(), factors.items(), of_features.items(), of_samples.items()
+    ):
+        (d, distance), (k, factor), (f, features), (s, samples) = axes
+        yield d + k + f + s, form(factor, distance, features, samples), 0.0
+    norms: tuple[Form, ...] = (
+        lambda y, h: float(np.mean(np.sqrt(np.sum((h - y) ** 2, axis=1)))),
+        lambda y, h: float(0.5 * np.mean(np.sqrt(np.sum((h - y) ** 2, axis=1)))),
+        lambda y, h: float(np.sqrt(np.mean((h - y) ** 2))),
+        lambda y, h: float(np.sqrt(np.sum((h - y) ** 2))),
+    )
+    for norm in norms:
+        yield ("SAE204",), norm, 0.0
+    for features, samples in itertools.product(of_features.values(), of_samples.values()):
+        yield ("SAE205",), form(1.0, _cross_entropy, features, samples), 1e-5
+
+
+FORMS = sorted(_forms(), key=lambda entry: len(entry[0]))
+"""The losses that people write, the fewest mistakes first: those, the loss of targets and outputs,
+and how far its rounding may reach beside that of a squared error, relative."""
+
+
+def explain(
+    observed: Sequence[tuple[Pair, float]], uncertainty: float = 0.0
+) -> list[tuple[str, ...]]:
     """Return the sets of mistakes that explain the values, the fewest mistakes first.
 
     A squared error carries u(n + 8) relative for n summands (EQ-BOUND-SQUARES), and the
     difference of two float32 numbers is exact to u of the larger.
+
+    Args:
+        observed: Targets and outputs, and the value.
+        uncertainty: How far each value may be off beside that.
     """
-    found: list[tuple[str, ...]] = []
-    for (d, distance), (k, half), (f, features), (s, samples) in itertools.product(
-        _DISTANCES.items(), _HALVES.items(), _FEATURES.items(), _SAMPLES.items()
-    ):
-        values = [float(half * samples(features(distance(y, h)))) for (y, h), _ in observed]
-        if _agree(observed, values):
-            found.append(d + k + f + s)
-
-    def norm(y: Any, h: Any) -> Any:
-        return np.sqrt(np.sum((h - y) ** 2, axis=1))
-
-    forms: tuple[Callable[[Any, Any], float], ...] = (
-        lambda y, h: float(np.mean(norm(y, h))),
-        lambda y, h: float(0.5 * np.mean(norm(y, h))),
-        lambda y, h: float(np.sqrt(np.mean((h - y) ** 2))),
-        lambda y, h: float(np.sqrt(np.sum((h - y) ** 2))),
-    )
-    for form in forms:
-        if _agree(observed, [form(y, h) for (y, h), _ in observed]):
-            found.append(("SAE204",))
-
-    def cross_entropy(y: Any, h: Any) -> Any:
-        return -y * np.log(h) - (1.0 - y) * np.log(1.0 - h)
-
-    for features, samples in itertools.product(_FEATURES.values(), _SAMPLES.values()):
-        values = [float(samples(features(cross_entropy(y, h)))) for (y, h), _ in observed]
-        if _agree(observed, values, 1e-5):
-            found.append(("SAE205",))
-    if not found:
+    found = [
+        mistakes
+        for mistakes, form, relative in FORMS
+        if _agree(observed, [form(y, h) for (y, h), _ in observed], relative, uncertainty)
+    ]
+    if not found and not uncertainty:
         ratios = [got / right_value(y, h) for (y, h), got in observed if right_value(y, h) > 0.0]
         if ratios and np.ptp(ratios) <= 256.0 * _U * abs(ratios[0]) and ratios[0] != 0.0:
             found.append(("SAE206",))
-    return sorted(set(found), key=len)
+    return [*dict.fromkeys(found)]
 
 
 def _agree(
-    observed: Sequence[tuple[Pair, float]], values: Sequence[float], relative: float = 0.0
+    observed: Sequence[tuple[Pair, float]],
+    values: Sequence[float],
+    relative: float,
+    uncertainty: float,
 ) -> bool:
     return all(
-        abs(got - value) <= ((y.size + 8.0) * 8.0 * _U + relative) * abs(value)
+        abs(got - value) <= ((y.size + 8.0) * 8.0 * _U + relative) * abs(value) + uncertainty
         for ((y, _), got), value in zip(observed, values, strict=True)
     )
 
@@ -158,11 +171,7 @@ def review_values(
         findings.add(finding("SAE209", proof))
         return
     others = [e for e in explanations[1:] if len(e) == len(explanations[0])]
-    for identifier in explanations[0]:
-        if source.documents(target.words, identifier):
-            findings.notes.append(f"{identifier} is documented as its scaling")
-        else:
-            findings.add(finding(identifier, proof, "", tuple(" and ".join(o) for o in others)))
+    findings.name(target, explanations[0], proof, "", tuple(" and ".join(o) for o in others))
     with quietly():
         _check_gradient(gradient, y, h, got / right_value(y, h), explanations[0], findings)
 

@@ -8,8 +8,8 @@ compiled loss, weight decay and sparsity from `model.losses`, and each is held t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -18,10 +18,19 @@ import numpy as np
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch, layers_of
 from sae_oracle.reviewer import candidates, check_loss, source
 from sae_oracle.reviewer.candidates import Context, Observation
+from sae_oracle.reviewer.check_cost import explain_layers, given_words, review_cost
 from sae_oracle.reviewer.check_penalty import Findings, add_removed, evidence, review_penalty
 from sae_oracle.reviewer.check_saving import review_saving
 from sae_oracle.reviewer.evaluation import as_array, as_number, quietly, tensor
 from sae_oracle.reviewer.findings import Evidence, finding
+from sae_oracle.reviewer.network import (
+    Network,
+    Weights,
+    batches,
+    chains,
+    networks,
+    weights_inside,
+)
 from sae_oracle.reviewer.target import (
     CouldNotReviewError,
     Target,
@@ -30,70 +39,7 @@ from sae_oracle.reviewer.target import (
     resolve,
 )
 
-_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "sigmoid": lambda z: 1.0 / (1.0 + np.exp(-z)),
-    "linear": lambda z: z,
-    "relu": lambda z: np.maximum(z, 0.0),
-    "tanh": np.tanh,
-}
 _U = 2.0**-24
-
-
-@dataclass(frozen=True)
-class Network:
-    """How a model computes, as far as its output shows.
-
-    Args:
-        kernels: The index among the model's weights of each layer's kernel, and whether it is
-            transposed.
-        biases: The index of each layer's bias; `None`: it has none.
-        activations: The name of each layer's activation.
-    """
-
-    kernels: tuple[tuple[int, bool], ...]
-    biases: tuple[int | None, ...]
-    activations: tuple[str, ...]
-
-    def forward(self, weights: Sequence[Any], x: Any) -> list[Any]:
-        """Return the activations of every layer."""
-        outputs = []
-        a = x
-        for (k, transposed), b, name in zip(
-            self.kernels, self.biases, self.activations, strict=True
-        ):
-            w = weights[k].T if transposed else weights[k]
-            a = _ACTIVATIONS[name](a @ w + (0.0 if b is None else weights[b]))
-            outputs.append(a)
-        return outputs
-
-
-def _networks(weights: Sequence[Any], features: int) -> Iterator[Network]:
-    """Every network that the shapes of the weights allow, in the order of the weights."""
-    kernels = [i for i, w in enumerate(weights) if w.ndim == 2]
-    biases = [i for i, w in enumerate(weights) if w.ndim == 1]
-    chains = [tuple((k, False) for k in kernels)]
-    chains.append((*chains[0], *((k, True) for k in reversed(kernels))))
-    for chain in chains:
-        width, fits, layer_biases = features, True, []
-        free = list(biases)
-        for k, transposed in chain:
-            rows, columns = weights[k].shape[::-1] if transposed else weights[k].shape
-            if rows != width:
-                fits = False
-                break
-            width = columns
-            own = [b for b in free if weights[b].shape == (columns,)]
-            layer_biases.append(own[0] if own else None)
-            if own:
-                free.remove(own[0])
-        if not fits or width != features:
-            continue
-        names = tuple(_ACTIVATIONS)
-        depth = len(chain)
-        alike = [(name,) * (depth - 1) for name in names]
-        mixed = itertools.product(names, repeat=depth - 1) if 2 < depth < 6 else ()
-        for hidden, last in itertools.product([*alike, *mixed], names):
-            yield Network(chain, tuple(layer_biases), (*hidden, last))
 
 
 class Subject:
@@ -119,42 +65,30 @@ class Subject:
                 raise CouldNotReviewError(f"compiling raised {described(error)}") from error
 
     @property
-    def variables(self) -> list[Any]:
-        """The trainable weights."""
-        return list(self.model.trainable_variables)
+    def variables(self) -> dict[str, Any]:
+        """The trainable weights, by their numbers."""
+        return {str(k): v for k, v in enumerate(self.model.trainable_variables)}
 
-    def weights(self) -> list[Any]:
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the trainable weights."""
+        return {name: tuple(v.shape) for name, v in self.variables.items()}
+
+    def weights(self) -> Weights:
         """Return the trainable weights in float64."""
-        return [as_array(v.value) for v in self.variables]
+        return {name: as_array(v.value) for name, v in self.variables.items()}
 
-    def randomise(self, seed: int, scale: float = 0.5) -> None:
+    def randomise(self, seed: int) -> None:
         """Give every trainable weight another value."""
         generator = np.random.default_rng(seed)
-        for variable in self.variables:
-            size = tuple(variable.shape)
-            variable.assign((scale * generator.normal(size=size)).astype("float32"))
+        for variable in self.variables.values():
+            variable.assign((0.5 * generator.normal(size=tuple(variable.shape))).astype("float32"))
 
     def keep_inside(self, network: Network, seed: int, low: float, high: float) -> None:
-        """Give the weights values for which hidden activations lie inside (0, 1).
-
-        Each unit has a level of its own between `low` and `high`, and rises with the input.
-        """
-        generator = np.random.default_rng(seed)
-        self.randomise(seed)
-        hidden = list(zip(network.kernels, network.biases, network.activations, strict=True))[:-1]
-        for (k, transposed), b, name in hidden:
-            if transposed:
-                continue
-            fan_in, units = self.variables[k].shape
-            level = generator.uniform(low, high, units)
-            slope = generator.uniform(0.2, 1.0, (fan_in, units)) * level / fan_in
-            inverse = {"sigmoid": np.log(level / (1.0 - level)), "tanh": np.arctanh(level)}
-            steeper = {"sigmoid": 1.0 / level}.get(name, 1.0)
-            if b is None:
-                slope = 2.0 * slope  # the level comes from the slope alone
-            else:
-                self.variables[b].assign(inverse.get(name, level).astype("float32"))
-            self.variables[k].assign((steeper * slope).astype("float32"))
+        """Give the weights values for which hidden activations lie inside (0, 1)."""
+        inside = weights_inside(self.shapes, network.layers, seed, network.activations, low, high)
+        for name, variable in self.variables.items():
+            variable.assign(inside[name].astype("float32"))
 
     def penalties(self, x: Any) -> tuple[Any, list[float]]:
         """Return the output for a batch and the model's losses beside the compiled one."""
@@ -209,9 +143,7 @@ def review_model(target: Target, findings: Findings) -> None:
             raise CouldNotReviewError(
                 "its output is not that of dense layers with sigmoid, tanh, relu or linear units"
             )
-        findings.checks.append(
-            f"network: {len(network.kernels)} dense layers, {', '.join(network.activations)}"
-        )
+        findings.checks.append(network.words)
         items = _classified(subject)
         # The backends that cannot train have no train_step.
         steps = (getattr(owner, "train_step", None) for owner in (type(subject.model), keras.Model))
@@ -238,36 +170,27 @@ def layers_of_model(thing: Any) -> list[Any]:
     return list(layers_of(thing, include_self=False)) if isinstance(thing, keras.Model) else []
 
 
-def _batches(features: int) -> list[Any]:
-    generator = np.random.default_rng(12)
-    batches = []
-    for m in (4, 7, 3, 5):
-        # Every sample has a strength of its own, so that many features do not even it out.
-        strength = generator.uniform(0.3, 1.0, (m, 1))
-        batches.append(strength * generator.uniform(0.1, 0.9, (m, features)))
-    return [x.astype("float32").astype("float64") for x in batches]
-
-
 def _network_of(subject: Subject) -> Network | None:
     subject.randomise(1)
-    x = _batches(subject.features)[0]
+    x = batches(subject.features)[0]
     output = as_array(subject.model(tensor(x)))
     if output.shape != x.shape:
         raise CouldNotReviewError(
             f"an autoencoder is reviewed; its output has shape {output.shape} for {x.shape}"
         )
     weights = subject.weights()
-    for network in _networks(weights, subject.features):
-        expected = network.forward(weights, x)[-1]
-        scale = max(1.0, float(np.max(np.abs(expected))))
-        if np.max(np.abs(expected - output)) <= 4096.0 * _U * scale:
-            return network
+    for layers in chains(subject.shapes, set()):
+        for network in networks(layers):
+            expected = network.forward(weights, x)[-1]
+            scale = max(1.0, float(np.max(np.abs(expected))))
+            if np.max(np.abs(expected - output)) <= 4096.0 * _U * scale:
+                return network
     return None
 
 
 def _classified(subject: Subject) -> list[int]:
     """The positions in `model.losses` of those that depend on the input."""
-    first, second = _batches(subject.features)[0], 0.5 * _batches(subject.features)[0]
+    first, second = batches(subject.features)[0], 0.5 * batches(subject.features)[0]
     before, after = subject.penalties(first)[1], subject.penalties(second)[1]
     if len(before) != len(after):
         return []
@@ -282,7 +205,7 @@ def _classified(subject: Subject) -> list[int]:
 def _review_reconstruction(target: Target, subject: Subject, findings: Findings) -> bool:
     """Review the loss beside `model.losses`; return whether it is the reconstruction alone."""
     observed = []
-    for x in _batches(subject.features):
+    for x in batches(subject.features):
         try:
             output, penalties = subject.penalties(x)
             rest = subject.total(x) - sum(penalties)
@@ -301,9 +224,7 @@ def _review_reconstruction(target: Target, subject: Subject, findings: Findings)
         return True
     # The reconstruction is what is left when the penalties are subtracted: it carries their
     # roundings too.
-    explanations = check_loss.explain([(pair, rest) for pair, rest in observed])
-    if not explanations:
-        explanations = _explain_difference(observed, penalty)
+    explanations = check_loss.explain(observed) or check_loss.explain(observed, noise)
     if not explanations and type(subject.model).compute_loss is not keras.Model.compute_loss:
         return False
     (x, h), got = observed[0]
@@ -311,39 +232,12 @@ def _review_reconstruction(target: Target, subject: Subject, findings: Findings)
     if not explanations:
         findings.add(finding("SAE209", proof))
         return True
-    for identifier in explanations[0]:
-        if source.documents(target.words, identifier):
-            findings.notes.append(f"{identifier} is documented as its scaling")
-        else:
-            findings.add(finding(identifier, proof))
+    findings.name(target, explanations[0], proof)
     return True
-
-
-_RECONSTRUCTIONS: dict[tuple[str, ...], Callable[[Any, Any], float]] = {
-    (): check_loss.right_value,
-    ("SAE201",): lambda y, h: 2.0 * check_loss.right_value(y, h),
-    ("SAE202",): lambda y, h: check_loss.right_value(y, h) / y.shape[1],
-    ("SAE203",): lambda y, h: check_loss.right_value(y, h) * len(y),
-    ("SAE201", "SAE202"): lambda y, h: 2.0 * check_loss.right_value(y, h) / y.shape[1],
-    ("SAE201", "SAE203"): lambda y, h: 2.0 * check_loss.right_value(y, h) * len(y),
-}
-
-
-def _explain_difference(
-    observed: Sequence[tuple[tuple[Any, Any], float]], penalty: float
-) -> list[tuple[str, ...]]:
-    """Explain values that are known only up to the rounding of larger ones."""
-    slack = 64.0 * _U * penalty
-    return [
-        mistakes
-        for mistakes, form in _RECONSTRUCTIONS.items()
-        if all(abs(got - form(y, h)) <= slack + 512 * _U * form(y, h) for (y, h), got in observed)
-    ]
 
 
 def _review_as_a_cost(target: Target, call: Callable[..., Any], findings: Findings) -> None:
     """Review a loss that the model computes itself, by its numbers alone."""
-    from sae_oracle.reviewer.check_cost import review_cost
     from sae_oracle.reviewer.costs import CostOfKeras
 
     changeable = frozenset({*target.values} & {*target.parameter})
@@ -390,7 +284,7 @@ def _total_of_step(model: Any, batch: Any, _: Any) -> Any:
 def _review_decay(target: Target, subject: Subject, network: Network, findings: Findings) -> None:
     """Find the factor of every weight's square in the losses that do not depend on the input."""
     decay = target.values.get("weight_decay")
-    x = _batches(subject.features)[0]
+    x = batches(subject.features)[0]
     positions = _classified(subject)
     subject.randomise(5)
 
@@ -399,8 +293,9 @@ def _review_decay(target: Target, subject: Subject, network: Network, findings: 
         return sum(v for i, v in enumerate(values) if i not in positions)
 
     weights = subject.weights()
-    coefficients: list[float] = []
-    for variable, w in zip(subject.variables, weights, strict=True):
+    factors: dict[str, float] = {}
+    for name, w in weights.items():
+        variable = subject.variables[name]
         here = fixed()
         variable.assign(np.zeros(w.shape, "float32"))
         without = fixed()
@@ -412,23 +307,19 @@ def _review_decay(target: Target, subject: Subject, network: Network, findings: 
             proof = evidence("weights twice as large", 4.0 * gained, doubled)
             findings.add(finding("SAE218", proof))
             return
-        coefficients.append(gained / float(np.sum(w**2)))
-    used = {k for k, _ in network.kernels}
-    tied = len(network.kernels) > len(used)
-    biases = [i for i, w in enumerate(weights) if w.ndim == 1]
-    if any(c > 1e-9 for c in coefficients):
+        factors[name] = gained / float(np.sum(w**2))
+    of_kernels = {layer.kernel: factors[layer.kernel] for layer in network.layers}
+    tied = len(network.layers) > len(of_kernels)
+    if any(factor > 1e-9 for factor in factors.values()):
         findings.checks.append("weight decay")
-    decayed = [i for i in biases if coefficients[i] > 1e-9]
+    decayed = [f for name, f in factors.items() if weights[name].ndim == 1 and f > 1e-9]
     if decayed:
-        proof = Evidence("the biases", "no decay", f"{coefficients[decayed[0]]:.4g} Σb²")
+        proof = Evidence("the biases", "no decay", f"{decayed[0]:.4g} Σb²")
         findings.add(finding("SAE213", proof))
-    of_kernels = {k: coefficients[k] for k in sorted(used)}
     largest = max(of_kernels.values(), default=0.0)
-    bare = [k for k, c in of_kernels.items() if c <= 1e-9]
+    bare = [position for position, f in enumerate(of_kernels.values()) if f <= 1e-9]
     if largest > 1e-9 and bare:
-        proof = Evidence(
-            f"kernel {list(of_kernels).index(bare[0])}", f"{largest:.4g} ΣW²", "no decay"
-        )
+        proof = Evidence(f"kernel {bare[0]}", f"{largest:.4g} ΣW²", "no decay")
         findings.add(finding("SAE214", proof))
     if decay is None:
         if largest > 1e-9:
@@ -449,14 +340,10 @@ def _review_decay(target: Target, subject: Subject, network: Network, findings: 
             findings.notes.append("a tied kernel counts twice in the weight decay, as documented")
         elif tied:
             findings.add(finding("SAE215", proof, "", ("SAE211 (λ in place of λ/2)",)))
-        elif source.documents(target.words, "SAE211"):
-            findings.notes.append("SAE211 is documented as its scaling")
         else:
-            findings.add(finding("SAE211", proof))
-    elif source.documents(target.words, "SAE212"):
-        findings.notes.append("SAE212 is documented as its scaling")
+            findings.name(target, ["SAE211"], proof)
     else:
-        findings.add(finding("SAE212", proof))
+        findings.name(target, ["SAE212"], proof)
 
 
 def _review_sparsity(
@@ -500,15 +387,13 @@ def _review_sparsity(
             "its losses depend on the input and ρ is not known: say it (--rho NAME, or --rho 0.05)"
         )
     known_beta = beta if beta is not None else 1.0
-    observations: list[Observation] = []
-    by_layer: list[list[Any]] = []
-    values: list[float] = []
+    seen: list[tuple[list[Any], float, float, float, float]] = []
     settings = (
         [(rho, known_beta)]
         if not hyper
         else [(r, b) for r, b in zip((rho, 0.2, 0.35), (known_beta, 0.7, 1.5), strict=True)]
     )
-    divided = _has_activity_regularizer(subject.model) and keras_divides_activity_by_batch()
+    divided = bool(_regularizers(subject.model)) and keras_divides_activity_by_batch()
     for k, (r, b) in enumerate(settings):
         chosen = subject
         if k:
@@ -519,22 +404,18 @@ def _review_sparsity(
                 continue
             r = r if "rho" in hyper else rho
             b = b if "beta" in hyper else known_beta
-        for seed, x in enumerate(_batches(chosen.features) * 2):
+        for seed, x in enumerate(batches(chosen.features) * 2):
             low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
             chosen.keep_inside(network, 20 + seed, low, high)
-            *hidden, output = network.forward(chosen.weights(), x)
+            outputs = network.forward(chosen.weights(), x)
             got = chosen.penalties(x)[1]
-            total = sum(got[i] for i in items if i < len(got))
-            a = np.concatenate(hidden, axis=1)
-            observations.append(Observation(a, r, b, total))
-            by_layer.append([*hidden, output])
-            values.append(total)
+            seen.append((outputs, r, b, sum(got[i] for i in items if i < len(got)), 0.0))
     broken = _outside(subject, network, items, rho, known_beta) if inner else []
     context = Context(divided=divided, beta_is_known=beta is not None and beta != 1.0)
     symmetric = source.mentions(target.words, r"symmetric") and "tanh" in inner
     if target.arguments.get("symmetric") is True or (symmetric and not inner):
         context = Context(divided=divided, input="symmetric", beta_is_known=context.beta_is_known)
-    usable = [o for o in observations if np.isfinite(o.value)]
+    seen = [observed for observed in seen if np.isfinite(observed[3])]
     if inner and context.input == "activations" and broken:
         means = np.concatenate([np.mean(o.x, axis=0) for o in broken])
         worst = means[np.argmax(np.abs(means - 0.5))]
@@ -544,54 +425,20 @@ def _review_sparsity(
             f"{broken[0].value}",
         )
         findings.add(finding("SAE403", proof, f"(The hidden activation is {inner[0]}.)"))
-    if not usable:
+    if not seen:
         return
-    best = candidates.explain(usable, context)
-    depth = len(network.kernels) - 1
-    of_output = False
-    for k in range(0 if depth > 1 else depth, depth + 1):  # one layer of several, or the output
-        if best and not best[0].mistakes:
-            break
-        of_layer = [
-            replace(o, x=hidden[k])
-            for o, hidden in zip(observations, by_layer, strict=True)
-            if np.isfinite(o.value)
-        ]
-        found = candidates.explain(of_layer, context)
-        if found and (not best or found[0].cost + (k == depth) < best[0].cost):
-            best, usable, of_output = found, of_layer, k == depth
-    if not best:
-        decided = [
-            o
-            for o in usable
-            if np.all(np.mean(o.x, axis=0) > 0.01) and np.all(np.mean(o.x, axis=0) < 0.99)
-        ]
-        if len(decided) >= 4:
-            o = decided[0]
-            proof = evidence(
-                _given(o),
-                candidates.right_value(o.x, o.rho, o.beta, context.input),
-                o.value,
-            )
+    best = explain_layers(seen, context)
+    if best is not None:
+        best.report(target, findings)
+        return
+    for outputs, r, b, value, _ in seen:
+        a = np.concatenate(outputs[:-1], axis=1)
+        if np.all(np.abs(np.mean(a, axis=0) - 0.5) < 0.49):
+            right = candidates.right_value(a, r, b, context.input)
+            proof = evidence(given_words(Observation(a, r, b, value)), right, value)
             findings.add(finding("SAE199", proof))
-        else:
-            findings.notes.append("hidden activations leave [0, 1]: the KL is not defined there")
-        return
-    explanation = best[0]
-    o = usable[0]
-    proof = evidence(
-        _given(o),
-        candidates.right_value(o.x, o.rho, o.beta, context.input),
-        o.value,
-    )
-    alternatives = tuple(" and ".join(e.mistakes) + f" ({e.words})" for e in best[1:])
-    if of_output:
-        findings.add(finding("SAE130", proof, "(Of the output.)"))
-    for identifier in dict.fromkeys(explanation.mistakes):
-        if source.documents(target.words, identifier):
-            findings.notes.append(f"{identifier} is documented as its scaling")
-        else:
-            findings.add(finding(identifier, proof, "", alternatives))
+            return
+    findings.notes.append("hidden activations leave [0, 1]: the KL is not defined there")
 
 
 def _review_sum(
@@ -605,8 +452,7 @@ def _review_sum(
             continue
         collected = Findings()
         try:
-            inner = resolve(layer if thing is None else thing)
-            add_constants(inner)
+            inner = _resolved(layer if thing is None else thing)
             activation = getattr(getattr(layer, "activation", None), "__name__", None)
             explanation = review_penalty(inner, collected, activation=activation)
         except CouldNotReviewError:
@@ -621,9 +467,9 @@ def _review_sum(
     )
     findings.checks.append("the sum of the penalties of its layers")
     best: tuple[float, Evidence] | None = None
-    for places in itertools.combinations(range(len(network.kernels)), len(parts)):
+    for places in itertools.combinations(range(len(network.layers)), len(parts)):
         misfits = []
-        for seed, x in enumerate(_batches(subject.features)):
+        for seed, x in enumerate(batches(subject.features)):
             subject.keep_inside(network, 20 + seed, 0.1, 0.5)
             outputs = network.forward(subject.weights(), x)
             got = sum(subject.penalties(x)[1][i] for i in items)
@@ -637,7 +483,7 @@ def _review_sum(
         worst = max(misfits, key=lambda pair: pair[0])
         if best is None or worst[0] < best[0]:
             best = worst
-            of_output = places[-1] == len(network.kernels) - 1
+            of_output = places[-1] == len(network.layers) - 1
     if best is None or not best[0] <= 1.0:
         proof = best[1] if best else Evidence("its layers", "a penalty of each", f"{len(parts)}")
         findings.add(finding("SAE199", proof, "(Their sum is not what they say.)"))
@@ -656,17 +502,12 @@ def _term(a: Any, inner: Target, explanation: candidates.Explanation) -> tuple[f
     return expected, factor * bound + 64.0 * _U * abs(expected)
 
 
-def _given(o: Observation) -> str:
-    samples, units = o.x.shape
-    return f"{samples} samples, {units} hidden units, ρ = {o.rho:g}, β = {o.beta:g}"
-
-
 def _outside(
     subject: Subject, network: Network, items: list[int], rho: float, beta: float
 ) -> list[Observation]:
     """What is not finite with weights as they come: units without bounds leave [0, 1]."""
     broken = []
-    for seed, x in enumerate(_batches(subject.features)):
+    for seed, x in enumerate(batches(subject.features)):
         subject.randomise(40 + seed)
         got = subject.penalties(x)[1]
         total = sum(got[i] for i in items if i < len(got))
@@ -678,15 +519,13 @@ def _outside(
 
 def _review_regularizers(target: Target, subject: Subject, findings: Findings) -> None:
     """Review the activity regularizers inside by themselves; their formula is known by now."""
-    for layer in layers_of(subject.model, include_self=False):
-        thing = getattr(layer, "activity_regularizer", None)
-        if thing is None or source.is_kerass_own(thing):
+    for layer, thing in _regularizers(subject.model):
+        if source.is_kerass_own(thing):
             continue
         activation = getattr(getattr(layer, "activation", None), "__name__", None)
         collected = Findings()
         try:
-            inner = resolve(thing)
-            add_constants(inner)
+            inner = _resolved(thing)
             review_penalty(inner, collected, activation=activation)
             review_saving(inner, collected)
         except CouldNotReviewError:
@@ -697,19 +536,23 @@ def _review_regularizers(target: Target, subject: Subject, findings: Findings) -
                 findings.add(found)
 
 
+def _regularizers(model: Any) -> list[tuple[Any, Any]]:
+    """The layers of a model that have an activity regularizer, and that."""
+    held = [(layer, getattr(layer, "activity_regularizer", None)) for layer in layers_of(model)]
+    return [(layer, thing) for layer, thing in held if thing is not None]
+
+
+def _resolved(thing: Any) -> Target:
+    inner = resolve(thing)
+    add_constants(inner)
+    return inner
+
+
 def _kerass_own_penalties(model: Any) -> list[str]:
-    """The names of Keras's own activity regularizers inside a model."""
-    held = [getattr(layer, "activity_regularizer", None) for layer in layers_of(model)]
-    found = [r for r in held if r is not None]
-    return (
-        sorted({type(r).__name__ for r in found}) if all(map(source.is_kerass_own, found)) else []
-    )
-
-
-def _has_activity_regularizer(model: Any) -> bool:
-    return any(
-        getattr(layer, "activity_regularizer", None) is not None for layer in layers_of(model)
-    )
+    """The names of Keras's own activity regularizers inside a model; none if there are others."""
+    found = [thing for _, thing in _regularizers(model)]
+    are_all = all(map(source.is_kerass_own, found))
+    return sorted({type(thing).__name__ for thing in found}) if are_all else []
 
 
 def _nested_regularizers(model: Any) -> list[tuple[float, float | None]]:
@@ -717,13 +560,9 @@ def _nested_regularizers(model: Any) -> list[tuple[float, float | None]]:
     found = []
     for layer in layers_of(model, include_self=False):
         for thing in (getattr(layer, "activity_regularizer", None), layer):
-            if thing is None or source.is_kerass_own(thing):
-                continue
-            try:
-                inner = resolve(thing)
-                add_constants(inner)
-            except Exception:
-                continue
-            if "rho" in inner.values:
-                found.append((inner.values["rho"], inner.values.get("beta")))
+            if thing is not None and not source.is_kerass_own(thing):
+                with suppress(Exception):
+                    values = _resolved(thing).values
+                    if "rho" in values:
+                        found.append((values["rho"], values.get("beta")))
     return found

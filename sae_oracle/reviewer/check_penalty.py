@@ -6,7 +6,7 @@ candidate's own; then the edges of the KL, half precision, compiled calls, state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_impl.backends.autodiff import has_gradients
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch, layers_of
 from reference.rounding import precision_named
 from sae_oracle.reviewer import source
@@ -33,7 +34,6 @@ from sae_oracle.reviewer.evaluation import (
     as_number,
     dtype_of,
     gradient_of,
-    has_gradients,
     losses_of,
     penalty_function,
     quietly,
@@ -73,6 +73,21 @@ class Findings:
         """Add a finding, once."""
         if all(new.identifier != old.identifier for old in self.found):
             self.found.append(new)
+
+    def name(
+        self,
+        target: Target,
+        identifiers: Iterable[str],
+        proof: Evidence,
+        detail: str = "",
+        alternatives: tuple[str, ...] = (),
+    ) -> None:
+        """Add the mistakes that explain a number; one that the target documents is a note."""
+        for identifier in dict.fromkeys(identifiers):
+            if source.documents(target.words, identifier):
+                self.notes.append(f"{identifier} is documented as its scaling")
+            else:
+                self.add(finding(identifier, proof, detail, alternatives))
 
 
 class Penalty:
@@ -337,6 +352,11 @@ def probes(input_kind: str) -> list[Any]:
     return [x.astype("float32").astype("float64") for x in inputs]
 
 
+def ordinary_probe() -> Any:
+    """Return a batch (4, 3) of activations over most of (0, 1)."""
+    return probes("activations")[len(_SMALL)]
+
+
 def review_penalty(
     target: Target,
     findings: Findings,
@@ -408,7 +428,10 @@ def review_formula(
     """Review what a penalty computes, however it is called; `review_penalty` says the rest."""
     target = penalty.target
     input_kind = penalty.input_kind or expected_input(target)
-    if input_kind != "activations":
+    if input_kind == "activations" and activation == "tanh":
+        input_kind = "symmetric"
+        findings.notes.append("it is used on tanh units, whose activations are in [−1, 1]")
+    elif input_kind != "activations":
         findings.notes.append(f"it says that it takes {_in_words(input_kind)}")
     try:
         observations, stateful = _observe(penalty, rho, beta, input_kind)
@@ -428,11 +451,20 @@ def review_formula(
             _raised(target, error, findings)
         return None
     findings.checks.append(f"value on {len(observations)} inputs")
+    if not penalty.is_layer and _ignores_its_input(penalty, rho, beta):
+        words = "(It is the same for every batch" + (
+            ", at first: it is of an earlier one.)" if stateful else ".)"
+        )
+        proof = Evidence(
+            "activations half as large", "another penalty", number(observations[0].value)
+        )
+        findings.add(finding("SAE301", proof, words))
+        return None
     if penalty.is_layer and all(o.value == 0.0 for o in observations):
         raise CouldNotReviewError("the layer adds nothing to the losses")
     is_regularizer = not penalty.is_layer
     held = penalty.state(rho, beta)
-    if (stateful and is_regularizer) or held:
+    if penalty.of_keras and ((stateful and is_regularizer) or held):
         change = stateful or "it holds " + ", ".join(held)
         findings.add(finding("SAE604", Evidence("the same input again", "the same value", change)))
     context = Context(
@@ -517,6 +549,12 @@ def _observe(
     return observations, ""
 
 
+def _ignores_its_input(penalty: Penalty, rho: float, beta: float) -> bool:
+    x = ordinary_probe()
+    values = [penalty.in_loss(k * x, rho, beta)[0] for k in (1.0, 0.5)]
+    return values[0] == values[1]
+
+
 def _variables(thing: Any) -> list[str]:
     """The attributes that hold variables of Keras or of a backend."""
     return [
@@ -598,13 +636,7 @@ def _report_formula(
         right_value(telling.x, telling.rho, telling.beta, context.input),
         telling.value,
     )
-    counted = list(dict.fromkeys(explanation.mistakes))
-    for identifier in counted:
-        if source.documents(target.words, identifier):
-            findings.notes.append(
-                f"{identifier} is documented as its scaling ({explanation.words})"
-            )
-            continue
+    for identifier in dict.fromkeys(explanation.mistakes):
         if (
             identifier == "SAE115"
             and "beta" not in target.values
@@ -622,7 +654,7 @@ def _report_formula(
             of_formula = identifier in ("SAE119", "SAE129")
             words = explanation.divergence.name if of_formula else explanation.words
             detail = f"({words})"
-        findings.add(finding(identifier, proof, detail, tuple(alternatives)))
+        findings.name(target, [identifier], proof, detail, tuple(alternatives))
 
 
 def _misfit(o: Observation, context: Context) -> float:
@@ -664,7 +696,7 @@ def _check_gradient(
     context: Context,
     findings: Findings,
 ) -> None:
-    x = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
+    x = ordinary_probe()
     if explanation is not None and "SAE104" in explanation.mistakes:
         x = probes("activations")[0]  # whose sums are inside (0, 1)
     if penalty.is_layer:
@@ -788,7 +820,7 @@ def _check_edges(
         input_kind = explanation.input
         if {"SAE119", "SAE122", "SAE129"} & set(explanation.mistakes):
             return
-    base = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
+    base = ordinary_probe()
     sums = explanation is not None and "SAE104" in explanation.mistakes
     is_global = explanation is not None and bool(
         {"SAE105", "SAE106", "SAE107"} & set(explanation.mistakes)
@@ -902,7 +934,7 @@ def _check_half_precision(penalty: Penalty, rho: float, beta: float, findings: F
     if penalty.is_layer or keras.config.backend() == "openvino":
         return
     findings.checks.append("float16 and bfloat16 input")
-    base = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
+    base = ordinary_probe()
     many = np.tile(base, (1024, 8))
     for dtype in ("float16", "bfloat16"):
         try:
@@ -954,7 +986,7 @@ def _check_compiled(penalty: Penalty, rho: float, beta: float, findings: Finding
     if penalty.target.of_images is not None:
         return  # what feeds it is not its own
     findings.checks.append("compiled and symbolic calls")
-    x = next(p for p in probes("activations") if p.shape == (4, 3) and p.max() > 0.5)
+    x = ordinary_probe()
     try:
         function = penalty.function(x, rho, beta)
         if has_gradients() and not (penalty.is_layer and keras.config.backend() == "jax"):

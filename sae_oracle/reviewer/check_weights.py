@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 import reference
+from keras_impl.backends.autodiff import has_gradients
 from reference.rounding import precision_named
 from sae_oracle.reviewer import source
 from sae_oracle.reviewer.check_penalty import Findings, check_backends, evidence
@@ -17,7 +18,6 @@ from sae_oracle.reviewer.evaluation import (
     as_number,
     dtype_of,
     gradient_of,
-    has_gradients,
     quietly,
     tensor,
 )
@@ -83,35 +83,17 @@ def _review_decay(target: Target, findings: Findings) -> None:
         except Exception as error:
             findings.add(finding("SAE601", Evidence("a kernel", "a number", described(error))))
             return
-    norms = {
-        (): lambda w: np.sum(w**2),
-        ("SAE217",): lambda w: np.mean(w**2),
-        ("SAE218",): lambda w: np.sum(np.abs(w)),
-        ("SAE218", "SAE212"): lambda w: np.sqrt(np.sum(w**2)),
-    }
-    scales = {(): 0.5, ("SAE211",): 1.0, ("SAE212",): 0.25}
-    explanations = []
-    for (of_norm, norm), (of_scale, scale) in itertools.product(norms.items(), scales.items()):
-        if all(
-            abs(got - decay * scale * norm(w)) <= _bound(decay * scale * norm(w), w.size)
-            for w, decay, got in observed
-        ):
-            explanations.append(tuple(dict.fromkeys(of_norm + of_scale)))
-    explanations.sort(key=len)
     w, decay, got = observed[0]
     proof = evidence(
         f"a {w.shape[0]} × {w.shape[1]} kernel, λ = {decay:g}",
         decay / 2.0 * float(np.sum(w**2)),
         got,
     )
-    if not explanations:
+    explained = explain_decay([([w], decay, got) for w, decay, got in observed])
+    if explained is None:
         findings.add(finding("SAE219", proof))
-    elif explanations[0]:
-        for identifier in explanations[0]:
-            if source.documents(target.words, identifier):
-                findings.notes.append(f"{identifier} is documented as its scaling")
-            else:
-                findings.add(finding(identifier, proof))
+    elif explained:
+        findings.name(target, explained, proof)
     else:
         regularizer = target.build(weight_decay=decay)
         _check_gradient(regularizer, decay * w, w, findings)

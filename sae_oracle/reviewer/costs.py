@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,25 +15,29 @@ import numpy as np
 
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from sae_oracle.reviewer import source
-from sae_oracle.reviewer.check_cost import CostOfParameters, Layer, Weights
+from sae_oracle.reviewer.check_cost import CostOfParameters
 from sae_oracle.reviewer.evaluation import as_array, tensor
 from sae_oracle.reviewer.foreign import WHOLE, Code, picked, states_of
 from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework
+from sae_oracle.reviewer.network import Layer, Weights, chains
 from sae_oracle.reviewer.reading import (
     APPLIES,
     BATCH_SIZES,
     DATA,
     LOADERS,
     Reading,
+    Signature,
     bystanders,
     is_number,
     is_parameters,
     plain,
+    signature_of,
     size_named,
     weight_named,
 )
 from sae_oracle.reviewer.stand_ins import (
     ANSWERS,
+    ModuleOfWeights,
     answered,
     models_in,
     module_of,
@@ -43,6 +48,7 @@ from sae_oracle.reviewer.stand_ins import (
 from sae_oracle.reviewer.target import CouldNotReviewError
 
 _ORDERS = (("W1", "W2", "b1", "b2"), ("W1", "b1", "W2", "b2"))
+_TIED = ("W1", "b1", "b2")
 _PRECISION = {"numpy": 1e-13}
 _SINGLE = 1e-6
 
@@ -71,6 +77,11 @@ def cost_of(
     weights = {n: weight_named(n) for n in names if weight_named(n)} if theta is None else {}
     sizes = {n: size_named(n) for n in code.signature.names if size_named(n) and n != theta}
     rest = [n for n in names if n not in weights and n not in sizes and n != theta]
+    if theta is not None and len(rest) == 3 and not sizes:  # (theta, n, k, ..., data)
+        is_first = plain(rest[0]) in DATA["y_true"] and plain(rest[2]) not in DATA["y_true"]
+        visible_name, hidden_name = rest[1:] if is_first else rest[:2]
+        sizes = {visible_name: "visible", hidden_name: "hidden"}
+        rest = [n for n in rest if n not in sizes]
     data = [n for n in rest if plain(n) in DATA["y_true"] or plain(n) in DATA["activations"]]
     data = data or [n for n in names if plain(n) in DATA["y_true"] and n not in weights][:1]
     unknown = [n for n in rest if n not in data]
@@ -90,13 +101,16 @@ def cost_of(
     framework = code.framework
     forms, keys = _forms(code, theta, weights)
     applied = [n for n in code.signature.required if plain(n) in APPLIES]
-    if applied or states:
+    absent = _absent_models(code)
+    if applied or states or absent:
         keys = {name: (name,) for name in _ORDERS[1]}
         forms = [("dictionary", _ORDERS[1])]
 
     def call(given: Any, x: Any, hyper: Mapping[str, float], returns: str = "") -> Any:
         form, parts = given
-        if (applied or states) and not returns:  # by the first way of answering that it takes
+        if (
+            applied or states or absent
+        ) and not returns:  # by the first way of answering that it takes
             for answer in ANSWERS:
                 try:
                     return call(given, x, hyper, answer)
@@ -108,11 +122,13 @@ def cost_of(
         arguments |= {name: hyper[role] for role, name in reading.hyper.items() if role in hyper}
         if form == "arguments":
             by_name = dict(zip(forms[0][1], parts, strict=True))
-            arguments |= {n: framework.tensor(by_name[w]) for n, w in weights.items() if w}
+            arguments |= {n: as_tensor(by_name[w]) for n, w in weights.items() if w}
         elif theta is not None:
-            arguments[theta] = _packed(form, parts, keys, framework.tensor)
+            arguments[theta] = _packed(form, parts, keys, as_tensor)
         apply = _applied(framework.name, returns)
         arguments |= dict.fromkeys(applied, apply)
+        for name, held in absent.items():
+            held[name] = SimpleNamespace(apply=apply)
         if theta is not None:
             arguments |= {n: TrainingState(apply, arguments[theta]) for n in states}
         arguments |= {n: len(x) for n in code.signature.required if plain(n) in BATCH_SIZES}
@@ -124,8 +140,8 @@ def cost_of(
             returned = kept[0] if len(kept) == 1 else kept
         return returned
 
-    def array(value: Any) -> Any:
-        return framework.array(value)
+    def as_tensor(value: Any) -> Any:  # what a library derives by is one of its own
+        return framework.tensor(value) if isinstance(value, np.ndarray) else value
 
     return CostOfParameters(
         code.name,
@@ -135,8 +151,7 @@ def cost_of(
         frozenset(code.changeable(reading)),
         dict(code.values),
         _PRECISION.get(framework.name, _SINGLE),
-        array,
-        tied="W2" not in forms[0][1],
+        framework,
     )
 
 
@@ -164,11 +179,27 @@ class TrainingState:
         return self
 
 
+def _absent_models(code: Code) -> dict[str, dict[str, Any]]:
+    """The models whose `apply` the source calls and that could not be made, and their modules."""
+    found = {}
+    for subject in source.functions(code.thing):
+        seen = source.visible_names(subject)
+        for node in ast.walk(source.tree_of(subject)):
+            if isinstance(node, ast.Attribute) and node.attr == "apply":
+                name = getattr(node.value, "id", "")
+                held = seen.get(name)
+                if name and (held is None or isinstance(held, SimpleNamespace)):
+                    found[name] = subject.__globals__
+    return found
+
+
+@functools.cache  # jitted code compiles anew for every other one
 def _applied(framework: str, returns: str) -> Callable[..., Any]:
     """Return what stands for the `apply` of a Flax or Haiku model with sigmoid units."""
 
-    def apply(variables: Any, x: Any, *more: Any, **options: Any) -> Any:
+    def apply(variables: Any, *inputs: Any, **options: Any) -> Any:
         p = variables.get("params", variables)
+        x = next(given for given in inputs if len(np.shape(given)) == 2)  # and no random key
         layers = (("W1", "b1"), ("W2", "b2"))
         outputs = []
         for kernel, bias in layers:
@@ -210,8 +241,8 @@ def _forms(
         order = tuple(name for name in ("W1", "b1", "W2", "b2") if name in keys)
         forms += [("dictionary", order), ("attributes", order)]
     else:
-        forms += [("flat", order) for order in _ORDERS]
-        forms += [("tuple", order) for order in (*reversed(_ORDERS), ("W1", "b1", "b2"))]
+        forms += [("flat", order) for order in (*_ORDERS, _TIED)]
+        forms += [("tuple", order) for order in (*reversed(_ORDERS), _TIED)]
         forms += [("pairs", _ORDERS[1])]
     return forms, keys
 
@@ -355,8 +386,24 @@ class CostOfObject:
     def slopes(
         self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
     ) -> Weights | None:
-        """The derivative of the cost by each weight that is trained; `None`: there is none."""
-        return None
+        """What its own method leaves as derivatives, as `dW1` of `W1`; `None`: there is none."""
+        names = ("backward", "backprop", "backpropagate", "backpropagation", "compute_gradients")
+        instance = self._set(weights, hyper)
+        method = next((getattr(instance, n) for n in names if hasattr(instance, n)), None)
+        if method is None or (signature_of(method) or Signature()).required:
+            return None
+        self._call(instance, self.framework.tensor(x.T if layout[1] else x), hyper)
+        method()
+        held = {plain(name): value for name, value in instance.__dict__.items()}
+        found = {}
+        for name, w in weights.items():
+            short = plain(name)
+            forms = ("d" + short, "grad" + short, short + "grad", "g" + short, "delta" + short)
+            slope = next((held[form] for form in forms if form in held), None)
+            if slope is None or np.size(slope) != w.size:
+                return None
+            found[name] = np.reshape(self.framework.array(slope), w.shape)
+        return found
 
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
@@ -400,17 +447,21 @@ class CostOfModule(CostOfObject):
         self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
     ) -> Weights | None:
         """The derivative of the cost by each weight, by autograd."""
-        made = self._set(weights, hyper)
-        named = dict(module_of(made).named_parameters())
-        value = picked(self._call(made, self.framework.tensor(x), hyper), WHOLE)
-        if not getattr(value, "requires_grad", False):  # it depends on none of them
-            return {name: np.zeros(tuple(weight.shape)) for name, weight in named.items()}
         import torch
 
-        found = torch.autograd.grad(
-            value.sum(), list(named.values()), allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(named, map(self.framework.array, found), strict=True))
+        made = self._set(weights, hyper)
+        named = dict(module_of(made).named_parameters())
+        for parameter in named.values():
+            parameter.grad = None
+        value = picked(self._call(made, self.framework.tensor(x), hyper), WHOLE)
+        found: Any = [parameter.grad for parameter in named.values()]  # of code that trains
+        if getattr(value, "requires_grad", False):
+            found = torch.autograd.grad(value.sum(), list(named.values()), allow_unused=True)
+        if hasattr(value, "requires_grad") or any(slope is not None for slope in found):
+            zero = {name: np.zeros(tuple(weight.shape)) for name, weight in named.items()}
+            slopes = zip(named, found, strict=True)
+            return zero | {n: self.framework.array(s) for n, s in slopes if s is not None}
+        return None  # a number, of code that does not train
 
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
@@ -455,40 +506,6 @@ def output_among(returned: Any, shape: tuple[int, ...]) -> Any:
         if tuple(getattr(value, "shape", ())) == tuple(shape):
             return framework.array(value)
     return None
-
-
-def chains(shapes: Mapping[str, tuple[int, ...]], transposed: set[str]) -> Iterator[list[Layer]]:
-    """Yield the dense layers that weights may be, from an input to an output of the same width.
-
-    Args:
-        shapes: Of the weights by name.
-        transposed: The kernels that are surely stored as (units, inputs).
-    """
-    kernels = [name for name, shape in shapes.items() if len(shape) == 2]
-    free = [name for name, shape in shapes.items() if len(shape) == 1]
-    for flipped in (False, True):
-        if not kernels:
-            return
-        sides = [(k, (k in transposed) != flipped) for k in kernels]
-        for chain in (sides, [*sides, *((k, not t) for k, t in reversed(sides))]):
-            layers: list[Layer] = []
-            left = list(free)
-            first, stored = chain[0]
-            width = features = shapes[first][1] if stored else shapes[first][0]
-            for kernel, stored in chain:
-                rows, columns = shapes[kernel][::-1] if stored else shapes[kernel]
-                if rows != width:
-                    break
-                width = columns
-                own = [b for b in left if shapes[b] == (columns,)]
-                own.sort(key=lambda b: b.rpartition(".")[0] != kernel.rpartition(".")[0])
-                bias = own[0] if own else None
-                if bias is not None:
-                    left.remove(bias)
-                layers.append(Layer(kernel, stored, bias))
-            else:
-                if width == features and len(layers) > 1:
-                    yield layers
 
 
 def scalar_attributes(module: Any) -> list[str]:
@@ -546,7 +563,9 @@ def costs_of_model_losses(code: Code, reading: Reading) -> Iterator[CostOfObject
             return maker()
 
         changeable = frozenset(code.changeable(reading))
-        kind = CostOfKeras if of_keras else CostOfModule
+        kind: Any = CostOfKeras if of_keras else CostOfModule
+        if isinstance(maker(), ModuleOfWeights):
+            kind = functools.partial(CostOfObject, framework=code.framework)
         try:
             yield kind(code.name, make, call, changeable, dict(code.values))
         except CouldNotReviewError:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_impl.backends.autodiff import has_gradients, value_and_gradients
+from keras_impl.backends.autodiff import value_and_gradients
 
 
 def as_array(value: Any) -> Any:
@@ -117,17 +117,3 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield
-
-
-__all__ = [
-    "as_array",
-    "as_number",
-    "dtype_of",
-    "gradient_of",
-    "has_gradients",
-    "losses_of",
-    "penalty_function",
-    "quietly",
-    "run_compiled",
-    "tensor",
-]

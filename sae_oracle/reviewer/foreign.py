@@ -39,6 +39,7 @@ from sae_oracle.reviewer.reading import (
     Signature,
     bystanders,
     constants,
+    data_roles,
     hyperparameters,
     is_number,
     numbers_of,
@@ -47,6 +48,7 @@ from sae_oracle.reviewer.reading import (
     signature_of,
     size_named,
     sizes_among,
+    sounds_like,
 )
 from sae_oracle.reviewer.stand_ins import (
     FILLED_IN,
@@ -265,9 +267,7 @@ def code_of(
     called, given = thing, dict(given)
     made = source.function_returned(subject)
     if made is not None:
-        takes_units = any(
-            plain(n) in DATA["activations"] | DATA["means"] for n in signature.required
-        )
+        takes_units = any({"activations", "means"} & data_roles(n) for n in signature.required)
         if framework_of(thing).name == "keras" and not takes_units:
             return Code(name, thing, FRAMEWORKS["keras"], signature, lambda _: thing)
         called, signature = _in_a_single_call(thing, signature, made)
@@ -489,7 +489,7 @@ def _keeps(instance: Any) -> bool:
 
 
 _LOGITS = {"logits", "logit", "preactivations", "preactivation", "preact", "preacts"}
-METHOD_WORDS = ("kl", "spars", "penal", "regular", "loss", "cost", "diverg")
+METHOD_WORDS = ("kl", "spars", "penal", "regular", "loss", "cost", "diverg", "objective")
 
 
 def methods_of(subject: type) -> list[str]:
@@ -629,7 +629,8 @@ def attribute_named(instance: Any, role: str, value_or_name: Any = None) -> str 
     numbers = {plain(name.rpartition(".")[2]): name for name in reversed(held)}
     if isinstance(value_or_name, str):
         return value_or_name if value_or_name in held else None
-    for candidate in HYPERPARAMETERS[role]:
+    others = [short for short in numbers if sounds_like(short) == role]
+    for candidate in (*HYPERPARAMETERS[role], *others):
         name = numbers.get(candidate)
         if name is not None and (role != "rho" or 0.0 < held[name] < 1.0):
             return name
@@ -941,9 +942,21 @@ class CodePenalty(Penalty):
 
     def twice(self, x: Any, other: Any, rho: float, beta: float) -> tuple[float, float]:
         """Return the value, and again after another input."""
-        first = self.value(x, rho, beta)
-        self.value(other, rho, beta)
-        return first, self.value(x, rho, beta)
+        made, make = {}, self.code.make
+
+        def kept(hyper: Mapping[str, float]) -> Callable[..., Any]:
+            key = tuple(sorted(hyper.items()))
+            if key not in made:
+                made[key] = make(hyper)
+            return made[key]
+
+        self.code.make = kept
+        try:
+            first = self.value(x, rho, beta)
+            self.value(other, rho, beta)
+            return first, self.value(x, rho, beta)
+        finally:
+            self.code.make = make
 
     def gradient(self, x: Any, rho: float, beta: float) -> Any:
         """Return the derivative by each element of `x`; by differences where there is no other."""

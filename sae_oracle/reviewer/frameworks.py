@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_impl.backends.autodiff import has_gradients
 from sae_oracle.reviewer import evaluation
 
 
@@ -133,7 +134,7 @@ class _Keras(Framework):
         return ops.sum(value)
 
     def gradients(self, function: Callable[..., Any], arrays: Sequence[Any]) -> list[Any] | None:
-        if not evaluation.has_gradients():
+        if not has_gradients():
             return None
         found = []
         for k, x in enumerate(arrays):

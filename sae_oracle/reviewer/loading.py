@@ -39,6 +39,7 @@ class Loaded:
         replaced: The imports that no longer exist, by the name that they bind.
         location: Where it is, if the file alone was named.
         others: Where the pieces are that it calls, for want of the whole.
+        activation: That of the layer on which the file uses it as a regularizer; empty: not said.
     """
 
     thing: Any
@@ -46,6 +47,7 @@ class Loaded:
     replaced: dict[str, str] = field(default_factory=dict)
     location: str = ""
     others: list[str] = field(default_factory=list)
+    activation: str = ""
 
 
 @dataclass
@@ -89,6 +91,7 @@ def loaded(location: str) -> Loaded:
     found = Loaded(None)
     if file is not None:
         found.notes, found.replaced = file.notes, file.replaced
+        found.activation = file.activation_beside(path)
     for name in path.split("."):
         owner = thing
         try:
@@ -160,6 +163,7 @@ _IS_DEMONSTRATION = re.compile(r"main|run|demo|plot|show|test|eval|predict|load|
 _IS_LOGARITHM = re.compile(
     r"^(log|log1p|log2|log10|xlogy|rel_entr|logsigmoid)$|kl_?div|kullback|KLD"
 )
+_IS_CROSS_ENTROPY = re.compile(r"binary_?cross_?entropy|^bce", re.IGNORECASE)
 # What sets up a library: it is run.
 _SETS_UP = re.compile(r"^(set_|manual_seed|seed|append|insert|update|filterwarnings|enable_x64)")
 
@@ -208,23 +212,38 @@ class _File:
             for found in reached.values():
                 seen = set().union(*(uses[name] for name in found))
                 found |= {name for name, offered in offers.items() if offered & seen}
-        computing = [
-            name
-            for name, found in reached.items()
-            if name[0] != "_"
-            and any(_IS_LOGARITHM.search(word) for inner in found for word in uses[inner])
-        ]
-        roots = [
-            name
-            for name in computing
-            if not any(name in reached[other] for other in computing if other != name)
-        ]
-        if len(roots) == 1:
-            return [*roots, *(name for name in reversed(computing) if name not in roots)]
+        for logarithm in (_IS_LOGARITHM, _IS_CROSS_ENTROPY):
+            computing = [
+                name
+                for name, found in reached.items()
+                if name[0] != "_"
+                and any(logarithm.search(word) for inner in found for word in uses[inner])
+            ]
+            roots = [
+                name
+                for name in computing
+                if not any(name in reached[other] for other in computing if other != name)
+            ]
+            if len(roots) == 1:
+                return [*roots, *(name for name in reversed(computing) if name not in roots)]
+            if computing:
+                break
         defined = self.defined()
         if not defined:
             return [*_models_assigned(self.tree)][-1:]
         return defined if len(defined) == 1 else []
+
+    def activation_beside(self, name: str) -> str:
+        """The activation of the layers that have this activity regularizer; empty: not written."""
+        found = set()
+        for node in ast.walk(self.tree):
+            given = {k.arg: k.value for k in node.keywords} if isinstance(node, ast.Call) else {}
+            regularizer, written = given.get("activity_regularizer"), given.get("activation")
+            if isinstance(regularizer, ast.Call):
+                regularizer = regularizer.func
+            if isinstance(regularizer, ast.Name) and regularizer.id == name:
+                found.add(getattr(written, "value", ""))
+        return str(found.pop()) if len(found) == 1 else ""
 
     def classes(self) -> list[str]:
         """The classes that the file defines."""
@@ -307,32 +326,65 @@ class _File:
         if not isinstance(node, (ast.Import, ast.ImportFrom)):
             return False
         (alias,) = node.names
-        if isinstance(node, ast.Import) and _is_lightning(alias.name):
-            root = alias.name.split(".")[0]
-            self.module.__dict__[alias.asname or root] = lightning()
-            self.notes.append(f"{alias.name} is not installed: its modules are taken for torch's")
-            return True
-        if isinstance(node, ast.Import):
-            found = _module_today(alias.name)
-            if found is None:
-                return False
-            root = alias.name.split(".")[0]
-            self.module.__dict__[alias.asname or root] = found if alias.asname else keras
-            self.replaced[alias.asname or root] = alias.name
-            return True
-        package = node.module or ""
-        if _is_lightning(package) and hasattr(lightning(), alias.name):
-            self.module.__dict__[alias.asname or alias.name] = getattr(lightning(), alias.name)
+        is_module = isinstance(node, ast.Import)
+        package = alias.name if isinstance(node, ast.Import) else node.module or ""
+        bound = alias.asname or alias.name.split(".")[0]
+        found: Any = None
+        if package.split(".")[0] in _REPORTS:
+            found = _Report()
+            self.notes.append(f"{package} is not installed: nothing is reported")
+        elif _is_lightning(package):
+            found = lightning() if is_module else getattr(lightning(), alias.name, None)
             self.notes.append(f"{package} is not installed: its modules are taken for torch's")
-            return True
-        if not _is_of_keras(package):
-            return False
-        found = today(alias.name)
+        elif _is_of_keras(package):
+            found = _module_today(package) if is_module else today(alias.name)
+            if found is not None:
+                found = keras if is_module and not alias.asname else found
+                self.replaced[bound] = package if is_module else f"{package}.{alias.name}"
         if found is None:
             return False
-        self.module.__dict__[alias.asname or alias.name] = found
-        self.replaced[alias.asname or alias.name] = f"{package}.{alias.name}"
+        self.module.__dict__[bound] = found
         return True
+
+
+# Packages of progress bars and logs: no number depends on them.
+_REPORTS = {
+    "tqdm",
+    "wandb",
+    "tensorboardX",
+    "tensorboard",
+    "mlflow",
+    "loguru",
+    "progressbar",
+    "rich",
+}
+
+
+class _Report:
+    """Stands for a progress bar or a log that is not installed: goes through what it is given."""
+
+    def __init__(self, items: Any = ()) -> None:
+        self._items = range(items) if isinstance(items, int) else items
+
+    def __call__(self, items: Any = (), *arguments: Any, **more: Any) -> _Report:
+        return _Report(items)
+
+    def __getattr__(self, name: str) -> _Report:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Report()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __enter__(self) -> _Report:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ import numpy as np
 from sae_oracle.reviewer import source
 
 
-def _words(text: str) -> set[str]:
+def words(text: str) -> set[str]:
+    """Return the words of a text."""
     return set(text.split())
 
 
@@ -50,7 +51,7 @@ _HYPERPARAMETERS = {
 HYPERPARAMETERS = {role: names.split() for role, names in _HYPERPARAMETERS.items()}
 
 # What may as well be data, or another number: believed where nothing else can be it.
-_WEAK = _words("p target r q level prob weight scale rate b c eta factor reg gamma alpha")
+_WEAK = words("p target r q level prob weight scale rate b c eta factor reg gamma alpha")
 
 _DATA = {
     "means": "rhohat phat qhat hatrho hatp rhohats rhohatj rhoj means meanact meanactivation "
@@ -74,11 +75,11 @@ _DATA = {
     "xin actual xorig expected v",
 }
 DATA = {role: set(names.split()) for role, names in _DATA.items()}
-_PARAMETERS = _words(
+_PARAMETERS = words(
     "theta thetas params parameters param weights parametervector weightvector w0 "
     "thetavec vec flatparams flattheta wb θ"
 )
-MODEL = _words("model net network ae autoencoder module sae self autoenc encoderdecoder nn")
+MODEL = words("model net network ae autoencoder module sae self autoenc encoderdecoder nn")
 SIZES = {
     "visible": "visiblesize visible nvisible visibleunits inputdim inputsize inputunits ninputs "
     "ninput nin ninputs originaldim inputfeatures infeatures dinput nfeatures ninp inputlayersize "
@@ -89,7 +90,8 @@ SIZES = {
     "nhid nhiddens numhidden hiddenlayersize dhidden dimhidden latentsize encodingsize codedim "
     "hdim hsize latent bottleneck embeddingdim outfeatures outdim outputdim units nh k "
     "numhiddenunits hiddenfeatures dhid outputsize nunits numunits dlatent bottleneckdim "
-    "numlatents outsize dimcachee ncachee ncachees dimoculta noculta nocultas nverborgen",
+    "numlatents ncomponents nlatents outsize dimcachee ncachee ncachees dimoculta noculta "
+    "nocultas nverborgen",
 }
 _SIZES = {name: role for role, names in SIZES.items() for name in names.split()}
 _IS_A_SIZE = ("size", "dim", "units", "features", "num", "neurons", "nodes", "width", "shape")
@@ -100,7 +102,7 @@ _SIDES = {
 
 
 class _DoesNothing:
-    """Stands for an optimizer or a scheduler: whatever it is asked to do, it does nothing."""
+    """Stands for an optimizer or a log: whatever it is asked to do, it does nothing."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -110,13 +112,17 @@ class _DoesNothing:
 
 # What a step of training takes beside model and batch, and what it is given here.
 _BYSTANDERS: dict[str, Any] = {
-    **dict.fromkeys(_words("optimizer optimiser optim opt scheduler lrscheduler"), _DoesNothing()),
-    **dict.fromkeys(_words("batchidx batchindex batchid batchnb batchi globalstep epoch step"), 0),
+    **dict.fromkeys(
+        words("optimizer optimiser optim opt scheduler lrscheduler writer logger scaler ema pbar"),
+        _DoesNothing(),
+    ),
+    **dict.fromkeys(words("batchidx batchindex batchid batchnb batchi globalstep epoch step"), 0),
+    **dict.fromkeys(words("rng key rngkey prngkey randomkey"), None),
     "device": "cpu",
 }
-BATCH_SIZES = _words("batchsize bs nsamples numsamples samples nbatch batchlength m")
-APPLIES = _words("applyfn apply modelapply netapply applyfun forwardfn networkapply modelfn")
-LOADERS = _words("loader dataloader trainloader traindataloader traindl dl trainiter dataiter")
+BATCH_SIZES = words("batchsize bs nsamples numsamples samples nbatch batchlength m")
+APPLIES = words("applyfn apply modelapply netapply applyfun forwardfn networkapply modelfn")
+LOADERS = words("loader dataloader trainloader traindataloader traindl dl trainiter dataiter")
 
 
 def bystanders(names: Iterable[str]) -> dict[str, Any]:
@@ -135,6 +141,23 @@ def plain(name: str) -> str:
     'sparsityparam'
     """
     return name.replace("_", "").lower()
+
+
+_OF_UNITS = ("hidden", "encod", "activation", "latent", "codes")
+
+
+def data_roles(name: str) -> set[str]:
+    """Return what data an argument may be, by its name: some of `DATA`.
+
+    >>> sorted(data_roles("rho_hat")), sorted(data_roles("encoded_layer")), data_roles("rho")
+    (['means'], ['activations'], set())
+    """
+    short = plain(name)
+    found = {role for role, names in DATA.items() if short in names}
+    if not found and size_named(name) is None and any(word in short for word in _OF_UNITS):
+        is_other = any(word in short for word in (*_IS_A_SIZE, "target", "weight", "function"))
+        return set() if is_other or weight_named(name) else {"activations"}
+    return found
 
 
 def size_named(name: str) -> str | None:
@@ -230,8 +253,11 @@ def signature_of(function: Any) -> Signature | None:
         return found
     found = Signature()
     for p in parameters:
-        if p.kind is p.VAR_POSITIONAL and found.required:
-            found.required += _unpacked(function, p.name)
+        if p.kind is p.VAR_POSITIONAL:
+            if found.required:
+                found.required += _unpacked(function, p.name)
+            elif source.goes_through(function, p.name):
+                found.required.append(p.name)  # any number of layers: one
         if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
             continue
         if p.default is p.empty:
@@ -285,7 +311,7 @@ def hyperparameters(
         ]
         plains = {plain(n): n for n in reversed(pool)}
         hit = next((plains[name] for name in names if name in plains), None)
-        hit = hit or next((n for p, n in plains.items() if _sounds_like(p) == role), None)
+        hit = hit or next((n for p, n in plains.items() if sounds_like(p) == role), None)
         if hit is not None:
             found[role] = hit
     # λ beside β: without a β, the one factor of a sparsity penalty is β.
@@ -299,10 +325,10 @@ def hyperparameters(
 _NOT_A_TARGET = ("hat", "avg", "mean", "aver", "actual", "cap", "bar", "est", "obs", "curr")
 
 
-def _sounds_like(name: str) -> str | None:
+def sounds_like(name: str) -> str | None:
     """The hyperparameter that a name is made of, where no table has it.
 
-    >>> _sounds_like("lamda"), _sounds_like("sparsityregularizerweight"), _sounds_like("rhohat")
+    >>> sounds_like("lamda"), sounds_like("sparsityregularizerweight"), sounds_like("rhohat")
     ('weight_decay', 'beta', None)
     """
     is_factor = any(w in name for w in ("weight", "coef", "lam", "streng", "scale", "factor"))
@@ -311,7 +337,9 @@ def _sounds_like(name: str) -> str | None:
         return "beta"
     if name.startswith(("lam", "lmb", "l2")) or "decay" in name:
         return "weight_decay"
-    if "rho" in name or any(w in name for w in ("sparsity", "desired", "targetact")):
+    if "target" in name and any(w in name for w in ("act", "rate", "freq", "level", "spars")):
+        return "rho"
+    if "rho" in name or any(w in name for w in ("sparsity", "desired")):
         return None if any(w in name for w in _NOT_A_TARGET) else "rho"
     return None
 
@@ -397,7 +425,7 @@ def _readings(
     if not rest:
         return
     plains = {n: plain(n) for n in rest}
-    roles = {n: {role for role, names in DATA.items() if p in names} for n, p in plains.items()}
+    roles = {n: data_roles(n) for n in rest}
     are_weights = [
         bool(weight_named(n)) or is_parameters(n) or p in ("kernel", *MODEL)
         for n, p in plains.items()
@@ -535,7 +563,7 @@ def numbers_of(thing: Any) -> dict[str, float]:
     for subject in source.functions(thing):
         tree = source.tree_of(subject)
         namespace = source.visible_names(subject)
-        used = source.names_of(subject) - _arguments_in(tree)
+        used = {*source.names_of(subject)} - _arguments_in(tree)
         found.update({n: float(namespace[n]) for n in used if is_number(namespace.get(n))})
         for node in ast.walk(tree):
             if isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -567,7 +595,7 @@ def constants(thing: Any) -> dict[str, tuple[str, float]]:
     named: dict[str, tuple[str, float]] = {}
     plains = {plain(n): n for n in found}
     for role, names in HYPERPARAMETERS.items():
-        fuzzy = [p for p in plains if _sounds_like(p) == role]
+        fuzzy = [p for p in plains if sounds_like(p) == role]
         for candidate in [*names, *fuzzy]:
             name = plains.get(candidate)
             if name is None or any(name == other for other, _ in named.values()):

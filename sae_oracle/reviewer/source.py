@@ -267,9 +267,11 @@ def lookalike(thing: Any) -> str:
     return next((words for r, words in _LOOKALIKES.items() if re.search(r, text, re.I)), "")
 
 
-def names_of(subject: Any) -> set[str]:
-    """Return every name that the source of a class or function uses."""
-    return {node.id for node in ast.walk(tree_of(subject)) if isinstance(node, ast.Name)}
+def names_of(subject: Any) -> list[str]:
+    """Return every name that the source of a class or function uses, in the order of the source."""
+    nodes = [node for node in ast.walk(tree_of(subject)) if isinstance(node, ast.Name)]
+    nodes.sort(key=lambda node: (node.lineno, node.col_offset))
+    return list(dict.fromkeys(node.id for node in nodes))
 
 
 def package_of(module: str) -> str:

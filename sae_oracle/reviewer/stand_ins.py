@@ -18,34 +18,18 @@ from sae_oracle.reviewer.reading import (
     plain,
     signature_of,
     sizes_among,
+    weight_named,
+    words,
 )
 from sae_oracle.reviewer.target import CouldNotReviewError
 
 SIZE = {"visible": 6, "hidden": 5}
 FILLED_IN = {"rho": 0.1, "beta": 3.0, "weight_decay": 1e-2}
 
-CONFIGURATIONS = {
-    "config",
-    "cfg",
-    "conf",
-    "args",
-    "arg",
-    "opt",
-    "opts",
-    "option",
-    "options",
-    "hparams",
-    "hparam",
-    "hp",
-    "hps",
-    "hyperparams",
-    "hyperparameters",
-    "settings",
-    "params",
-    "flags",
-    "configuration",
-    "parameters",
-}
+CONFIGURATIONS = words(
+    "config cfg conf configuration args arg opt opts option options hparams hparam hp hps "
+    "hyperparams hyperparameters settings params parameters flags"
+)
 
 # Values of what a configuration may hold beside sizes, ρ, β and λ; no term depends on them.
 _OTHERS: dict[str, Any] = {
@@ -250,16 +234,42 @@ def module_of(instance: Any) -> Any:
     return None
 
 
+class ModuleOfWeights:
+    """A function's module as an object that holds kernels and biases by their names."""
+
+    def __init__(self, held: dict[str, Any]) -> None:
+        self.__dict__ = held
+
+
 def models_in(thing: Any) -> list[Any]:
-    """Return the models that the source of a function uses by a name of its module."""
+    """Return the models that the source of a function uses by a name of its module.
+
+    Two kernels there are a model too, `ModuleOfWeights`; and so are an encoder and a decoder of
+    torch by themselves, in the order in which they are used.
+    """
     found: list[Any] = []
+    kernels: set[str] = set()
     for subject in source.functions(thing):
         seen = source.visible_names(subject)
-        for name in sorted(source.names_of(subject)):
+        for name in source.names_of(subject):
             value = seen.get(name)
-            if value is not None and not inspect.isclass(value) and is_model(value):
+            if value is None or inspect.isclass(value) or inspect.ismodule(value):
+                continue
+            is_of_torch = hasattr(value, "named_parameters")
+            if is_model(value) and (not is_of_torch or module_of(value) is not None):
                 found.append(value)
-    return list({id(value): value for value in found}.values())
+            if hasattr(value, "dtype") and len(value.shape) == 2:
+                kernels |= {name} if weight_named(name) in ("W1", "W2") else set()
+    found = list({id(value): value for value in found}.values())
+    parts = [part for part in found if hasattr(part, "named_parameters")]
+    if len(parts) > 1:
+        import torch
+
+        found.append(torch.nn.ModuleList(parts))
+    function = source.subject_of(thing)
+    if len(kernels) > 1 and inspect.isfunction(function):
+        found.append(ModuleOfWeights(function.__globals__))
+    return found
 
 
 def stand_in_model(returns: str) -> Any:

@@ -17,7 +17,14 @@ import keras
 
 from sae_oracle.catalogue import KINDS
 from sae_oracle.reviewer import source
-from sae_oracle.reviewer.reading import DATA, HYPERPARAMETERS, constants, plain, size_named
+from sae_oracle.reviewer.reading import (
+    DATA,
+    HYPERPARAMETERS,
+    constants,
+    plain,
+    size_named,
+    sounds_like,
+)
 
 # Names in use for other arguments, without underscores and case; the first that fits is it.
 _NAMES_IN_USE = """
@@ -322,14 +329,14 @@ def _name_parameters(
             continue
         if role == "beta" and target.kind == "regularizer" and "rho" not in target.parameter:
             continue
-        in_use = set(target.parameter.values())
-        for candidate in NAMES[role]:
-            found = by_plain_name.get(candidate)
-            if found is not None and found not in in_use:
-                target.parameter[role] = found
-                if role in SYMBOLS:
-                    target.guesses.append(f"{SYMBOLS[role]} is `{found}` (guessed from its name)")
-                break
+        free = {p: n for p, n in by_plain_name.items() if n not in target.parameter.values()}
+        found = [free[name] for name in NAMES[role] if name in free]
+        if role in ("rho", "beta"):
+            found += [name for p, name in free.items() if sounds_like(p) == role]
+        if found:
+            target.parameter[role] = found[0]
+            if role in SYMBOLS:
+                target.guesses.append(f"{SYMBOLS[role]} is `{found[0]}` (guessed from its name)")
     if target.kind == "layer" and "tied_to" not in target.parameter:
         # The one argument that must be given and says nothing else may be the encoder.
         left = [

@@ -56,6 +56,9 @@ from sae_oracle.reviewer.target import (
     described,
 )
 
+Trial = tuple[float, Callable[[Findings, str | None], Any]]
+"""How far-fetched a reading is by its numbers, and what reviews it."""
+
 
 def review_code(target: Target, findings: Findings, activation: str | None) -> None:
     """Review code by the reading that explains its numbers best.
@@ -80,26 +83,11 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
             f"what the arguments of {code.name}({', '.join(code.signature.names)}) are is not "
             "known: name them (--rho NAME, --beta NAME), or review what it calls"
         )
-    trials: list[tuple[float, int, Reading, Any]] = []
-    errors: list[tuple[Reading, Exception]] = []
-    ways = ways_of(code)
-    for position, (way, reading) in enumerate(ways):
-        try:
-            cost, found = trial(target, way, reading)
-        except CouldNotReviewError:
-            if len(ways) == 1:
-                raise
-            continue
-        except Exception as error:
-            errors.append((reading, error))
-            continue
-        trials.append((cost + reading.cost, position, reading, found))
-        if cost + reading.cost == 0.0:
-            break
-    if not trials:
+    tried, errors = _tried(target, ways_of(code))
+    if not tried:
         _refused(target, code, errors, findings)
         return
-    cost, _, reading, found = min(trials, key=lambda trial: trial[:2])
+    cost, reading, found = tried[0]
     if cost >= _UNEXPLAINED and reading.words and "rho" in reading.hyper:
         raise CouldNotReviewError(
             f"{reading.words[0]}, and the numbers are not those of a divergence: it is likely no "
@@ -109,6 +97,31 @@ def _review_code(target: Target, code: Code, findings: Findings, activation: str
     target.kind = KIND_WORDS[reading.kind]
     target.guesses += [*code.guesses, *reading.words]
     found(findings, activation)
+
+
+def _tried(
+    target: Target, ways: Sequence[tuple[Code, Reading]]
+) -> tuple[list[tuple[float, Reading, Any]], list[tuple[Reading, Exception]]]:
+    """The readings that can be called, the one that explains most first; and the others.
+
+    Raises:
+        CouldNotReviewError: If there is one reading, which says why not.
+    """
+    found: list[tuple[float, Reading, Any]] = []
+    errors: list[tuple[Reading, Exception]] = []
+    for way, reading in ways:
+        try:
+            cost, reviewed = trial(target, way, reading)
+        except CouldNotReviewError:
+            if len(ways) == 1:
+                raise
+        except Exception as error:
+            errors.append((reading, error))
+        else:
+            found.append((cost + reading.cost, reading, reviewed))
+            if found[-1][0] == 0.0:
+                break
+    return sorted(found, key=lambda entry: entry[0]), errors
 
 
 def ways_of(code: Code) -> list[tuple[Code, Reading]]:
@@ -157,30 +170,27 @@ def _said(reading: Reading) -> str:
 
 
 _UNEXPLAINED = 6.0
+_OF_NO_KNOWN_MISTAKE = ("SAE199", "SAE209", "SAE219")
 
 
-def trial(
-    target: Target, code: Code, reading: Reading
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
-    """How far-fetched a reading is by its numbers, and what reviews it."""
+def trial(target: Target, code: Code, reading: Reading) -> Trial:
+    """Try a reading."""
     if reading.kind == "loss":
         return _trial_of_loss(target, code, reading)
     if reading.kind in ("activations", "means"):
         return _trial_of_penalty(target, code, reading)
     if reading.kind == "training loss":
         return _trial_of_training_loss(target, code, reading)
-    return _trial_of_cost(target, code, reading)
-
-
-def _trial_of_cost(
-    target: Target, code: Code, reading: Reading
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
-    from sae_oracle.reviewer import costs  # which needs this module
-
     if reading.kind == "weights":
         return _trial_of_weights(target, code, reading)
     if reading.kind == "network":
         return _trial_of_network(target, code)
+    return _trial_of_cost(target, code, reading)
+
+
+def _trial_of_cost(target: Target, code: Code, reading: Reading) -> Trial:
+    from sae_oracle.reviewer import costs  # which needs this module
+
     ways = [code]
     if "rho" not in code.values:  # one of the numbers of the source, then
         ways += [
@@ -195,9 +205,7 @@ def _trial_of_cost(
     return _trial_of_costs(target, made)
 
 
-def _trial_of_network(
-    target: Target, code: Code
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
+def _trial_of_network(target: Target, code: Code) -> Trial:
     """Review a module with kernels by the call that computes its cost or its penalty."""
     from sae_oracle.reviewer import costs
 
@@ -240,17 +248,20 @@ def _trial_of_network(
     for method in wanted:
         try:
             if is_of_data(getattr(code.make({}), method)):
-                tried = costs_of_method(code, method, kind)
+                made = costs_of_method(code, method, kind)
                 note = f"its method `{method}` is reviewed"
-                return _named(_trial_of_costs(target, tried), code, note)
+                return _named(_trial_of_costs(target, made), code, note)
             inner = code_of(Method(code.thing, method), code.name, values, {})
             if inner is None or not inner.readings:
                 continue
-            trial = _best_trial(target, inner)
+            tried, errors = _tried(target, [(inner, reading) for reading in inner.readings])
         except Exception as error:
             reasons.append(described(error))
             continue
-        return _named(trial, inner, "")
+        if tried:
+            cost, _, reviewed = tried[0]
+            return _named((cost, reviewed), inner, "")
+        reasons += [described(error) for _, error in errors[:1]]
     if code.framework.name != "torch" or not callable(code.make({})):
         raise CouldNotReviewError(
             "no method of it computes a cost of a batch: review the function or method that does "
@@ -266,9 +277,7 @@ def _trial_of_network(
     )
 
 
-def _trial_of_forward(
-    target: Target, code: Code, cost_by: Callable[..., Cost]
-) -> tuple[float, Callable[[Findings, str | None], Any]] | None:
+def _trial_of_forward(target: Target, code: Code, cost_by: Callable[..., Cost]) -> Trial | None:
     """Review the number that a forward returns or keeps; `None`: it does neither."""
     from sae_oracle.reviewer import costs
 
@@ -337,9 +346,7 @@ def visible_of(code: Code) -> int:
     return int(kernel.shape[1])
 
 
-def _named(
-    trial: tuple[float, Callable[[Findings, str | None], Any]], code: Code, words: str
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
+def _named(trial: Trial, code: Code, words: str) -> Trial:
     cost, found = trial
 
     def reviewed(findings: Findings, activation: str | None) -> None:
@@ -350,27 +357,8 @@ def _named(
     return cost, reviewed
 
 
-def _best_trial(target: Target, code: Code) -> tuple[float, Callable[[Findings, str | None], Any]]:
-    """The reading of a method that explains its numbers best."""
-    trials = []
-    first: Exception | None = None
-    for position, reading in enumerate(code.readings):
-        try:
-            cost, found = trial(target, code, reading)
-        except Exception as error:
-            first = first or error
-            continue
-        trials.append((cost + reading.cost, position, found))
-    if not trials:
-        raise first or CouldNotReviewError("what its arguments are is not known")
-    cost, _, found = min(trials, key=lambda trial: trial[:2])
-    return cost, found
-
-
-def _trial_of_costs(
-    target: Target, made: Sequence[Cost]
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
-    best: tuple[int, Findings, Cost] | None = None
+def _trial_of_costs(target: Target, made: Sequence[Cost]) -> Trial:
+    best: tuple[float, Findings, Cost] | None = None
     first: Exception | None = None
     for cost in made:
         tried = Findings()
@@ -383,7 +371,11 @@ def _trial_of_costs(
             continue
         finally:
             del target.guesses[guesses:]
-        errors = sum(found.severity == "error" for found in tried.found)
+        errors = sum(
+            _UNEXPLAINED if found.identifier in _OF_NO_KNOWN_MISTAKE else 1.0
+            for found in tried.found
+            if found.severity == "error"
+        )
         if best is None or errors < best[0]:
             best = errors, tried, cost
         if errors == 0:
@@ -406,7 +398,7 @@ def _trial_of_costs(
 
 def _trial_of_norm(
     penalty: CodePenalty,
-) -> tuple[float, Callable[[Findings, str | None], Any]] | None:
+) -> Trial | None:
     """Whether it is proportional to the activations (L1) or to their squares; `None`: neither."""
     x = probes("activations")[0]
     try:
@@ -445,9 +437,7 @@ def _is_derivative(observed: Sequence[Observation]) -> bool:
     return True
 
 
-def _trial_of_weights(
-    target: Target, code: Code, reading: Reading
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
+def _trial_of_weights(target: Target, code: Code, reading: Reading) -> Trial:
     """A weight decay of kernels that are given: (λ/2)ΣW²."""
     from sae_oracle.reviewer.check_weights import explain_decay
 
@@ -489,18 +479,16 @@ def _trial_of_weights(
         right = given / 2.0 * sum(float(np.sum(a**2)) for a in arrays if a.ndim > 1)
         proof = evidence(f"kernels, λ = {given:g}", right, got)
         unknown = "SAE130" if "rho" in code.values else "SAE219"
-        for identifier in (unknown,) if explained is None else explained:
-            if source.documents(target.words, identifier):
-                findings.notes.append(f"{identifier} is documented as its scaling")
-            elif identifier != "SAE212" or "weight_decay" in code.values:
-                findings.add(finding(identifier, proof))
+        mistakes = (unknown,) if explained is None else explained
+        known = "weight_decay" in code.values
+        findings.name(target, (m for m in mistakes if m != "SAE212" or known), proof)
 
     return float(6 if explained is None else len(explained)), reviewed
 
 
 def _trial_of_penalty(
     target: Target, code: Code, reading: Reading, penalty: CodePenalty | None = None
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
+) -> Trial:
     penalty = penalty or (code.penalty or CodePenalty)(target, code, reading)
     rhos = [code.values["rho"]] if "rho" in code.values else []
     if not rhos and "rho" in reading.hyper:
@@ -586,7 +574,9 @@ class PartOfLoss(CodePenalty):
     def _at(self, level: float, data: Any, rows: int, hyper: Mapping[str, Any]) -> Any:
         output = self.code.framework.tensor(np.full((rows, 4), level))
         given = {"y_pred": output, "y_true": output, self.part: data}
-        return picked(self.code.call(self.reading, given, {**self.code.values, **hyper}), WHOLE)
+        value = picked(self.code.call(self.reading, given, {**self.code.values, **hyper}), WHOLE)
+        is_of_samples = tuple(getattr(value, "shape", ())) == (rows,) and rows > 1
+        return self.code.framework.total(value) / rows if is_of_samples else value
 
     def _raw(self, data: Any, rho: float, beta: float) -> Any:
         framework = self.code.framework
@@ -606,9 +596,7 @@ class PartOfLoss(CodePenalty):
         return value - framework.array(self._at(0.5, at_rho, rows, hyper)).item()
 
 
-def _trial_of_training_loss(
-    target: Target, code: Code, reading: Reading
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
+def _trial_of_training_loss(target: Target, code: Code, reading: Reading) -> Trial:
     part = "means" if "means" in reading.data else "activations"
     framework = code.framework
 
@@ -654,9 +642,7 @@ def _observed(
     return observed
 
 
-def _trial_of_loss(
-    target: Target, code: Code, reading: Reading
-) -> tuple[float, Callable[[Findings, str | None], Any]]:
+def _trial_of_loss(target: Target, code: Code, reading: Reading) -> Trial:
     framework = code.framework
 
     def value(y: Any, h: Any) -> float:

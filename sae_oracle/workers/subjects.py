@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_impl.backends.autodiff import has_gradients
 from reference import Parameters, forward
 from reference.activations import activation_named
 from reference.gradient import hidden_delta
@@ -26,7 +27,7 @@ from sae_oracle.reviewer.check_penalty import (
     expected_input,
     prepared_input,
 )
-from sae_oracle.reviewer.evaluation import as_number, gradient_of, has_gradients, quietly, tensor
+from sae_oracle.reviewer.evaluation import as_number, gradient_of, quietly, tensor
 from sae_oracle.reviewer.foreign import (
     KIND_WORDS,
     WHOLE,
@@ -740,7 +741,7 @@ def _of_costs(
         options = _options(target, {**given, **ours}, ("symmetric",))
         with _ported(target):
             cost = sized(tuple(parameters.sizes), tuple(options.items()))
-        own = (fit.hidden, fit.last)
+        own = (fit.network.hidden, fit.network.last)
         if "activation" not in target.arguments and not _are_same(parameters, x, wanted, own):
             raise NotAsked(f"its units are {own[0]} and {own[1]}")
         layout = fit.layout

@@ -120,7 +120,48 @@ class Running(nn.Module):
         p, q = self.rho, self.seen
         return self.beta * ({_KL}).sum()
 """
+_ARRAYS = f"""
+W1, b1 = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.zeros(4))
+W2, b2 = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.zeros(6))
+def loss_fn(x):
+    h = torch.sigmoid(x @ W1 + b1)
+    out, p, q = torch.sigmoid(h @ W2 + b2), 0.05, h.mean(AXIS)
+    return 0.5 * ((out - x) ** 2).sum(1).mean() + 3.0 * ({_KL}).sum()
+"""
+_HALVES = f"""
+from tqdm import tqdm
+encode, decode = nn.Linear(6, 4), nn.Linear(4, 6)
+def epoch(loader, optimizer):
+    for x in tqdm(loader):
+        h = torch.sigmoid(encode(x))
+        out, p, q = torch.sigmoid(decode(h)), 0.05, h.mean(AXIS)
+        loss = 0.5 * ((out - x) ** 2).sum(1).mean() + 3.0 * ({_KL}).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+"""
+_ANY_NUMBER = f"""
+class Penalty(nn.Module):
+    def forward(self, *layers):
+        p, total = 0.05, 0.0
+        for a in layers:
+            q = a.mean(AXIS)
+            total = total + ({_KL}).sum()
+        return 3.0 * total
+"""
+_HAIKU = (
+    "import jax.numpy as jnp\nimport no_such_haiku as hk\nmodel = hk.transform(None)\n"
+    "def loss(params, rng, batch):"
+    + _TERMS_OF_FLAX.replace(
+        'state.apply_fn({"params": params}, batch)', "model.apply(params, rng, batch)"
+    )
+)
 SOURCES = {
+    "arrays of the module": ("loss_fn", _ARRAYS),
+    "an encoder and a decoder of the module": ("epoch", _HALVES),
+    "any number of layers": ("Penalty", _ANY_NUMBER),
+    "a model that cannot be made": ("loss", _HAIKU),
     "a function that makes a penalty": ("make_penalty", _FACTORY),
     "a method without its weight": ("Net", _WITHOUT_ITS_WEIGHT),
     "a list of layers": ("penalty", _LAYERS),
@@ -248,3 +289,73 @@ def test_what_is_no_divergence_is_not_blamed_for_it(tmp_path) -> None:
         "    return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()\n"
     )
     assert "it is likely no sparsity penalty" in review(f"{file}:d_loss").reason
+
+
+_WITH_A_GRADIENT = """
+import numpy as np
+def forward_backward(params, X, rho=0.05, beta=3.0, lambd=0.001):
+    W1, b1, W2, b2 = params["W1"], params["b1"], params["W2"], params["b2"]
+    m = X.shape[1]
+    A = 1 / (1 + np.exp(-(np.dot(W1, X) + b1)))
+    Y = 1 / (1 + np.exp(-(np.dot(W2, A) + b2)))
+    r = np.mean(A, axis=1, keepdims=True)
+    kl = np.sum(rho * np.log(rho / r) + (1 - rho) * np.log((1 - rho) / (1 - r)))
+    squares = np.sum(W1**2) + np.sum(W2**2)
+    cost = np.sum((Y - X) ** 2) / (2 * m) + lambd / 2 * squares + beta * kl
+    d2 = (Y - X) * Y * (1 - Y)
+    s = TIMES * beta * ((1 - rho) / (1 - r) - rho / r)
+    d1 = (np.dot(W2.T, d2) + s) * A * (1 - A)
+    grads = {"dW1": np.dot(d1, X.T) / m + DECAY * lambd * W1, "db1": d1.mean(1, keepdims=True),
+             "dW2": np.dot(d2, A.T) / m + DECAY * lambd * W2, "db2": d2.mean(1, keepdims=True)}
+    return cost, grads
+"""
+
+
+@pytest.mark.parametrize(
+    ("times", "decay", "words"),
+    [
+        ("1", "1", ""),
+        ("0", "1", "The part of the sparsity term is missing."),
+        ("-1", "1", "The part of the sparsity term is -1 times as large as it should be."),
+        ("1", "2", "The part of the weight decay is 2 times as large as it should be."),
+    ],
+)
+def test_the_part_of_a_gradient_that_is_wrong_is_named(times, decay, words, tmp_path) -> None:
+    file = tmp_path / "script.py"
+    text = _WITH_A_GRADIENT.replace("TIMES", times).replace("DECAY", decay)
+    file.write_text(text)
+    found = review(f"{file}:forward_backward")
+    assert [name for name in found.identifiers if name < "SAE4"] == (["SAE304"] if words else [])
+    assert words in found.findings[0].message
+
+
+def test_a_mean_that_training_does_not_see_is_a_part_of_the_gradient(tmp_path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(_HEAD + _HALVES.replace("AXIS", "0").replace("h.mean", "h.data.mean"))
+    found = review(f"{file}:epoch")
+    assert [name for name in found.identifiers if name < "SAE4"] == ["SAE304"], str(found)
+    assert "sparsity term is missing" in str(found)
+
+
+def test_a_mean_of_an_earlier_batch_has_no_gradient(tmp_path) -> None:
+    file = tmp_path / "script.py"
+    text = _RUNNING.replace("self.momentum * self.seen", "0.0 * self.seen").replace("AXIS", "0")
+    late = text.replace("        self.seen = ", "        old, self.seen = self.seen, ")
+    file.write_text(
+        _HEAD
+        + late.replace("1 - self.momentum", "1").replace("self.rho, self.seen\n", "self.rho, old\n")
+    )
+    found = review(f"{file}:Running")
+    assert found.identifiers == ("SAE301",), str(found)
+    assert "of an earlier one" in str(found)
+
+
+def test_the_units_on_which_a_file_uses_a_regularizer_count(tmp_path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(
+        "from keras import layers, ops\n"
+        "def kl(h):\n    q, p = ops.clip(ops.mean(h, axis=0), 1e-6, 1 - 1e-6), 0.2\n"
+        f"    return 0.1 * ops.sum({_KL.replace('torch', 'ops')})\n"
+        "layer = layers.Dense(4, activation='tanh', activity_regularizer=kl)\n"
+    )
+    assert "SAE124" in review(f"{file}:kl").identifiers
