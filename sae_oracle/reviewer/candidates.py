@@ -39,6 +39,7 @@ class Observation:
         value: The number that reached the loss.
         uncertainty: How far `value` may be off beside the rounding of the term itself, such as
             where it is the difference of larger numbers.
+        widths: Of the layers whose penalties are added, if there are several.
     """
 
     x: Any
@@ -46,6 +47,11 @@ class Observation:
     beta: float
     value: float
     uncertainty: float = 0.0
+    widths: tuple[int, ...] = ()
+
+    def layers(self) -> list[Any]:
+        """Return the activations of each layer."""
+        return np.split(self.x, np.cumsum(self.widths)[:-1], axis=1) if self.widths else [self.x]
 
 
 @dataclass(frozen=True)
@@ -474,7 +480,12 @@ def _trials(
     for cost, mistakes, input_kind, mean, divergence in _combinations(context):
         if len(mistakes) > most_mistakes:
             continue
-        pairs = [bounded_sum(input_kind, mean, divergence, o.x, o.rho) for o in observations]
+        pairs = [
+            np.sum(
+                [bounded_sum(input_kind, mean, divergence, a, o.rho) for a in o.layers()], axis=0
+            )
+            for o in observations
+        ]
         values, bounds = np.array(pairs).T
         decided = np.isfinite(values)
         if not _is_decided(observations, decided) or not np.all(np.isfinite(actual[decided])):

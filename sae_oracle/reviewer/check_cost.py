@@ -371,7 +371,7 @@ def explain_layers(
     context: Context,
     activations: Sequence[str] = (),
 ) -> OfLayers | None:
-    """Explain a sparsity term by all hidden layers, by one of them, or by the output.
+    """Explain a sparsity term by all hidden layers, by the first ones, by one, or by the output.
 
     Args:
         seen: The activations of every layer, ρ, β, the term, and how far it may be off.
@@ -380,11 +380,19 @@ def explain_layers(
     """
     depth = len(seen[0][0]) - 1
     of_output = slice(depth, None)
-    chosen = [slice(0, depth), *(slice(k, k + 1) for k in range(depth) if depth > 1), of_output]
+    first = [slice(0, k) for k in (depth, *range(1, depth))]  # such as those of the encoder
+    chosen = [*first, *(slice(k, k + 1) for k in range(1, depth)), of_output]
     best: OfLayers | None = None
     for which in chosen:
         observed = [
-            Observation(np.concatenate(outputs[which], axis=1), r, b, rest, slack)
+            Observation(
+                np.concatenate(outputs[which], axis=1),
+                r,
+                b,
+                rest,
+                slack,
+                tuple(a.shape[1] for a in outputs[which]),
+            )
             for outputs, r, b, rest, slack in seen
         ]
         is_tanh = set(activations[which]) == {"tanh"}

@@ -489,7 +489,7 @@ def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
             continue
         is_array = hasattr(value, "dtype") and hasattr(value, "shape")
         shape = tuple(int(n) for n in value.shape) if is_array else ()
-        kind = weight_named(root if name.isdigit() else name)
+        kind = weight_named(root + "1" if name.isdigit() else name)
         if kind and len(shape) in (1, 2):
             found[path] = (max(shape),) if kind.startswith("b") else shape
     return found

@@ -141,6 +141,33 @@ def epoch(loader, optimizer):
         optimizer.step()
     return loss.item()
 """
+_DEEP = f"""
+net = nn.ModuleList([nn.Linear(a, b) for a, b in ((8, 6), (6, 3), (3, 6), (6, 8))])
+def loss(x):
+    out, total = x, 0.0
+    for position, layer in enumerate(net):
+        out = torch.sigmoid(layer(out))
+        if position < 2:
+            p, q = 0.05, out.mean(AXIS)
+            total = total + ({_KL}).sum()
+    return 0.5 * ((out - x) ** 2).sum(1).mean() + 3.0 * total
+"""
+_LISTS = """
+import numpy as np
+class Net:
+    def __init__(self, n_in, n_hid, rho=0.05, beta=3.0, eta=0.1):
+        self.w = [np.ones((n_in, n_hid)), np.ones((n_hid, n_in))]
+        self.b = [np.zeros(n_hid), np.zeros(n_in)]
+        self.rho, self.beta, self.eta = rho, beta, eta
+    def step(self, x):
+        h = 1 / (1 + np.exp(-(x @ self.w[0] + self.b[0])))
+        out = 1 / (1 + np.exp(-(h @ self.w[1] + self.b[1])))
+        p, q = self.rho, h.mean(AXIS)
+        loss = 0.5 * ((out - x) ** 2).sum(1).mean()
+        loss += self.beta * np.sum(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+        self.b[1] -= self.eta * ((out - x) * out * (1 - out)).mean(0)
+        return loss
+"""
 _ANY_NUMBER = f"""
 class Penalty(nn.Module):
     def forward(self, *layers):
@@ -161,6 +188,8 @@ SOURCES = {
     "arrays of the module": ("loss_fn", _ARRAYS),
     "an encoder and a decoder of the module": ("epoch", _HALVES),
     "any number of layers": ("Penalty", _ANY_NUMBER),
+    "the layers of an encoder": ("loss", _DEEP),
+    "lists of weights that a step changes": ("Net", _LISTS),
     "a model that cannot be made": ("loss", _HAIKU),
     "a function that makes a penalty": ("make_penalty", _FACTORY),
     "a method without its weight": ("Net", _WITHOUT_ITS_WEIGHT),
