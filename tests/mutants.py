@@ -255,15 +255,15 @@ MUTANTS = (
     Mutant(
         "clip instead of the tangent",
         D,
-        "return divergence + slope * beyond, slope",
+        "return divergence + steepness * beyond, slope",
         "return divergence, slope",
         (PENALTY,),
     ),
     Mutant(
         "tangent of the wrong sign",
         D,
-        "return divergence + slope * beyond, slope",
-        "return divergence - slope * beyond, slope",
+        "return divergence + steepness * beyond, slope",
+        "return divergence - steepness * beyond, slope",
         (PENALTY,),
     ),
     Mutant(
