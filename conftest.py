@@ -8,7 +8,7 @@ import pkgutil
 import shlex
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import hypothesis
@@ -16,6 +16,7 @@ import pytest
 
 import reference
 from tests.backend_processes import attach
+from tests.fork_server import Forks
 from tests.fresh_process import compiling_quickly
 from tests.one_backend import is_backend_path, start_afresh
 
@@ -201,6 +202,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of the backend of this process. Every test of a backend has it in its id."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def forks(backend: str) -> Iterator[Forks]:
+    """The backend of this process, started once more for the processes that tests start."""
+    with Forks(backend) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -125,8 +125,6 @@ class SparsityTerm:
         if not isinstance(self.beta, float):
             rho = beside(self.rho, rho_hat) * ops.ones_like(rho_hat)
             rho_hat = ops.where(beta > 0.0, rho_hat, rho)
-        if custom_gradients.has_penalties_in_one_piece():
-            return custom_gradients.kl_penalty(rho_hat[None], self.rho, beta, self.epsilon)
         divergence, slope = kl_divergence_and_slope(self.rho, rho_hat, self.epsilon)
         return custom_gradients.with_slope(beta * ops.sum(divergence), rho_hat, beta * slope)
 

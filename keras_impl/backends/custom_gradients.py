@@ -130,7 +130,7 @@ def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
     keeps the digits of 1 − ρ̂. (torch's second derivative has 10⁻¹² added to ρ̂ and to 1 − ρ̂.)
 
     Args:
-        activations: (samples, ..., units), float32 or float64; means count as one sample.
+        activations: (samples, ..., units), float32 or float64.
         rho: ρ, inside (0, 1), as `divergence.target_of` takes it.
         beta: β ≥ 0, a number or a tensor.
         epsilon: Where EQ-KL-EXTENSION begins; 0: the exact divergence.
@@ -145,7 +145,9 @@ def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
     rho_hat = mean.double()
     # Where the answer costs nothing: half of the operations.
     is_inside = answers_at_once(rho_hat) and _is_inside(rho_hat.detach(), epsilon)
-    r = rho_hat if is_inside else rho_hat.clamp(epsilon, 1.0 - epsilon)
+    r = rho_hat
+    if not is_inside:  # of what is no number the kernel would make an error, on a GPU a lasting one
+        r = rho_hat.clamp(epsilon, 1.0 - epsilon).nan_to_num(0.5)
     target = torch.full_like(r, rho) if isinstance(rho, float) else beside(rho, r).expand_as(r)
     # The operator: the checks of `functional.binary_cross_entropy` take longer than the kernel.
     cross_entropy, total = torch.ops.aten.binary_cross_entropy.default, 2

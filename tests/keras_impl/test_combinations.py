@@ -98,12 +98,12 @@ def test_a_cell_that_compares_nothing_is_wrong() -> None:
 
 def test_a_wrong_number_is_seen_and_keras_does_not_excuse_it() -> None:
     def other_loss(case: Case) -> None:
-        case.hold(case.fit(), case.expected(weights=np.full(8, 1.0001)))
+        case.hold(case.fit(), case.expected(weights=np.full(8, 1.01)))
 
     def other_step(case: Case) -> None:
         case.fit()
         case.hold_loss(case.expected().cost.value, case.expected().cost)
-        case.hold_parameters(case.expected().step(case.parameters, 0.5001))
+        case.hold_parameters(case.expected().step(case.parameters, 0.51))
 
     def ours_alone(case: Case) -> None:
         if case.subject.keras_own is not None:

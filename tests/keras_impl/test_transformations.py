@@ -184,6 +184,10 @@ def full_hessian(form: Form) -> Array:
 
 # A second derivative is a few dozen operations on numbers up to the largest of its terms.
 SECOND = 256 * U
+if keras.config.backend() == "torch":
+    # The second derivative of its cross-entropy has r + 1e-12 and 1 − r + 1e-12, squared, below the
+    # line; means lie between 0.1 and 0.9.
+    SECOND += 2e-12 / 0.1 + 2e-12 / 0.9
 
 
 def hessian(form: Form, found: Any) -> None:
