@@ -108,7 +108,9 @@ class SparsityTerm:
                 self.rho, x, mask, cross_replica=self.cross_replica
             )
             return beta * ops.sum(divergence)
-        if in_one_piece and not self.symmetric and isinstance(self.beta, float):
+        # Where ε is 0, β = 0 must leave nothing of an infinite divergence: as means, below.
+        is_finite = self.epsilon > 0.0 or isinstance(self.beta, float)
+        if in_one_piece and not self.symmetric and is_finite:
             return custom_gradients.kl_penalty(x, self.rho, beta, self.epsilon)
         return self.penalty_of_mean(self.mean_activation(x, mask), times)
 
