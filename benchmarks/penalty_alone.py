@@ -147,6 +147,9 @@ def on_tensorflow(penalty: Penalty, z: Any) -> Measured:
     return kernels, float("nan"), lambda: step()[0].numpy()
 
 
+MEASURES = {"torch": on_torch, "jax": on_jax, "tensorflow": on_tensorflow}
+
+
 def main() -> None:
     """Print a table for the backend of this process, and everything as a line of JSON."""
     parser = argparse.ArgumentParser(description="What a penalty costs by itself.")
@@ -158,10 +161,9 @@ def main() -> None:
     arguments = parser.parse_args()
     backend = keras.config.backend()
     device = device_or_exit(arguments.device)
-    measure = {"torch": on_torch, "jax": on_jax, "tensorflow": on_tensorflow}[backend]
     shape = arguments.rows, arguments.units
     z = ops.convert_to_tensor(np.random.default_rng(0).normal(size=shape).astype(np.float32))
-    found = {name: measure(penalty, z) for name, penalty in PENALTIES.items()}
+    found = {name: MEASURES[backend](penalty, z) for name, penalty in PENALTIES.items()}
     rounds = [
         {name: microseconds(call, arguments.calls) for name, (_, _, call) in found.items()}
         for _ in range(arguments.rounds)

@@ -108,9 +108,8 @@ class SparsityTerm:
                 self.rho, x, mask, cross_replica=self.cross_replica
             )
             return beta * ops.sum(divergence)
-        # Where ε is 0, β = 0 must leave nothing of an infinite divergence: as means, below.
-        is_finite = self.epsilon > 0.0 or isinstance(self.beta, float)
-        if in_one_piece and not self.symmetric and is_finite:
+        in_one_piece = in_one_piece and not self.symmetric
+        if in_one_piece and custom_gradients.has_cross_entropy(x, self.epsilon):
             return custom_gradients.kl_penalty(x, self.rho, beta, self.epsilon)
         return self.penalty_of_mean(self.mean_activation(x, mask), times)
 

@@ -21,13 +21,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_impl.divergence import (
-    at_least_float32,
-    beside,
-    kl_divergence_and_slope,
-    kl_slope,
-    target_of,
-)
+from keras_impl.divergence import at_least_float32, beside, kl_slope, target_of
 
 
 def sums_of_sigmoids(z: Any, shift: Any, valid: Any, count: Any) -> tuple[Any, Any]:
@@ -122,6 +116,14 @@ def has_penalties_in_one_piece() -> bool:
     return keras.config.backend() == "torch" and takes_custom_functions()
 
 
+def has_cross_entropy(x: Any, epsilon: float) -> bool:
+    """Whether torch's cross-entropy serves: where it is float64, and ε keeps what it cuts off away.
+
+    It keeps logarithms above −100, and r(1 − r) above 10⁻¹² in its derivative.
+    """
+    return epsilon >= 1e-11 and x.device.type != "mps"
+
+
 def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
     """EQ-SPARSITY: β Σⱼ KL(ρ‖ρ̂ⱼ) of activations, in torch's own kernels.
 
@@ -133,16 +135,12 @@ def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
         activations: (samples, ..., units), float32 or float64.
         rho: ρ, inside (0, 1), as `divergence.target_of` takes it.
         beta: β ≥ 0, a number or a tensor.
-        epsilon: Where EQ-KL-EXTENSION begins; 0: the exact divergence.
+        epsilon: Where EQ-KL-EXTENSION begins, such that `has_cross_entropy`.
     """
     import torch
 
     a = activations.reshape(-1, activations.shape[-1])
-    mean = a.sum(0) / len(a)
-    # The kernels keep logarithms above −100, and r(1 − r) above 1e-12 in the derivative.
-    if epsilon < 1e-11 or mean.device.type == "mps":  # a device without float64
-        return beta * kl_divergence_and_slope(rho, mean, epsilon)[0].sum()
-    rho_hat = mean.double()
+    rho_hat = (a.sum(0) / len(a)).double()
     # Where the answer costs nothing: half of the operations.
     is_inside = answers_at_once(rho_hat) and _is_inside(rho_hat.detach(), epsilon)
     r = rho_hat
@@ -262,23 +260,27 @@ def _jax_with_slope() -> Callable[[Any, Any, Any], Any]:
     return function
 
 
-def _sums_and_scaled(z: Any, shift: Any, valid: Any, count: Any) -> tuple[Any, Any, Any]:
-    """The sums of `sums_of_sigmoids`, and σ(z)σ(−z)·exp(|s|).
+def _scaled_sigmoid(z: Any, shift: Any) -> tuple[Any, Any, Any]:
+    """σ(z), σ(−z)·exp(s) (where s is below 0: σ(z)·exp(−s)), and σ(z)σ(−z)·exp(|s|).
 
-    σ(z) is what the network computes anyway: a compiler that sees both computes it once, and one
-    exponential more and one matrix more is all that is left to do (docs/speed.md).
+    The second is what might underflow. σ(z) is what the network computes anyway: a compiler that
+    sees both computes it once, and one exponential more and one matrix more is all that is left to
+    do (docs/speed.md).
     """
     a = ops.sigmoid(z)
     is_below = ops.cast(shift < 0.0, z.dtype)
     sign = 1.0 - 2.0 * is_below
-    # σ(−z)·exp(s), or σ(z)·exp(−s) where s is below 0: what might underflow.
     scaled = ops.maximum(a, 1.0 - a) * ops.exp(sign * shift - ops.relu(sign * z))
+    return a, scaled, scaled * (is_below + sign * a)
+
+
+def _sums_of(a: Any, scaled: Any, shift: Any, valid: Any, count: Any) -> tuple[Any, Any]:
+    """The sums of `sums_of_sigmoids`, from what `_scaled_sigmoid` returns."""
     total, total_of_scaled = sum_of_rows(a, valid), sum_of_rows(scaled, valid)
-    sums = (
+    return (
         ops.where(shift < 0.0, total_of_scaled, total),
         ops.where(shift < 0.0, count - total, total_of_scaled),
     )
-    return *sums, scaled * (is_below + sign * a)
 
 
 @functools.cache
@@ -288,7 +290,7 @@ def _jax_sums_of_sigmoids() -> Callable[[Any, Any, Any, Any], Any]:
     # `custom_jvp` and not `custom_vjp`: forward differentiation keeps working.
     @jax.custom_jvp
     def slope(z: Any, shift: Any) -> Any:
-        return _sums_and_scaled(z, shift, None, 1.0)[2]
+        return _scaled_sigmoid(z, shift)[2]
 
     @slope.defjvp
     def tangent_of_slope(primals: Any, tangents: Any) -> Any:
@@ -297,7 +299,7 @@ def _jax_sums_of_sigmoids() -> Callable[[Any, Any, Any, Any], Any]:
 
     @jax.custom_jvp
     def function(z: Any, shift: Any, valid: Any, count: Any) -> Any:
-        return _sums_and_scaled(z, shift, valid, count)[:2]
+        return _sums_of(*_scaled_sigmoid(z, shift)[:2], shift, valid, count)
 
     @function.defjvp
     def tangent(primals: Any, tangents: Any) -> Any:
@@ -318,13 +320,13 @@ def _tensorflow_sums_of_sigmoids(z: Any, shift: Any, valid: Any, count: Any) -> 
 
     @tf.custom_gradient
     def function(z: Any) -> Any:
-        p, q, d = _sums_and_scaled(z, shift, valid, count)
+        a, scaled, d = _scaled_sigmoid(z, shift)
 
         def gradient(by_p: Any, by_q: Any) -> Any:
             of_p, of_q = _scales(shift)
             return slope(z, d) * (by_p * of_p - by_q * of_q)
 
-        return (p, q), gradient
+        return _sums_of(a, scaled, shift, valid, count), gradient
 
     return function(z)
 

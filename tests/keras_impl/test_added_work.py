@@ -115,13 +115,10 @@ PASSES = {("torch", PLAIN): 3, ("torch", LOGITS): 17, ("jax", PLAIN): 1, ("jax",
 
 
 def measured(penalty: str) -> Any:
-    function = {
-        "torch": penalty_alone.on_torch,
-        "jax": penalty_alone.on_jax,
-        "tensorflow": penalty_alone.on_tensorflow,
-    }[BACKEND]
     z = np.random.default_rng(0).normal(size=(ROWS, UNITS)).astype(np.float32)
-    return function(penalty_alone.PENALTIES[penalty], ops.convert_to_tensor(z))
+    return penalty_alone.MEASURES[BACKEND](
+        penalty_alone.PENALTIES[penalty], ops.convert_to_tensor(z)
+    )
 
 
 @pytest.mark.only_backends("jax", "tensorflow", "torch")
