@@ -32,8 +32,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import IO, Any
 
 import pytest
@@ -190,29 +192,46 @@ def nodes_of(
 
 @dataclass(eq=False)
 class Child:
-    """The process of a backend, as its parent sees it."""
+    """The process of a backend, as its parent sees it.
+
+    A thread takes what it says, at once: a process whose messages nobody takes stands still, and
+    the parent has tests of its own that run for many seconds.
+    """
 
     backend: str
     process: subprocess.Popen[bytes]
     connection: Connection
     log: IO[bytes]
+    has_spoken: SimpleQueue[Child]
+    messages: SimpleQueue[bytes | None] = field(default_factory=SimpleQueue)
     found: dict[str, list[Any]] = field(default_factory=dict)
     items: dict[str, BackendItem] = field(default_factory=dict)
     running: str = ""
     error: str = ""
     ending: bool = False
 
+    def __post_init__(self) -> None:
+        Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self.messages.put(self.connection.recv_bytes())
+                self.has_spoken.put(self)
+        self.messages.put(None)
+        self.has_spoken.put(self)
+
     def order(self, kind: str, content: Any = None) -> None:
         self.ending = kind == "end"
         with contextlib.suppress(BrokenPipeError):  # `receive` will find that it has ended
             self.connection.send((kind, content))
 
-    def receive(self) -> list[Any]:
-        """The next message; raises `EOFError` where the process has ended."""
-        try:
-            return json.loads(self.connection.recv_bytes())
-        except OSError:
-            raise EOFError from None
+    def receive(self, timeout: float | None = None) -> list[Any]:
+        """The next message; raises `EOFError` where the process has ended, `Empty` too late."""
+        message = self.messages.get(timeout=timeout)
+        if message is None:
+            raise EOFError
+        return json.loads(message)
 
     def end(self) -> tuple[bool, str]:
         """Wait until the process has ended: whether as pytest ends, and its last words."""
@@ -247,6 +266,7 @@ class Parent:
         )
         self.asked: set[Path] = set()
         self.children: list[Child] = []
+        self.has_spoken: SimpleQueue[Child] = SimpleQueue()
         self.pending: dict[str, BackendItem] = {}
         self.waiting: dict[str, deque[list[BackendItem]]] = {}
         self.counts: dict[str, Counter[str]] = {}
@@ -269,7 +289,7 @@ class Parent:
         ours.send(sys.path)
         of_backend = sum(child.backend == backend for child in self.children)
         ours.send((sys.argv, *_arguments_for(self.config, f"{backend}-{of_backend}")))
-        child = Child(backend, process, ours, log)
+        child = Child(backend, process, ours, log, self.has_spoken)
         self.children.append(child)
         return child
 
@@ -384,8 +404,10 @@ class Parent:
         return sum(bool(child.items) for child in self.children)
 
     def _give(self, child: Child) -> None:
+        # So many that it has work while the parent runs a test of its own, and fewer and fewer, so
+        # that no child is left with much at the end.
         files = self.waiting[child.backend]
-        while files and len({item.path for item in child.items.values()}) < 2:
+        while files and len({item.path for item in child.items.values()}) < max(2, len(files) // 4):
             items = files.popleft()
             child.items |= {item.nodeid: item for item in items}
             if str(items[0].path) not in child.found:
@@ -396,28 +418,28 @@ class Parent:
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         """Report what the children have run; if the item is theirs, wait until it has been."""
         if not isinstance(item, BackendItem):
-            self._report(timeout=0)
+            while not self.has_spoken.empty():
+                self._report()
             return None
         if self.distributed:
             self._wait_for(item)
             self._give_more()
         session = item.session
         while item.nodeid in self.pending and not (session.shouldfail or session.shouldstop):
-            self._report(timeout=None)
+            self._report()
         return True
 
-    def _report(self, timeout: float | None) -> None:
-        connections = {child.connection: child for child in self.children if child.items}
-        for connection in wait(list(connections), timeout):
-            child = connections[connection]
-            try:
+    def _report(self) -> None:
+        child = self.has_spoken.get()
+        try:
+            while child.items and not child.messages.empty():
                 self._hear(child)
-            except EOFError:
-                self._ended(child)
+        except EOFError:
+            self._ended(child)
 
-    def _hear(self, child: Child) -> list[Any]:
+    def _hear(self, child: Child, timeout: float | None = None) -> list[Any]:
         """Do what a message of a child asks for."""
-        message = child.receive()
+        message = child.receive(timeout)
         match message:
             case "collected", path, *found:
                 child.found[path] = found
@@ -482,10 +504,13 @@ class Parent:
             if not child.ending:  # after -x, an error, --collect-only
                 child.process.send_signal(signal.SIGINT)
         for child in self.children:
-            with contextlib.suppress(EOFError):
-                while wait([child.connection], timeout=60 if child.ending else 10):
-                    self._hear(child) if child.ending else child.receive()
+            try:
+                while True:
+                    self._hear(child, 60.0) if child.ending else child.receive(10.0)
+            except Empty:
                 child.process.kill()
+            except EOFError:
+                pass
             well, words = child.end()
             if child.ending and not well:
                 self.crashes.append(words)
