@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 import reference
-from reference.rounding import smaller
+from reference.rounding import ORACLE_ROUNDOFF, PRECISIONS, smaller
 
 Quantities = dict[str, np.ndarray]
 
@@ -177,6 +177,12 @@ def _number(value: float) -> str:
     return f"{value:.1e}" if value < 1.0 else "—"
 
 
+def _oracle_share(*names: str) -> float:
+    """Of the bound of a sum in these formats, the largest share that is the oracle's."""
+    smallest = min(PRECISIONS[name].accumulator_roundoff for name in names)
+    return ORACLE_ROUNDOFF / (smallest + ORACLE_ROUNDOFF)
+
+
 def report() -> list[str]:
     """What bounds find, and what mistakes need to be found, as lines of docs/bounds.md."""
     names = ("reconstruction", "weight decay", "sparsity", "kernel 0", "kernel 1")
@@ -219,8 +225,16 @@ def report() -> list[str]:
         "in float32: less than the goals there of reconstruction, 2.5e-3, and of ∂J/∂W2, 2e-3,",
         "which are of the same sums. What holds in float32 is, times 2⁻²⁹, "
         f"{', '.join(f'{number:.1e}' for number in scaled)}",
-        "in the order of the table; and the oracle computes in float64 itself, so that its own",
-        "roundings count as much again. Bounds that are likely are below 1e-12.",
+        "in the order of the table. Bounds that are likely are below 1e-12.",
+        "",
+        "## The oracle's own share",
+        "",
+        "Every rule adds the oracle's 2⁻⁵³ to the roundoff u of the tested format. So the oracle's",
+        f"part of a bound is at most {_oracle_share('float16', 'bfloat16', 'tf32', 'float32'):.1e}",
+        "of it in float16, bfloat16, TF32 and float32, and half of it in float64. That half stays:",
+        "what a float64 result is compared with is a float64 number, and to store the truth in one",
+        "takes a rounding. `reference.certified` has more digits, and [its page](certified.md) how",
+        "far the oracle is from them.",
         "",
         "## Mistakes at real sizes",
         "",
