@@ -38,15 +38,16 @@ def sigmoid(z: Any) -> Array:
 def sigmoid_derivative(z: Any) -> Array:
     """EQ-SIGMOID-DERIVATIVE: f′(z) = f(z)(1 − f(z)) = f(z) f(−z).
 
-    The second form keeps its relative accuracy when f(z) is close to 1.
+    The second form keeps its relative accuracy when f(z) is close to 1. One of its factors is
+    1/(1+e) and the other e/(1+e), whatever the sign of z (see EQ-SIGMOID).
 
     Source: CS294A lecture notes "Sparse autoencoder", §1.
 
     >>> float(sigmoid_derivative(0.0))
     0.25
     """
-    z = real_array("z", z)
-    return sigmoid(z) * sigmoid(-z)
+    e = np.exp(-np.abs(real_array("z", z)))
+    return (1.0 / (1.0 + e)) * (e / (1.0 + e))
 
 
 def log_sigmoid(z: Any) -> Array:

@@ -12,7 +12,7 @@ from reference.activations import activation_named
 from reference.cost import CostArguments, decay_multiplicity
 from reference.divergence import extended_kl_divergence_derivative
 from reference.estimators import mean_activation
-from reference.network import Parameters, forward, layer_activations
+from reference.network import ForwardPass, Parameters, forward, layer_activations
 from reference.validation import (
     Array,
     flag,
@@ -31,11 +31,13 @@ class Gradients:
         parameters: ∂J/∂W and ∂J/∂b, in the shapes of the parameters.
         x: ∂J/∂x, (m, n), through h(x) and ρ̂; y is held fixed, also where y = x.
         deltas: δ⁽ˡ⁾ of each layer, (m, units), the factor 1/m included.
+        forward: The forward pass that they come from: EQ-COST needs no other.
     """
 
     parameters: Parameters
     x: Array
     deltas: tuple[Array, ...]
+    forward: ForwardPass
 
 
 def output_delta(output: Array, y: Array, derivative: Array) -> Array:
@@ -166,6 +168,7 @@ def backpropagate(  # noqa: D417
         parameters=Parameters(by_kernels, by_biases, tied=parameters.tied),
         x=deltas[0] @ kernels[0].T,
         deltas=tuple(deltas),
+        forward=propagated,
     )
 
 

@@ -47,7 +47,7 @@ def real_array(
         )
     if finite and not np.all(np.isfinite(array)):
         raise ValueError(f"`{name}` must be finite. Received {array[~np.isfinite(array)][0]}.")
-    if not nan and np.any(np.isnan(array)):
+    if not (finite or nan) and np.any(np.isnan(array)):
         raise ValueError(f"`{name}` must hold numbers. Received nan.")
     return array
 

@@ -85,6 +85,7 @@ def verify_backend(
     *,
     wide: bool = False,
     limits: Limits = NO_LIMITS,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Hold one backend to the oracle in a process of its own.
 
@@ -95,6 +96,7 @@ def verify_backend(
         time_limit: Seconds before the process is killed.
         wide: Whether the case of 4,096 × 4,096-32,768 is held, and no other: 40 GB of memory.
         limits: Bytes that the process may use.
+        threads: How many it computes with, as in `processes.environment`.
 
     Returns:
         Its last message: `kind` is "result", "error" or "absent".
@@ -103,7 +105,8 @@ def verify_backend(
         return {"kind": "absent"}
     chosen = ["--wide"] if wide else []
     module = "sae_oracle.workers.verify"
-    return run_backend(module, chosen, backend, device, on_message, time_limit, limits=limits)
+    shared: dict[str, Any] = {"limits": limits, "threads": threads}
+    return run_backend(module, chosen, backend, device, on_message, time_limit, **shared)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -141,16 +144,15 @@ def verify(arguments: argparse.Namespace) -> int:
             words = f"[bold red]--beside {visible(path)}:[/] {visible(first_line(error))}"
             say_problem(console, words)
             return 2
-    with (
-        progress_on(console) as progress,
-        ThreadPoolExecutor(max_workers=max(1, os.cpu_count() or 1)) as pool,
-    ):
+    cores = max(1, os.cpu_count() or 1)
+    present = [name for name in names if installed(name)]
+    trained = _exercised(present) if arguments.report is not None else []
+    threads = max(1, cores // max(1, len(present) + len(trained)))
+    with progress_on(console) as progress, ThreadPoolExecutor(max_workers=cores) as pool:
         futures = {}
-        exercises = {}
-        if arguments.report is not None:
-            exercises = _submit_exercises(
-                names, arguments.device, limits_of(arguments), progress, pool
-            )
+        exercises = _submit_exercises(
+            trained, arguments.device, limits_of(arguments), threads, progress, pool
+        )
         for name in names:
             task = progress.add_task(name, total=None if installed(name) else 0)
             on_message = moving(progress, task)
@@ -162,6 +164,7 @@ def verify(arguments: argparse.Namespace) -> int:
                 arguments.time_limit,
                 wide=arguments.wide,
                 limits=limits_of(arguments),
+                threads=threads,
             )
         try:
             wait([*futures.values(), *exercises.values()])
@@ -298,28 +301,35 @@ def bench(arguments: argparse.Namespace) -> int:
     return benchmark.bench(arguments, partial(run_backend, limits=limits_of(arguments)))
 
 
+def _exercised(names: Sequence[str]) -> list[str]:
+    """Who does the notes' exercise: the oracle first, and each backend that trains."""
+    chosen = [name for name in names if name in TRAINING_BACKENDS]
+    return ["oracle", *chosen] if chosen else []
+
+
 def _submit_exercises(
     names: Sequence[str],
     device: str,
     limits: Limits,
+    threads: int,
     progress: Progress,
     pool: ThreadPoolExecutor,
 ) -> dict[str, Future[dict[str, Any]]]:
-    """Start the notes' exercise: the oracle, which takes longest, and each backend that trains."""
-    chosen = [name for name in names if name in TRAINING_BACKENDS and installed(name)]
+    """Start the notes' exercise of the oracle and of backends."""
     futures = {}
-    for name in ("oracle", *chosen) if chosen else ():
+    for name in names:
         task = progress.add_task("the oracle" if name == "oracle" else f"{name}, exercise")
         futures[name] = pool.submit(
             run_backend,
             "sae_oracle.workers.exercise",
             ["--oracle"] if name == "oracle" else [],
             # Keras is imported there too, so it must be on something.
-            chosen[0] if name == "oracle" else name,
+            names[1] if name == "oracle" else name,
             "cpu" if name == "oracle" else device,
             moving(progress, task),
             EXERCISE_TIME_LIMIT,
             limits=limits,
+            threads=threads,
         )
     return futures
 

@@ -61,9 +61,14 @@ def by_oracle(
 
     def cost_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         at = reference.unpack(theta, parameters)
-        cost = reference.sparse_autoencoder_cost(at, x, **HYPERPARAMETERS)
-        gradient = reference.sparse_autoencoder_gradient(at, x, **HYPERPARAMETERS)
-        return cost.total, reference.pack(gradient)
+        gradients = reference.backpropagate(at, x, **HYPERPARAMETERS)
+        (hidden,) = gradients.forward.hidden
+        cost = reference.Cost(
+            reference.reconstruction_cost(gradients.forward.output, x),
+            reference.weight_decay_cost(at, HYPERPARAMETERS["weight_decay"]),
+            reference.sparsity_cost(hidden, HYPERPARAMETERS["rho"], HYPERPARAMETERS["beta"]),
+        )
+        return cost.total, reference.pack(gradients.parameters)
 
     found = minimize(
         cost_and_gradient,

@@ -171,6 +171,9 @@ def test_gradients_have_the_shape_of_what_they_are_taken_by() -> None:
     # The bias gradient is the sum of the deltas over samples.
     for delta, bias in zip(found.deltas, found.parameters.biases, strict=True):
         assert np.array_equal(delta.sum(axis=0), bias)
+    expected = reference.forward(parameters, sequence[0]).activations
+    for a, b in zip(found.forward.activations, expected, strict=True):
+        assert np.array_equal(a, b)
 
 
 @pytest.mark.equation("EQ-NUMERICAL-GRADIENT")

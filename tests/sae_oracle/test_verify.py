@@ -751,11 +751,11 @@ def test_a_process_that_crashes_or_hangs_is_an_error(monkeypatch: pytest.MonkeyP
     for wide in (True, False):
         cli.verify_backend("numpy", "gpu", print, 7.0, wide=wide, limits={"RLIMIT_AS": 1})
         call = ("sae_oracle.workers.verify", ["--wide"] * wide, "numpy", "gpu", print, 7.0)
-        assert asked.pop() == (call, {"limits": {"RLIMIT_AS": 1}})
+        assert asked.pop() == (call, {"limits": {"RLIMIT_AS": 1}, "threads": None})
     cli.verify_backend("numpy", "cpu", print)
     assert asked.pop() == (
         ("sae_oracle.workers.verify", [], "numpy", "cpu", print, processes.TIME_LIMIT),
-        {"limits": processes.NO_LIMITS},
+        {"limits": processes.NO_LIMITS, "threads": None},
     )
     monkeypatch.setattr(cli, "installed", lambda name: name != "numpy")
     assert cli.verify_backend("numpy", "cpu", lambda message: None) == {"kind": "absent"}
@@ -1051,13 +1051,14 @@ def test_what_was_not_waited_for_could_not_be_verified(monkeypatch: pytest.Monke
 def test_what_is_asked_for_reaches_the_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Which backends, where, of what, for how long; and the exercise of all of them that train."""
+    """Which backends, where, of what, for how long, on how many threads; the exercise too."""
     asked: dict[str, tuple[Any, ...]] = {}
 
-    def run(module: str, given: list[str], backend: str, *more: Any, limits: Any) -> Any:
+    def run(module: str, given: list[str], backend: str, *more: Any, **shared: Any) -> Any:
         name = "oracle" if "--oracle" in given else backend
         device, _, time_limit = more
-        asked[f"{module.rpartition('.')[2]} {name}"] = given, backend, device, time_limit, limits
+        both = shared["limits"], shared["threads"]
+        asked[f"{module.rpartition('.')[2]} {name}"] = given, backend, device, time_limit, *both
         return {"kind": "result"}
 
     def stop(*_: Any) -> None:
@@ -1067,23 +1068,33 @@ def test_what_is_asked_for_reaches_the_processes(
     monkeypatch.setattr(cli, "installed", lambda name: name != "tensorflow")
     monkeypatch.setattr(cli, "run_backend", run)
     monkeypatch.setattr(cli.report, "collect", stop)
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: 16)
     options = ["--device=gpu", "--time-limit=7", "--memory-limit=3", "--wide"]
     assert cli.main(["verify", *options, f"--report={tmp_path}"]) == 130
-    limits = cli.Limits(3 * 2**20, None, 64 * 2**20)
-    of_exercise = (cli.EXERCISE_TIME_LIMIT, limits)
+    of_each = (cli.Limits(3 * 2**20, None, 64 * 2**20), 2)  # seven processes, sixteen cores
+    of_exercise = (cli.EXERCISE_TIME_LIMIT, *of_each)
     assert asked == {
         **{
-            f"verify {name}": (["--wide"], name, "gpu", 7.0, limits)
+            f"verify {name}": (["--wide"], name, "gpu", 7.0, *of_each)
             for name in ("jax", "torch", "numpy", "openvino")
         },
         "exercise oracle": (["--oracle"], "jax", "cpu", *of_exercise),
         **{f"exercise {name}": ([], name, "gpu", *of_exercise) for name in ("jax", "torch")},
     }
     asked.clear()
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: None)
     assert cli.main(["verify", "--backend=numpy", f"--report={tmp_path}"]) == 130
-    assert asked == {
-        "verify numpy": ([], "numpy", "cpu", processes.TIME_LIMIT, cli.Limits(None, None, 2**26))
-    }
+    of_one = (processes.TIME_LIMIT, cli.Limits(None, None, 2**26), 1)
+    assert asked == {"verify numpy": ([], "numpy", "cpu", *of_one)}
+
+
+def test_processes_that_share_the_cores_have_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in processes.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert not {*processes.environment("torch", "cpu")} & {*processes.THREADS}
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    found = processes.environment("torch", "cpu", 3)
+    assert [found[name] for name in processes.THREADS] == ["5", "3", "3", "3", "3"]
 
 
 def test_the_gravest_of_several_errors_is_the_status() -> None:
