@@ -96,6 +96,16 @@ def test_sums_within_a_sample_and_over_samples() -> None:
     assert mean.bound == pytest.approx(1e-4 / np.sqrt(2.0), rel=0.01)
 
 
+@pytest.mark.equation("EQ-BOUND-LIKELY-STORE")
+def test_what_is_a_number_of_the_format_is_kept_and_its_neighbour_is_rounded() -> None:
+    between = 1.0 + 1.5 * 2.0**-24
+    cast = A.cast(exact([0.5, between]))
+    stored = A.store(between, 0.0)
+    assert isinstance(cast, Likely)
+    assert cast.bound.tolist() == [0.0, float(stored.bound)]
+    assert cast.likely.tolist() == [0.0, float(stored.likely)]
+
+
 @pytest.mark.equation("EQ-BOUND-LIKELY-LOG-MEAN")
 def test_the_mean_of_logits() -> None:
     of_row = 1e-3 * signs(2, 1)
