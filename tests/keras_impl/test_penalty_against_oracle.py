@@ -227,6 +227,23 @@ def test_dead_saturated_and_relu_units_are_finite_and_pushed_back(
         assert np.all(np.sign(gradient) == np.sign(rho_hat - rho))
 
 
+# NumPy says so of the operations that meet it.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.inference
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"epsilon": 0.0}, {"symmetric": True}, {"from_logits": True}, {"momentum": 0.5}],
+    ids=str,
+)
+def test_a_nan_is_one_in_the_loss(form: dict[str, Any]) -> None:
+    """As of any loss of Keras: no error, and no number that hides it."""
+    layer = KLSparsity(0.05, 3.0, **form)
+    a = draw(0, (4, 3), "plain", 1.0, "float32").astype("float32")
+    a[1, 0] = np.nan
+    layer(ops.convert_to_tensor(a), training=True)
+    assert np.isnan(as_numpy(layer.losses[0]))
+
+
 @pytest.mark.equation("EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE")
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16", "float16"])
 @pytest.mark.parametrize("size", [30.0, 1e3, 1e4])
