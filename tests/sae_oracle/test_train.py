@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import reference
 from sae_oracle import pictures
 from sae_oracle import train as training
 from sae_oracle.cli import main, parser
+from sae_oracle.encode import encode
 from sae_oracle.processes import TRAINING_BACKENDS, installed
 from sae_oracle.samples import Preprocessing, read_samples
 from tests.fork_server import Forks
@@ -345,6 +347,25 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
     assert code.shape == (30, 3)
     # The same model; the inputs differ by roundings of float64, so by one of float32 each.
     assert np.max(np.abs(code - expected)) <= 16 * 2.0**-24 * (1.0 + 4 * np.abs(prepared).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_code_in_text_is_the_code_to_the_last_bit(tmp_path: Path, dtype: str) -> None:
+    (tmp_path / "model.keras").touch()
+    kept = {"preprocessing": {"kind": "none", "offset": [], "scale": []}}
+    (tmp_path / "history.json").write_text(json.dumps(kept))
+    np.save(tmp_path / "x.npy", np.ones((5, 2)))
+    code = np.random.default_rng(0).normal(size=(5, 3)).astype(dtype)
+
+    def worker(module: str, options: list[str], *others: Any) -> dict[str, Any]:
+        (into,) = (option[7:] for option in options if option.startswith("--into="))
+        np.save(into, code)
+        return {"kind": "result", "shape": [5, 3]}
+
+    data, out = tmp_path / "x.npy", tmp_path / "code.csv"
+    arguments = parser().parse_args(["encode", str(tmp_path), f"--data={data}", f"--out={out}"])
+    assert encode(arguments, "any", worker, Console(quiet=True)) == 0
+    assert np.array_equal(read_samples(out).astype(dtype), code)
 
 
 @pytest.mark.parametrize("value", [0.1, 1.0 / 3.0, 7.0])
