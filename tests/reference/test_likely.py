@@ -300,12 +300,13 @@ def test_a_probability_is_one() -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 @pytest.mark.parametrize("false_alarm", [0.0, 1e-9])
+@pytest.mark.parametrize("samples", [12, 5], ids=["more samples", "as many samples as units"])
 def test_rows_taken_in_blocks_have_the_same_bits(
-    precision: str, false_alarm: float, monkeypatch: pytest.MonkeyPatch
+    samples: int, precision: str, false_alarm: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a block alone is flushed, overflows, or cannot be decided."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(12, 5)) * 10.0 ** rng.integers(-50, 4, size=(12, 1))
+    x = rng.normal(size=(samples, 5)) * 10.0 ** rng.integers(-50, 4, size=(samples, 1))
     parameters = reference.Parameters(
         rng.normal(size=(3, 5, 5)) * 10.0 ** rng.integers(-2, 2, size=(3, 5, 1)), np.zeros((3, 5))
     )
