@@ -39,6 +39,9 @@ def as_float64(array: Any) -> NDArray[np.float64]:
 
     >>> as_float64(keras.ops.ones((), dtype="bfloat16"))
     array(1.)
+    >>> x = np.zeros(1)
+    >>> np.shares_memory(as_float64(x), x)
+    False
     """
     return to_numpy(array).astype(np.float64)
 

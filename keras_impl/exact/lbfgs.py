@@ -412,13 +412,14 @@ def _message(result: Any, options: Mapping[str, Any], descent: _Descent, iterati
     """Return why L-BFGS-B ended, and whether the gradient is small."""
     gradient, gtol = descent.best_gradient, float(options["gtol"])
     is_small = gradient <= gtol
-    if result.status == 0 and is_small:
+    status = result.get("status", 0)  # SciPy says none where every weight is held fast
+    if status == 0 and is_small:
         why = "converged"
-    elif result.status == 0:
+    elif status == 0:
         why = f"the cost fell by less than ftol = {float(options['ftol']):.3g} of itself"
-    elif result.status == 1 and result.nit >= options["maxiter"]:
+    elif status == 1 and result.nit >= options["maxiter"]:
         why = f"all {iterations} iterations are done"
-    elif result.status == 1:
+    elif status == 1:
         why = f"all {options['maxfun']} evaluations are done"
     else:
         why = f"no lower cost was found along the line, in {descent.objective.chunks.dtype}"

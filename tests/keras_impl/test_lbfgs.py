@@ -755,6 +755,9 @@ def test_arrays_bound_single_numbers_and_paths_name_weights() -> None:
         largest = max(largest, float(np.max(np.abs(step))))
     # The bounds are rounded inwards to float32, by less than 2⁻²³.
     assert abs(history.params["gradient"] - largest) <= 2.0**-23
+    held = fit_lbfgs(model, learnable(), 3, verbose=False, bounds=(0.25, 0.25)).params
+    assert held["gradient"] == 0.0
+    assert "converged: the gradient is small" in held["message"]
 
 
 BAD_BOUNDS: list[tuple[Any, type[Exception], str]] = [

@@ -17,7 +17,8 @@ from keras_impl import ActivityPenalty, KLSparsity, KLSparsityRegularizer
 from keras_impl.backends.autodiff import compiled, has_gradients, value_and_gradients
 from keras_impl.means import mean_activation
 from keras_impl.term import SparsityTerm
-from tests.keras_impl.precision import as_numpy, rounded
+from reference.rounding import at_least_float32, precision_named
+from tests.keras_impl.precision import as_numpy, computing_in, rounded
 
 RHO, BETA = 0.1, 3.0
 # KL(ρ‖ρ) where ρ has been rounded to float32: two roundoffs of ρ log ρ and of its other half.
@@ -281,15 +282,17 @@ def test_nothing_to_see_does_not_move_a_running_average() -> None:
     assert list(as_numpy(layer.rho_hat.value) == first) == [False, True, False]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_the_average_is_kept_in_float32_whatever_the_policy(policy: str) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "float64"])
+def test_the_average_is_kept_in_float32_at_least(precision: str) -> None:
     """In bfloat16 0.5 + 2⁻¹⁰ is 0.5: the average would stand still."""
-    layer = KLSparsity(RHO, BETA, momentum=1 - 2.0**-10, dtype=policy)
-    layer(ops.full((4, 2), 0.5), training=True)
-    for _ in range(8):
-        layer(ops.full((4, 2), 1.0), training=True)
-    expected = 1.0 - 0.5 * (1 - 2.0**-10) ** 8
-    assert np.max(np.abs(as_numpy(layer.rho_hat.value) - expected)) <= 16 * 2.0**-24
+    u = at_least_float32(precision_named(precision)).unit_roundoff
+    with computing_in(precision) as policy:
+        layer = KLSparsity(RHO, BETA, momentum=1 - 2.0**-10, dtype=policy)
+        layer(ops.full((4, 2), 0.5, dtype=layer.compute_dtype), training=True)
+        for _ in range(8):
+            layer(ops.full((4, 2), 1.0, dtype=layer.compute_dtype), training=True)
+        expected = 1.0 - 0.5 * (1 - 2.0**-10) ** 8
+        assert np.max(np.abs(as_numpy(layer.rho_hat.value) - expected)) <= 16 * u
 
 
 @pytest.mark.inference

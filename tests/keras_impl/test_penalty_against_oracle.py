@@ -19,9 +19,9 @@ from keras_impl import (
     keras_divides_activity_by_batch,
 )
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
-from keras_impl.divergence import at_least_float32, kl_divergence
+from keras_impl.divergence import at_least_float32, kl_divergence, kl_divergence_and_slope
 from reference.rounding import Arithmetic, exact
-from tests.asserting import function_inside
+from tests.asserting import function_inside, inside
 from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
 
 SHAPES = [(1, 1), (1, 5), (8, 3), (257, 2), (3, 4, 2), (2, 3, 3, 4)]
@@ -195,17 +195,53 @@ def test_a_mask_that_leaves_nothing_adds_nothing() -> None:
 
 
 @pytest.mark.equation("EQ-KL-EXTENSION", "EQ-KL-EXTENSION-DERIVATIVE")
-@pytest.mark.parametrize("rho_hat", [0.0, 1.0, 1.5, -0.5, 40.0, 1e-8])
-def test_dead_saturated_and_relu_units_are_finite_and_pushed_back(rho_hat: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "epsilon"),
+    [("float32", 1e-3), ("float64", 1e-3), ("float64", 1e-9), ("float64", 1e-100)],
+)
+def test_dead_saturated_and_relu_units_are_finite_and_pushed_back(
+    precision: str, epsilon: float
+) -> None:
     """Where clipping has no gradient, the extension has the slope of its edge, the right way."""
-    rho, epsilon = 0.05, 1e-3
-    a = np.full((4, 2), rho_hat)
-    regularizer = KLSparsityRegularizer(rho, 2.0, epsilon=epsilon, batch_scaling=False)
-    hold(regularizer, rounded(a, "float32"), "float32", rho, 2.0, epsilon=epsilon)
-    _, (gradient,) = value_and_gradients(regularizer, [ops.convert_to_tensor(a, dtype="float32")])
-    gradient = ops.convert_to_numpy(gradient)
-    assert np.all(np.isfinite(gradient))
-    assert np.all(np.sign(gradient) == np.sign(rho_hat - rho))
+    rho, edges = 0.05, (0.5 * epsilon, epsilon, 2.0 * epsilon)
+    near_one = [1.0 - edge for edge in edges]
+    rho_hat = rounded([-0.5, 0.0, 1e-8, *edges, 0.3, *near_one, 1.0, 1.5, 40.0], precision)
+    arithmetic = Arithmetic(precision)
+    value = arithmetic.kl_divergence(rho, exact(rho_hat), epsilon)
+    slope = arithmetic.kl_derivative(rho, exact(rho_hat), epsilon)
+    array = rho_hat.astype(precision)
+    for actual, expected in zip(
+        kl_divergence_and_slope(rho, array, epsilon), (value, slope), strict=True
+    ):
+        inside("of an array", actual, expected)
+    with computing_in(precision):
+        inside("each unit", kl_divergence(rho, ops.convert_to_tensor(array), epsilon), value)
+        regularizer = KLSparsityRegularizer(rho, 2.0, epsilon=epsilon, batch_scaling=False)
+        a = np.tile(rho_hat, (4, 1))
+        hold(regularizer, a, precision, rho, 2.0, epsilon=epsilon)
+        _, (gradient,) = value_and_gradients(
+            regularizer, [ops.convert_to_tensor(a, dtype=precision)]
+        )
+        gradient = as_numpy(gradient)
+        assert np.all(np.isfinite(gradient))
+        assert np.all(np.sign(gradient) == np.sign(rho_hat - rho))
+
+
+# NumPy says so of the operations that meet it.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.inference
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"epsilon": 0.0}, {"symmetric": True}, {"from_logits": True}, {"momentum": 0.5}],
+    ids=str,
+)
+def test_a_nan_is_one_in_the_loss(form: dict[str, Any]) -> None:
+    """As of any loss of Keras: no error, and no number that hides it."""
+    layer = KLSparsity(0.05, 3.0, **form)
+    a = draw(0, (4, 3), "plain", 1.0, "float32").astype("float32")
+    a[1, 0] = np.nan
+    layer(ops.convert_to_tensor(a), training=True)
+    assert np.isnan(as_numpy(layer.losses[0]))
 
 
 @pytest.mark.equation("EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE")

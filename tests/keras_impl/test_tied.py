@@ -296,7 +296,7 @@ def test_the_gradient_of_its_bias_is_added_up_in_float32(rows: tuple[int, ...]) 
 
 
 def with_lora(encoder: Any) -> None:
-    encoder.enable_lora(2)
+    encoder.enable_lora(2, lora_alpha=3.0)
     values = np.random.default_rng(1).normal(size=tuple(encoder.lora_kernel_b.shape))
     encoder.lora_kernel_b.assign(values.astype("float32"))
 

@@ -162,6 +162,7 @@ def test_any_model_with_penalties(backend: str) -> None:
                 2, activation="relu", activity_regularizer=KLSparsityRegularizer(1e-3, 0.0)
             ),
             keras.layers.Dense(4),
+            keras.layers.GaussianNoise(1.0),  # which it sees nothing of
         ]
     )
     weights = [np.zeros(w.shape) for w in model.get_weights()]

@@ -178,6 +178,10 @@ def test_parameters_say_what_is_wrong() -> None:
             lambda: reference.running_average([0.5], [0.5], 1.0),
             r"`momentum` must lie in \[0.0, 1.0\)",
         ),
+        (
+            lambda: reference.running_average(None, [0.5], 1.0),
+            r"`momentum` must lie in \[0.0, 1.0\)",
+        ),
         (lambda: reference.running_average([0.5], [0.5, 0.5], 0.5), "`previous`"),
         (lambda: reference.orthogonal(np.ones((1, 3))), "`weights` must have at least two rows"),
         (lambda: reference.orthogonal(np.ones((3, 3)), 0.1, "both"), "`mode`"),

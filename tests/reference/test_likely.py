@@ -96,6 +96,16 @@ def test_sums_within_a_sample_and_over_samples() -> None:
     assert mean.bound == pytest.approx(1e-4 / np.sqrt(2.0), rel=0.01)
 
 
+@pytest.mark.equation("EQ-BOUND-LIKELY-STORE")
+def test_what_is_a_number_of_the_format_is_kept_and_its_neighbour_is_rounded() -> None:
+    between = 1.0 + 1.5 * 2.0**-24
+    cast = A.cast(exact([0.5, between]))
+    stored = A.store(between, 0.0)
+    assert isinstance(cast, Likely)
+    assert cast.bound.tolist() == [0.0, float(stored.bound)]
+    assert cast.likely.tolist() == [0.0, float(stored.likely)]
+
+
 @pytest.mark.equation("EQ-BOUND-LIKELY-LOG-MEAN")
 def test_the_mean_of_logits() -> None:
     of_row = 1e-3 * signs(2, 1)
@@ -290,12 +300,13 @@ def test_a_probability_is_one() -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 @pytest.mark.parametrize("false_alarm", [0.0, 1e-9])
+@pytest.mark.parametrize("samples", [12, 5], ids=["more samples", "as many samples as units"])
 def test_rows_taken_in_blocks_have_the_same_bits(
-    precision: str, false_alarm: float, monkeypatch: pytest.MonkeyPatch
+    samples: int, precision: str, false_alarm: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a block alone is flushed, overflows, or cannot be decided."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(12, 5)) * 10.0 ** rng.integers(-50, 4, size=(12, 1))
+    x = rng.normal(size=(samples, 5)) * 10.0 ** rng.integers(-50, 4, size=(samples, 1))
     parameters = reference.Parameters(
         rng.normal(size=(3, 5, 5)) * 10.0 ** rng.integers(-2, 2, size=(3, 5, 1)), np.zeros((3, 5))
     )

@@ -91,11 +91,14 @@ def test_each_layer_has_its_own_target_and_weight() -> None:
         reference.sparsity_cost(a, rho, beta)
         for a, rho, beta in zip(hidden, BY_LAYER["rho"], BY_LAYER["beta"], strict=True)
     )
-    step = reference.cost_and_gradient_with_bounds(PARAMETERS, X, precision="float64", **BY_LAYER)
-    assert abs(float(step.cost.total.value) - cost.total) <= float(step.cost.total.bound)
     gradient = reference.sparse_autoencoder_gradient(PARAMETERS, X, **BY_LAYER)
-    for bounded, plain in zip(step.gradient.kernels, gradient.kernels, strict=True):
-        assert np.all(np.abs(bounded.value - plain) <= bounded.bound)
+    for from_logits in (False, True):
+        step = reference.cost_and_gradient_with_bounds(
+            PARAMETERS, X, precision="float64", from_logits=from_logits, **BY_LAYER
+        )
+        assert abs(float(step.cost.total.value) - cost.total) <= float(step.cost.total.bound)
+        for bounded, plain in zip(step.gradient.kernels, gradient.kernels, strict=True):
+            assert np.all(np.abs(bounded.value - plain) <= bounded.bound)
 
     def j(theta: np.ndarray) -> float:
         at = reference.unpack(theta, PARAMETERS)
@@ -195,6 +198,12 @@ def test_the_extension_begins_before_every_target() -> None:
         ({"rho": [0.1, [0.2], 0.3]}, ValueError, r"`rho` .* each of the 2 units.* as rho\[1\]"),
         ({"rho": [0.1, [0.2, 2.0], 0.3]}, ValueError, r"`rho` must lie in .* rho\[1\]\[1\]=2.0"),
         ({"rho": "0.1"}, TypeError, "`rho` must be a number"),
+        # Also of a layer whose term is off.
+        (
+            {"rho": [0.3, 0.3, 0.05], "beta": [1.0, 1.0, 0.0], "epsilon": 0.1},
+            ValueError,
+            r"`epsilon` must lie in .*here \[0, 0.05\]",
+        ),
     ],
 )
 def test_wrong_targets_by_layer(

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import reference
 from sae_oracle import pictures
 from sae_oracle import train as training
 from sae_oracle.cli import main, parser
+from sae_oracle.encode import encode
 from sae_oracle.processes import TRAINING_BACKENDS, installed
 from sae_oracle.samples import Preprocessing, read_samples
 from tests.fork_server import Forks
@@ -297,6 +299,7 @@ ENCODED = """
 import json, sys, keras, numpy as np, keras_impl
 model = keras.saving.load_model("out/model.keras")
 np.save("expected.npy", keras.ops.convert_to_numpy(model.encode(np.load("prepared.npy"))))
+np.save("cost.npy", keras_impl.full_cost(model, np.load("held.npy")).total)
 """
 
 
@@ -311,10 +314,11 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
     np.save(tmp_path / "x.npy", x)
     linear = "--output-activation=linear" if kind == "standardize" else "--rho=0.1"
     options = ("--data=x.npy", f"--preprocess={kind}", linear, "--hidden=3", "--iterations=3")
-    here(capsys, *options, "--validation=x.npy", "--out=out")
-    # What is not trained on is prepared as what is: here they are the same samples.
+    np.save(tmp_path / "validation.npy", x[:9])
+    # What is not trained on is prepared as what is, and not by its own mean or range.
+    np.save(tmp_path / "held.npy", Preprocessing.fitted(kind, x)(x)[:9])
+    here(capsys, *options, "--validation=validation.npy", "--out=out")
     written = json.loads((tmp_path / "out" / "history.json").read_text())
-    assert written["validation"] == written["cost"]
     spread = {"standardize": x.std(axis=0), "rescale": (x.max(axis=0) - x.min(axis=0)) / 0.8}
     middle = {"standardize": x.mean(axis=0), "rescale": x.min(axis=0)}
     prepared = x
@@ -332,6 +336,7 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
     out = "code.csv" if kind == "none" else "code.npy"
     here(capsys, "out", "--data=raw.csv", f"--out={out}", command="encode")
     server.run(ENCODED)
+    assert written["validation"]["total"] == np.load(tmp_path / "cost.npy")
     if kind == "none":  # which keeps no number of columns but that of the model
         np.save(tmp_path / "wide.npy", np.zeros((3, 5)))
         wide = ("out", "--data=wide.npy", "--out=no.npy")
@@ -342,6 +347,25 @@ def test_raw_samples_are_encoded_as_they_were_trained_on(
     assert code.shape == (30, 3)
     # The same model; the inputs differ by roundings of float64, so by one of float32 each.
     assert np.max(np.abs(code - expected)) <= 16 * 2.0**-24 * (1.0 + 4 * np.abs(prepared).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_code_in_text_is_the_code_to_the_last_bit(tmp_path: Path, dtype: str) -> None:
+    (tmp_path / "model.keras").touch()
+    kept = {"preprocessing": {"kind": "none", "offset": [], "scale": []}}
+    (tmp_path / "history.json").write_text(json.dumps(kept))
+    np.save(tmp_path / "x.npy", np.ones((5, 2)))
+    code = np.random.default_rng(0).normal(size=(5, 3)).astype(dtype)
+
+    def worker(module: str, options: list[str], *others: Any) -> dict[str, Any]:
+        (into,) = (option[7:] for option in options if option.startswith("--into="))
+        np.save(into, code)
+        return {"kind": "result", "shape": [5, 3]}
+
+    data, out = tmp_path / "x.npy", tmp_path / "code.csv"
+    arguments = parser().parse_args(["encode", str(tmp_path), f"--data={data}", f"--out={out}"])
+    assert encode(arguments, "any", worker, Console(quiet=True)) == 0
+    assert np.array_equal(read_samples(out).astype(dtype), code)
 
 
 @pytest.mark.parametrize("value", [0.1, 1.0 / 3.0, 7.0])
