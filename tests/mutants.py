@@ -374,7 +374,7 @@ MUTANTS = (
         COMPILED,
     ),
     Mutant(
-        "logits: mask ignored on torch",
+        "fused logits: a mask that is not used",
         F,
         "return sum_of_rows(both[0], valid), sum_of_rows(both[1], valid)",
         "return sum_of_rows(both[0]), sum_of_rows(both[1], valid)",

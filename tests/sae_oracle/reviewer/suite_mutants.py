@@ -12,6 +12,7 @@ import argparse
 import functools
 import importlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import CodeType, FunctionType, ModuleType
@@ -22,6 +23,7 @@ import numpy as np
 
 import keras_impl
 from keras_impl.backends.arrays import as_float64
+from keras_impl.backends.process import use_dtype
 from reference import Parameters
 from sae_oracle.conformance.vectors import Judgement, Vector, judge, read_vectors
 from sae_oracle.reviewer.evaluation import as_number, gradient_of
@@ -57,6 +59,9 @@ NO_NUMBER = {
     "metrics unweighted": "no equation has weights of samples",
     "divided by weights": "no equation has weights of samples",
     "certified.py": "of the digits: the files would be others",
+    "what comes back": "no vector has a penalty times a number",
+    "sigmoids: σ(−z)": "its text is run on NumPy, on OpenVINO and under torch.func alone",
+    "logits: mask ignored": "no equation of logits has a mask",
     "what is padded times 0": "of a penalty of anybody's no equation has a mask",
     "the fullest unit": "no equation has a mask that tells units apart",
     "counted from the checkpoint": "what a checkpoint counts is no equation",
@@ -128,7 +133,7 @@ def planted(mutant: Mutant) -> Iterator[bool]:
     try:
         for name, f in changed.items():
             f.__code__ = wrong[name]
-        _forget(module)
+        _forget()
         for variable, f in made:
             if variable in before:
                 setattr(module, variable, f())
@@ -138,12 +143,13 @@ def planted(mutant: Mutant) -> Iterator[bool]:
             f.__code__ = codes[name]
         for variable, value in before.items():
             setattr(module, variable, value)
-        _forget(module)
+        _forget()
 
 
-def _forget(module: ModuleType) -> None:
-    """Let what a module keeps of its functions be made anew."""
-    for member in vars(module).values():
+def _forget() -> None:
+    """Let what the package keeps of its functions, compiled too, be made anew."""
+    of_package = [module for name, module in sys.modules.items() if name.startswith("keras_impl")]
+    for member in [member for module in of_package for member in vars(module).values()]:
         getattr(member, "cache_clear", lambda: None)()
     if keras.config.backend() == "jax":
         import jax
@@ -154,10 +160,10 @@ def _forget(module: ModuleType) -> None:
 # --- who is asked
 
 
-def _network(vector: Vector, tied: bool = True) -> tuple[Any, dict[str, Any]] | None:
+def _network(vector: Vector, precision: str = "float32") -> tuple[Any, dict[str, Any]] | None:
     """A `SparseAutoencoder` with the weights of a vector, and what else the vector has."""
     given = dict(vector.arguments)
-    if vector.label != "EQ-COST" or "float32" not in vector.formats:
+    if vector.label != "EQ-COST" or precision not in vector.formats:
         return None
     parameters: Parameters = given.pop("parameters")
     sizes = parameters.sizes
@@ -166,16 +172,16 @@ def _network(vector: Vector, tied: bool = True) -> tuple[Any, dict[str, Any]] | 
         return None
     given.setdefault("epsilon", 0.0)
     model = keras_impl.SparseAutoencoder(
-        sizes[1 : len(sizes) // 2 + 1], tied=parameters.tied, **given
+        sizes[1 : len(sizes) // 2 + 1], tied=parameters.tied, dtype=precision, **given
     )
     model.build((None, sizes[0]))
     keras_impl.set_parameters(model, parameters)
-    return model, {"x": x.astype("float32"), "y": None if y is None else y.astype("float32")}
+    return model, {"x": x.astype(precision), "y": None if y is None else y.astype(precision)}
 
 
-def exact_cost(vector: Vector) -> Answers | None:
+def exact_cost(vector: Vector, precision: str = "float32") -> Answers | None:
     """The exact cost in chunks of two, the last one filled up."""
-    found = _network(vector)
+    found = _network(vector, precision)
     if found is None:
         return None
     model, data = found
@@ -189,6 +195,15 @@ def exact_cost(vector: Vector) -> Answers | None:
         "sparsity": cost.sparsity,
         "gradient": np.concatenate([np.ravel(as_float64(by_path[path])) for path in order]),
     }
+
+
+def exact_cost_in_float64(vector: Vector) -> Answers | None:
+    """The same of a model in float64."""
+    use_dtype("float64")
+    try:
+        return exact_cost(vector, "float64")
+    finally:
+        use_dtype("float32")
 
 
 def evaluated(vector: Vector) -> Answers | None:
@@ -336,6 +351,7 @@ OBJECTS = (
 
 ASKED: dict[str, tuple[str, Asked]] = {
     "full_cost_and_gradient": ("float32", exact_cost),
+    "full_cost_and_gradient in float64": ("float64", exact_cost_in_float64),
     "full_cost of a penalty": ("float32", exact_penalty),
     "evaluate": ("float32", evaluated),
     "KLSparsity with momentum": ("float32", first_of_an_average),
@@ -387,14 +403,18 @@ def first_failure(mutant: Mutant, pairs: Sequence[tuple[str, Vector]]) -> tuple[
     return None
 
 
-SLOW = ("SparseAutoencoder", "full_cost_and_gradient", "full_cost of a penalty", "evaluate")
+SLOW = (
+    "SparseAutoencoder", "full_cost_and_gradient", "full_cost of a penalty", "evaluate",
+    "full_cost_and_gradient in float64",
+)  # fmt: skip
 """Whoever makes a model for each vector: asked one vector of each kind."""
 
 
-NOT_ON_TORCH = "none: its text is not run on torch"
-
-PENALTIES = ("KLSparsityRegularizer", "KLSparsity with momentum")
-"""Who is asked on another backend: what only they run is written for penalties."""
+ON_OTHERS = {
+    "tensorflow": ("KLSparsityRegularizer", "KLSparsity with momentum"),
+    "jax": ("KLSparsityRegularizer", "KLSparsity of all axes", "full_cost_and_gradient in float64"),
+}
+"""Who is asked where torch does not run a mistake's text: nearly all of it is of penalties."""
 
 
 def is_asked_on(mutant: Mutant, backend: str) -> bool:
@@ -438,10 +458,9 @@ def section(found: Mapping[str, Sequence[str]]) -> str:
     lines = [
         OF_THE_SUITE,
         "Each mistake that [the suite](mutants.md) plants in the code, planted while it runs, on",
-        "torch (`python -m tests.sae_oracle.reviewer.suite_mutants --write`), and on TensorFlow "
-        "where",
-        "torch does not run its text (`KERAS_BACKEND=tensorflow` before it): who is asked, and the",
-        "first vector that fails. Some formulas torch has written out: the rows `fused`.",
+        "torch (`python -m tests.sae_oracle.reviewer.suite_mutants --write`), and where torch does",
+        "not run its text on TensorFlow or JAX (`KERAS_BACKEND=jax` before it): who is asked, and",
+        "the first vector that fails. Some formulas torch has written out: the rows `fused`.",
         "",
         "| mistake | who is asked | the vector that it fails |",
         "|---|---|---|",
@@ -464,18 +483,20 @@ def main() -> None:
         if chosen.only is not None and not re.search(chosen.only, mutant.mistake):
             continue
         why = reason(mutant)
-        pair = ("", f"none: {why}")
-        if why is None and not is_asked_on(mutant, backend):
-            _, *row = kept.get(mutant.mistake, ["", "", NOT_ON_TORCH])
-            pair = row[0], row[1]
-        elif why is None:
-            names = (*OBJECTS, *ASKED) if on_torch else PENALTIES
+        pair = ["", f"none: {why}"]
+        if why is None:  # not yet, or by another backend
+            _, *pair = kept.get(mutant.mistake, ["", "", "none"])
+        if why is None and is_asked_on(mutant, backend):
+            names = (*OBJECTS, *ASKED) if on_torch else ON_OTHERS[backend]
             pairs = pairs or pairs_of(read_vectors(), names)
             of_models = re.search(r"exact|models|tied", mutant.file)
             order = sorted(pairs, key=lambda p: p[0] not in SLOW) if of_models else pairs
-            pair = first_failure(mutant, order) or ("", "none" if on_torch else NOT_ON_TORCH)
-            if pair[0] and not on_torch:
-                pair = (f"{pair[0]} on {backend}", pair[1])
+            failure = first_failure(mutant, order)
+            if failure is not None:
+                who = failure[0] if on_torch else f"{failure[0]} on {backend}"
+                pair = [who, failure[1]]
+            elif on_torch:
+                pair = ["", "none"]
         found[mutant.mistake] = pair
         print(f"{mutant.mistake} | {' | '.join(pair)}", flush=True)
     if chosen.write:
