@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 import reference
-from keras_impl.backends.autodiff import has_gradients, value_and_gradients
+from keras_impl.backends.autodiff import compiled, has_gradients, value_and_gradients
 from keras_impl.backends.process import full_float32_products, use_dtype, versions
 from keras_impl.losses import HalfSquaredError
 from keras_impl.models import SparseAutoencoder
@@ -317,7 +317,13 @@ def hold_model(case: Case, x: np.ndarray, dtype: str) -> Iterator[Measurement]:
     position = {id(v): i for i, v in enumerate(model.trainable_variables)}
     order = [position[id(variable)] for variable in variables]
     weights = [v.value for v in model.trainable_variables]
-    _, gradients = value_and_gradients(cost_of(model, tensor), [*weights, tensor])
+
+    def gradients_at(*tensors: Any) -> list[Any]:
+        return value_and_gradients(cost_of(model, tensor), tensors)[1]
+
+    # JAX compiles each operation of an eager gradient by itself: a quarter of this worker's time.
+    is_jax = keras.config.backend() == "jax"
+    gradients = (compiled(gradients_at) if is_jax else gradients_at)(*weights, tensor)
     equation = "EQ-GRADIENT-TIED" if model.tied else "EQ-GRADIENT"
     names = [f"kernel {i}" for i in range(len(model.kernels))]
     names += [f"bias {i}" for i in range(len(model.biases))]

@@ -1078,7 +1078,7 @@ def test_what_is_asked_for_reaches_the_processes(
             f"verify {name}": (["--wide"], name, "gpu", 7.0, *of_each)
             for name in ("jax", "torch", "numpy", "openvino")
         },
-        "exercise oracle": (["--oracle"], "jax", "cpu", *of_exercise),
+        "exercise oracle": (["--oracle"], "numpy", "cpu", *of_exercise),
         **{f"exercise {name}": ([], name, "gpu", *of_exercise) for name in ("jax", "torch")},
     }
     asked.clear()
