@@ -61,25 +61,21 @@ class Anneal(keras.callbacks.Callback):
             )
         self.name, self.schedule = name, schedule
         self._value: Any = None
-        self._taken = self._taken_before = 0
+        self._batches_before = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin where the optimizer is, and make the variable before anything is compiled."""
-        self._taken = self._taken_before = batches_seen(self.model.optimizer)
         self._value = None
-        self._change(self._taken)
+        self._change(batches_seen(self.model.optimizer))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Count the batches of an epoch from the steps before it."""
-        self._taken_before = self._taken
+        """Count the batches of an epoch from those before it, which no callback is told."""
+        # Keras says of a last execution with fewer steps that it ends where a whole one would.
+        self._batches_before = batches_seen(self.model.optimizer)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Change the coefficient for this step."""
-        self._change(self._taken_before + batch)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the step."""
-        self._taken = self._taken_before + batch + 1
+        self._change(self._batches_before + batch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Say which value it has."""
