@@ -289,15 +289,16 @@ class Watch(keras.callbacks.Callback):
         figure.colorbar(image, ax=middle, label="units")
         middle.set_ylabel("ρ̂")
         below.plot(epochs, self.history["dead_units"], label="dead units")
-        below.plot(epochs, self.history["saturated_units"], label="saturated units")
+        below.plot(epochs, self.history["saturated_units"], "--", label="saturated units")
         units = len(self.history["rho_hat"][0])
         below.set(ylabel="units", ylim=(-0.05 * units, 1.05 * units))
         below.set_xlabel("epoch")
         right = below.twinx()
-        right.plot(epochs, self.history["r_squared"], "k--", label="R²")
+        right.plot(epochs, self.history["r_squared"], "k:", label="R²")
         right.set_ylabel("R²")
         lines = [*below.get_lines(), *right.get_lines()]
-        below.legend(lines, [line.get_label() for line in lines])
+        # Above the lines of both axes, where none of a usual training is.
+        right.legend(lines, [line.get_label() for line in lines], loc="center right")
         return figure
 
 
