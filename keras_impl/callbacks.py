@@ -61,25 +61,21 @@ class Anneal(keras.callbacks.Callback):
             )
         self.name, self.schedule = name, schedule
         self._value: Any = None
-        self._taken = self._taken_before = 0
+        self._batches_before = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin where the optimizer is, and make the variable before anything is compiled."""
-        self._taken = self._taken_before = batches_seen(self.model.optimizer)
         self._value = None
-        self._change(self._taken)
+        self._change(batches_seen(self.model.optimizer))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Count the batches of an epoch from the steps before it."""
-        self._taken_before = self._taken
+        """Count the batches of an epoch from those before it, which no callback is told."""
+        # Keras says of a last execution with fewer steps that it ends where a whole one would.
+        self._batches_before = batches_seen(self.model.optimizer)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Change the coefficient for this step."""
-        self._change(self._taken_before + batch)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count the step."""
-        self._taken = self._taken_before + batch + 1
+        self._change(self._batches_before + batch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Say which value it has."""
@@ -293,15 +289,16 @@ class Watch(keras.callbacks.Callback):
         figure.colorbar(image, ax=middle, label="units")
         middle.set_ylabel("ρ̂")
         below.plot(epochs, self.history["dead_units"], label="dead units")
-        below.plot(epochs, self.history["saturated_units"], label="saturated units")
+        below.plot(epochs, self.history["saturated_units"], "--", label="saturated units")
         units = len(self.history["rho_hat"][0])
         below.set(ylabel="units", ylim=(-0.05 * units, 1.05 * units))
         below.set_xlabel("epoch")
         right = below.twinx()
-        right.plot(epochs, self.history["r_squared"], "k--", label="R²")
+        right.plot(epochs, self.history["r_squared"], "k:", label="R²")
         right.set_ylabel("R²")
         lines = [*below.get_lines(), *right.get_lines()]
-        below.legend(lines, [line.get_label() for line in lines])
+        # Above the lines of both axes, where none of a usual training is.
+        right.legend(lines, [line.get_label() for line in lines], loc="center right")
         return figure
 
 

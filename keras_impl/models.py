@@ -318,7 +318,7 @@ class SparseAutoencoder(LayerThatKeepsItsLosses, keras.Model):
             for layer in range(layers)
         ]
         for penalty, units in zip(self.penalties, sizes[1:-1], strict=True):
-            penalty.build((input_shape[0], units))
+            penalty.build((None, units))
         for layer, units in enumerate(sizes[1:]):
             mirrored = layer >= len(self.kernels)
             shared = AutoencoderLayer(

@@ -337,9 +337,10 @@ def _submit_exercises(
 def _on_one_backend(
     command: Callable[..., int], arguments: argparse.Namespace, files: Mapping[str, Path | None]
 ) -> int:
-    """Run a command on the backend that it names, or on the first installed one that trains."""
+    """Run a command on the backend that it or KERAS_BACKEND names, or on the first that trains."""
     console = console_for(stderr=any(map(is_stdout, files.values())), quiet=arguments.quiet)
-    names = TRAINING_BACKENDS if arguments.backend is None else (arguments.backend,)
+    named = arguments.backend or os.environ.get("KERAS_BACKEND")
+    names = (named,) if named in TRAINING_BACKENDS else TRAINING_BACKENDS
     problem = problem_with(files, names)
     if problem is not None:
         say_problem(console, problem)
@@ -443,7 +444,9 @@ def parser() -> argparse.ArgumentParser:
     encode_parser.set_defaults(run=encode)
     for one_backend, command in ((train_parser, training), (encode_parser, encoding)):
         one_backend.add_argument(
-            "--backend", choices=TRAINING_BACKENDS, help="default: the first installed"
+            "--backend",
+            choices=TRAINING_BACKENDS,
+            help="default: KERAS_BACKEND, or the first installed",
         )
         one_backend.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
         command.add_arguments(one_backend)

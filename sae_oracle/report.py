@@ -658,7 +658,9 @@ img.heat { width: 36rem }
 @media print { .filter { display: none } .wide { overflow: visible }
   body { max-width: none; font-size: 9pt } td { white-space: normal }
   tr > :first-child { position: static; max-width: 12rem }
-  thead { display: table-header-group } tr, img { break-inside: avoid }
+  thead, tr, img, details { break-inside: avoid } details img { max-height: 11cm }
+  details::details-content { content-visibility: visible }
+  button.sort { display: contents } /* no head is repeated that has boxes of buttons in it */
   .outside, .not-compared, .suspicious, .keras-fails { print-color-adjust: exact } }
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,12 @@ def test_nothing_is_compiled_for_a_change(name: str, jit_compile: bool, backend:
     assert counting.runs == seen[-1]
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 2])
-def test_anneal_follows_the_steps_of_the_optimizer(steps_per_execution: int, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "steps_per_execution"), [(2, 1), (2, 2), (3, 2)], ids=["one", "two", "remainder"]
+)
+def test_anneal_follows_the_steps_of_the_optimizer(
+    batch_size: int, steps_per_execution: int, backend: str
+) -> None:
     if backend == "torch" and steps_per_execution > 1:
         pytest.skip("Keras has no steps_per_execution on torch")
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2, 5], [0.5, 1.5, 2.5])
@@ -177,9 +182,15 @@ def test_anneal_follows_the_steps_of_the_optimizer(steps_per_execution: int, bac
             values.append((int(as_numpy(self.model.optimizer.iterations)), self.model.beta))
 
     callbacks = [Anneal("beta", schedule), Noting()]
-    history = model.fit(X, batch_size=2, epochs=2, verbose=0, callbacks=callbacks).history
-    history = model.fit(X, batch_size=2, verbose=0, callbacks=callbacks).history
-    assert [step for step, _ in values] == list(range(0, 12, steps_per_execution))
+    fit = partial(model.fit, X, batch_size=batch_size, verbose=0, callbacks=callbacks)
+    fit(epochs=2)
+    history = fit().history
+    batches = -(-len(X) // batch_size)
+    assert [step for step, _ in values] == [
+        epoch * batches + batch
+        for epoch in range(3)
+        for batch in range(0, batches, steps_per_execution)
+    ]
     for step, beta in values:
         assert beta == float(as_numpy(schedule(step)))
     assert history["annealed_beta"] == [2.5]

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import reference
-from sae_oracle import pictures
+from sae_oracle import cli, pictures, processes
 from sae_oracle import train as training
 from sae_oracle.cli import main, parser
 from sae_oracle.encode import encode
@@ -392,6 +392,23 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         assert answer is not None, arguments
         assert message in answer, answer
     assert problem(out) is None
+
+
+def test_the_environment_names_the_backend_where_no_option_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As for `sae-oracle review`; one that cannot train is none."""
+    asked: list[str] = []
+    monkeypatch.setattr(cli, "installed", lambda name: True)
+    monkeypatch.setattr(processes, "installed", lambda name: True)
+    monkeypatch.setattr(
+        training, "train", lambda arguments, backend, *_: asked.append(backend) or 0
+    )
+    first, last = TRAINING_BACKENDS[0], TRAINING_BACKENDS[-1]
+    for named in (last, "numpy", ""):
+        monkeypatch.setenv("KERAS_BACKEND", named)
+        assert main(["train"]) == main(["train", f"--backend={last}"]) == 0
+    assert asked == [last, last, first, last, first, last]
 
 
 def test_a_bad_call_says_so_and_writes_nothing(tmp_path: Path) -> None:
