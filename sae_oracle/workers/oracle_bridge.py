@@ -102,7 +102,10 @@ def set_parameters(
 
 def _autoencoder(model: Any) -> SparseAutoencoder:
     if not isinstance(model, SparseAutoencoder):
-        raise TypeError(f"`model` must be a SparseAutoencoder. Received: model={cut(model)}")
+        raise TypeError(
+            "`model` must be a SparseAutoencoder: of other models use `get_weights` and "
+            f"`set_weights`. Received: model={cut(model)}"
+        )
     return model
 
 

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed() -> None:
         with pytest.raises(kind, match=message):
             set_parameters(model, wrong)
         assert np.array_equal(reference.pack(to_parameters(model)), before)
-    with pytest.raises(TypeError, match=r"`model` must be a SparseAutoencoder.*Dense"):
+    with pytest.raises(TypeError, match=r"must be a SparseAutoencoder.*`get_weights`.*Dense"):
         to_parameters(keras.layers.Dense(2))
     with pytest.raises(ValueError, match="`model` has no weights yet"):
         to_parameters(SparseAutoencoder(2))
