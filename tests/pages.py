@@ -43,6 +43,19 @@ def opened(page: Path, folder: Path, *options: str) -> Any:
     return json.loads(text)
 
 
+def print_page(page: Path, pdf: Path) -> None:
+    """Print a page into a PDF; the profile of Chromium stands beside it."""
+    subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
+            *(f"--user-data-dir={pdf.parent / 'profile'}", f"--print-to-pdf={pdf}", page.as_uri()),
+        ],
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+
+
 # Each page in a frame of its own; it has axe-core in it, and says what that finds.
 FRAMES = """<!doctype html><body>FRAMES<script>
 const found = {};

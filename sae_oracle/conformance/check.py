@@ -528,10 +528,11 @@ def certificate(
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}"
     "table{border-collapse:collapse;margin:1rem 0}"
+    "caption{text-align:left;font-weight:bold}td:last-child{overflow-wrap:anywhere}"
     "th,td{text-align:left;vertical-align:top;padding:.2rem .8rem .2rem 0;"
-    "border-bottom:1px solid #8884}"
+    "border-bottom:1px solid #8884}th[scope=row]{font-weight:inherit}"
     ".passed{color:#176b2c}.failed{color:#b00020;font-weight:bold}"
-    "td{overflow-wrap:anywhere}:root{color-scheme:light dark}"
+    ":root{color-scheme:light dark;background:Canvas}"
     "@media(prefers-color-scheme:dark){.passed{color:#7fd992}.failed{color:#ff8a93}}"
 )
 
@@ -542,10 +543,15 @@ def as_page(found: Mapping[str, Any]) -> str:
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3g}"
 
-    def row(*cells: object, kind: str = "") -> str:
+    def row(heading: str, *cells: object, kind: str = "") -> str:
         of_kind = f" class='{kind}'" if kind else ""
         inside = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-        return f"<tr{of_kind}>{inside}</tr>"
+        return f"<tr{of_kind}><th scope='row'>{html.escape(heading)}</th>{inside}</tr>"
+
+    def table(caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
+        top = "".join(f"<th scope='col'>{heading}</th>" for heading in headings)
+        top = f"<thead><tr>{top}</tr></thead>" if headings else ""
+        return f"<table><caption>{caption}</caption>{top}<tbody>{''.join(rows)}</tbody></table>"
 
     machine = found["machine"]
     facts = [
@@ -561,23 +567,23 @@ def as_page(found: Mapping[str, Any]) -> str:
         ("worst usage", f"{number(found['worst_usage'])} of a bound"),
         ("resolution", number(found["resolution"])),
     ]
-    asked = [r for r in found["results"] if r["status"] != "not run"]
-    others = [r for r in found["results"] if r["status"] == "not run"]
+    asked = [
+        row(r["id"], number(r["usage"]), r["status"], _why(r), kind=r["status"])
+        for r in found["results"]
+        if r["status"] != "not run"
+    ]
+    others = [row(r["id"], _why(r)) for r in found["results"] if r["status"] == "not run"]
     lines = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'>",
         f"<title>Certificate: {html.escape(found['implementation'])}</title>",
-        f"<style>{_STYLE}</style></head><body><h1>Certificate of conformance vectors</h1>",
-        f"<p class='{'failed' if found['failed'] else 'passed'}'>{summary(found)}</p><table>",
-        *(row(name, value) for name, value in facts if value != ""),
-        "</table><table><tr><th>vector<th>error / bound<th><th></tr>",
-        *(
-            row(r["id"], number(r["usage"]), r["status"], r["words"], kind=r["status"])
-            for r in asked
-        ),
-        f"</table><details><summary>{len(others)} not run</summary><table>",
-        *(row(r["id"], r["words"]) for r in others),
-        "</table></details></body></html>",
+        f"<style>{_STYLE}</style></head><body><main><h1>Certificate of conformance vectors</h1>",
+        f"<p class='{'failed' if found['failed'] else 'passed'}'>{summary(found)}</p>",
+        table("What was checked", (), [row(name, value) for name, value in facts if value != ""]),
+        table("Asked", ("vector", "error / bound", "status", "why"), asked),
+        f"<details><summary>{len(others)} not run</summary>",
+        table("Not run", ("vector", "why"), others),
+        "</details></main></body></html>",
     ]
     return "\n".join(lines) + "\n"
 
@@ -590,5 +596,10 @@ def summary(found: Mapping[str, Any]) -> str:
 def line_of(result: Mapping[str, Any]) -> str:
     """Return the line of a vector: its identifier, the error in units of its bound, the status."""
     usage = "-" if result["usage"] is None else f"{result['usage']:.3g}"
-    words = result["words"].removeprefix(f"{result['id']}: ")
-    return f"{result['id']}  {usage}  {result['status']}" + (f": {words}" if words else "")
+    words = f": {_why(result)}" if result["words"] else ""
+    return f"{result['id']}  {usage}  {result['status']}{words}"
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    """Return the words of a result beside its identifier."""
+    return str(result["words"].removeprefix(f"{result['id']}: "))

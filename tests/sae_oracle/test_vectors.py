@@ -44,6 +44,7 @@ from sae_oracle.conformance.vectors import (
 from sae_oracle.processes import installed
 from tests.fork_server import Forks
 from tests.fresh_process import ROOT, compiling_quickly
+from tests.pages import AXE, CHROMIUM, complaints
 from tests.sae_oracle import formula_mutants
 
 VECTORS = read_vectors()
@@ -481,10 +482,12 @@ def test_the_command_checks_a_program_and_writes_its_certificate(
     assert 0 < found["resolution"] < 1e-12
     assert main([*start, str(page), "--", sys.executable, str(wrong)]) == 1
     text = page.read_text()
-    assert f"<td>failed</td><td>{len(ASKED)}</td>" in text
+    assert f"<th scope='row'>failed</th><td>{len(ASKED)}</td>" in text
     assert text.count("<tr class='failed'>") == len(ASKED)
     assert "://" not in text
     assert str(wrong) in text
+    if CHROMIUM is not None and AXE.exists():
+        assert complaints([page], tmp_path, dark=True, width=390) == {"page.html": []}
     both = [*start, str(file), "--certificate", str(page), "--label", "EQ-NOTHING"]
     assert main([*both, "--", sys.executable, str(right)]) == 2
     assert "there are no vectors of it" in capsys.readouterr().out

@@ -31,7 +31,7 @@ from sae_oracle.formulas import LOWERED, RAISED, typeset
 from tests.faults.stand_in import measurements
 from tests.fork_server import Forks
 from tests.fresh_process import ROOT, crowd, environment, with_foreign_names
-from tests.pages import AXE, CHROMIUM, Page, complaints, opened
+from tests.pages import AXE, CHROMIUM, Page, complaints, opened, print_page
 
 
 def result(worst: float | None = 0.25, **changed: Any) -> dict[str, Any]:
@@ -509,6 +509,22 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     assert found["up"] != found["down"]
     assert found["down"].startswith("row-eq-kl-quantity-1-")
     assert found["order"] == "descending"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_every_printed_page_has_the_headings(tmp_path: Path) -> None:
+    """A link among them is in the PDF more often than where the boxes of buttons forbid it."""
+    address = "https://printed.invalid/"
+    link = f"<th scope='col'><a href='{address}'>quantity, equation</a></th>"
+    page = a_page().replace("<th scope='col'>quantity, equation</th>", link)
+    assert link in page
+    counts = []
+    for rule in ("", "button.sort { display: inline !important }"):
+        style = f"#cells tbody tr {{ height: 12cm }} {rule}</style>"
+        (tmp_path / "page.html").write_text(page.replace("</style>", style), encoding="utf-8")
+        print_page(tmp_path / "page.html", tmp_path / "page.pdf")
+        counts.append((tmp_path / "page.pdf").read_bytes().count(address.encode()))
+    assert counts[0] > counts[1] > 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
