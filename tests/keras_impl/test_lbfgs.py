@@ -803,6 +803,17 @@ def test_bounds_and_constraints_hold_together() -> None:
         fit_lbfgs(model, learnable(), 5, verbose=False, bounds={"kernel": (-1.0, -0.5)})
 
 
+@pytest.mark.same_python
+def test_what_a_killed_writer_has_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    """Brackets in a name are no pattern."""
+    path = tmp_path / "a[1].npz"
+    left, other = (tmp_path / f"{checkpoint.TEMPORARY}{name}-0" for name in (path.name, "a1.npz"))
+    for file in (left, other):
+        file.touch()
+    checkpoint.remove_stale(path)
+    assert [*tmp_path.iterdir()] == [other]
+
+
 # Why it ended.
 
 
