@@ -493,8 +493,13 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     other = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=1)
     stored = checkpoint.read(kept)
     assert stored.iterations == 6 < stored.evaluations
-    again = fit_lbfgs(other, x, 20, verbose=False, checkpoint=kept, resume=True)
+    begun: list[int] = []
+    note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
+    again = fit_lbfgs(
+        other, x, 20, verbose=False, checkpoint=kept, resume=True, callbacks=[note]
+    )  # fmt: skip
     assert again.epoch == list(range(len(again.history["loss"])))
+    assert begun[: len(again.epoch) - 6] == again.epoch[6:]
     for name, values in again.history.items():
         assert values[:6] == uninterrupted.history[name][:6]
     assert 6 < len(again.epoch) <= 20
