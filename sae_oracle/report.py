@@ -867,7 +867,7 @@ def growth(earlier: Mapping[str, Said], now: Mapping[str, Said]) -> str:
 
     >>> growth({"b": Said("inside", "0.10", 0.1)}, {"b": Said("inside", "0.30", 0.3)})
     'Of the others 1 has a larger error; b grew most: 0.10 → 0.30.'
-    >>> growth({}, {})
+    >>> growth({"b": Said("inside", "0.10", 0.1)}, {"b": Said("outside", "OUTSIDE 2.00", 2.0)})
     'Of the others none has a larger error.'
     """
     grown = {

@@ -493,8 +493,13 @@ def test_a_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     other = SparseAutoencoder(3, rho=0.05, beta=0.1, seed=1)
     stored = checkpoint.read(kept)
     assert stored.iterations == 6 < stored.evaluations
-    again = fit_lbfgs(other, x, 20, verbose=False, checkpoint=kept, resume=True)
+    begun: list[int] = []
+    note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
+    again = fit_lbfgs(
+        other, x, 20, verbose=False, checkpoint=kept, resume=True, callbacks=[note]
+    )  # fmt: skip
     assert again.epoch == list(range(len(again.history["loss"])))
+    assert begun[: len(again.epoch) - 6] == again.epoch[6:]
     for name, values in again.history.items():
         assert values[:6] == uninterrupted.history[name][:6]
     assert 6 < len(again.epoch) <= 20
@@ -801,6 +806,17 @@ def test_bounds_and_constraints_hold_together() -> None:
     assert -0.5 <= first_bias.min() < 0.0
     with pytest.raises(ValueError, match=r"`bounds`.*low=0 and high=-0.5.*NonNeg"):
         fit_lbfgs(model, learnable(), 5, verbose=False, bounds={"kernel": (-1.0, -0.5)})
+
+
+@pytest.mark.same_python
+def test_what_a_killed_writer_has_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    """Brackets in a name are no pattern."""
+    path = tmp_path / "a[1].npz"
+    left, other = (tmp_path / f"{checkpoint.TEMPORARY}{name}-0" for name in (path.name, "a1.npz"))
+    for file in (left, other):
+        file.touch()
+    checkpoint.remove_stale(path)
+    assert [*tmp_path.iterdir()] == [other]
 
 
 # Why it ended.

@@ -26,6 +26,7 @@ WEIGHTS = {
     "none": None,
     "samples": np.array([0.5, 2.0, 0.0, 1.25]),
     "column": np.array([[0.5], [2.0], [0.0], [1.25]]),
+    "columns": np.array([[[0.5]], [[2.0]], [[0.0]], [[1.25]]]),
     "steps": np.arange(SAMPLES * STEPS).reshape(SAMPLES, STEPS) / 8.0,
 }
 
@@ -100,6 +101,14 @@ def test_it_is_keras_mse_times_half_the_features(reduction: Any) -> None:
         theirs = FEATURES / 2 * as_numpy(mse)
         # As above, on two sides.
         assert np.max(np.abs(ours - theirs)) <= 2 * 84 * 2.0**-24 * np.max(theirs), (mask, weights)
+
+
+@pytest.mark.inference
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_loss_of_halves_is_computed_in_float32(dtype: str) -> None:
+    """Their difference has more digits than they have, and its square may be too large."""
+    loss = HalfSquaredError(dtype=dtype)(np.array([[1.0078125]]), np.array([[512.0]]))
+    assert float(as_numpy(loss)) == np.float32(0.5 * (512.0 - 1.0078125) ** 2)
 
 
 def test_weights_of_another_size_are_refused() -> None:

@@ -128,6 +128,26 @@ def terms_of(model: SparseAutoencoder, x: Any, y: Any) -> dict[str, Any]:
     precision="float32",
     same=True,
 )
+# `ops.tanh` of float64 is float32 on JAX.
+@example(
+    case={
+        "activation": "tanh",
+        "output_activation": None,
+        "tied": False,
+        "tied_decay": 1,
+        "rho": 0.5,
+        "beta": 3.0,
+        "weight_decay": 1e-4,
+        "epsilon": 1e-3,
+        "by_layer": False,
+    },
+    shape=(7, 4, (3,)),
+    from_logits=False,
+    seed=0,
+    scale=1.0,
+    precision="float64",
+    same=True,
+)
 # The bias's gradient is a sum of 33 nearly equal numbers: in bfloat16 it would be off by 1 %.
 # What is not tied counts once, whatever `tied_decay` says.
 @example(

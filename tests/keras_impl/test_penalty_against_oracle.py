@@ -269,6 +269,35 @@ def test_logit_form_at_saturation(size: float, sign: float, precision: str) -> N
                 assert not np.isfinite(as_numpy(plain(activations)))
 
 
+@pytest.mark.inference
+@pytest.mark.equation("EQ-RHO-HAT-RUNNING")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("form", [{}, {"symmetric": True}, {"epsilon": 0.0}, {"axis": 1}], ids=str)
+@pytest.mark.parametrize("rho", [0.2, (0.2, 0.7)], ids=["one", "by unit"])
+def test_the_first_batch_sets_the_average_in_every_form(
+    rho: Any, form: dict[str, Any], masked: bool
+) -> None:
+    """So its term is that of the layer without a `momentum`, and a second look changes nothing."""
+    kind = "symmetric" if "symmetric" in form else "plain"
+    a = draw(0, (3, 4, 2), kind, 1.0, "float32")
+    mask = np.arange(12).reshape(3, 4) % 5 > 0 if masked else None
+    fed, axis = a, form.get("axis")
+    if axis is not None:
+        fed = np.moveaxis(a, -1, axis)
+        mask = None if mask is None else np.moveaxis(mask[..., None], -1, axis)
+    form = {"epsilon": 1e-6, **form}
+    expected, _ = reference.kl_sparsity_with_bounds(
+        a, rho, 3.0, mask=mask if mask is None else mask.reshape(3, 4),
+        **{name: value for name, value in form.items() if name != "axis"},
+    )  # fmt: skip
+    given = None if mask is None else ops.convert_to_tensor(mask)
+    for momentum in (None, 0.5):
+        layer = KLSparsity(rho, 3.0, momentum=momentum, **form)
+        for training in (True, True, False):
+            layer(ops.convert_to_tensor(fed, dtype="float32"), mask=given, training=training)
+            inside("the term", layer.losses[0], expected, momentum, training)
+
+
 @pytest.mark.keras_eras
 @pytest.mark.equation("EQ-RHO-HAT-RUNNING")
 def test_running_average_in_fit_is_the_oracles() -> None:

@@ -14,6 +14,7 @@ from keras import ops
 import reference
 from keras_impl import DenseTied, HalfSquaredError, KLSparsity, WeightDecay
 from keras_impl.backends.autodiff import value_and_gradients
+from keras_impl.backends.keras_internals import mask_of
 from reference.rounding import Arithmetic, exact
 from tests.keras_impl.precision import as_numpy, rounded
 from tests.keras_impl.saving import CARRY_NO_WEIGHTS, CARRY_WEIGHTS, by_json, by_keras_file
@@ -293,6 +294,15 @@ def test_the_gradient_of_its_bias_is_added_up_in_float32(rows: tuple[int, ...]) 
     _, (gradient,) = value_and_gradients(weighted, [bias])
     right = Arithmetic("bfloat16").total(exact(slopes.reshape(33, 64)), axis=0)
     assert reference.usage(as_numpy(gradient), right).worst <= 1.0
+
+
+@pytest.mark.inference
+def test_a_mask_is_handed_on() -> None:
+    steps = np.ones((2, 3, 4), "float32")
+    steps[:, 1:] = 0.0
+    encoder = an_encoder()
+    code = encoder(keras.layers.Masking()(steps))
+    assert as_numpy(mask_of(DenseTied(tied_to=encoder)(code))).tolist() == [[1.0, 0.0, 0.0]] * 2
 
 
 def with_lora(encoder: Any) -> None:

@@ -238,6 +238,10 @@ def test_a_beta_in_the_wrong_units_is_said(loss: Any) -> None:
     with pytest.warns(UserWarning, match=message) as found:
         fit(3.0, loss)
     assert sum("64 features" in str(warning.message) for warning in found) == 1
+    deep = keras.Sequential([SparseAutoencoder((3, 2), rho=0.25, beta=(0.0, 3.0))])
+    deep.compile("sgd", loss=loss)
+    with pytest.warns(UserWarning, match=message):  # of the layer that has most
+        deep.fit(x, x, verbose=0, callbacks=[Watch(x)])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*features")
         fit(to_keras_units(0.25, 3.0, 0.0, features=64).beta, loss)

@@ -358,8 +358,8 @@ def test_a_code_in_text_is_the_code_to_the_last_bit(tmp_path: Path, dtype: str) 
     code = np.random.default_rng(0).normal(size=(5, 3)).astype(dtype)
 
     def worker(module: str, options: list[str], *others: Any) -> dict[str, Any]:
-        (written,) = (option[7:] for option in options if option.startswith("--into="))
-        np.save(written, code)
+        (target,) = (option[7:] for option in options if option.startswith("--into="))
+        np.save(target, code)
         return {"kind": "result", "shape": [5, 3]}
 
     data, out = tmp_path / "x.npy", tmp_path / "code.csv"
@@ -386,6 +386,7 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         (["--rho=1.5", out], "--rho must lie in (0, 1). Received 1.5."),
         (["--beta=-1", out], "--beta must lie in [0, inf). Received -1.0."),
         (["--weight-decay=nan", out], "--weight-decay"),
+        (["--seed=4294967295", out], "--seed"),  # the second kernel would have the next one
         ([f"--out={tmp_path / 'file'}"], "--out must be a folder"),
     ):
         answer = problem(*arguments)

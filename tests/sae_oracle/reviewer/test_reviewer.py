@@ -175,6 +175,35 @@ def test_the_evidence_is_the_right_value_and_the_ratio() -> None:
 
 
 @pytest.mark.only_backends("torch")
+def test_half_a_percent_is_found_in_what_keeps_weights_small() -> None:
+    """Of a gradient beside a right value, and of the value of what is nearly Keras's own."""
+
+    @keras.saving.register_keras_serializable(package="review_corpus")
+    class PartlyStopped(keras_impl.WeightDecay):
+        def __call__(self, x):
+            stopped = 0.99 * x + 0.01 * keras.ops.stop_gradient(x)
+            return self.weight_decay / 2.0 * keras.ops.sum(x * stopped)
+
+    @keras.saving.register_keras_serializable(package="review_corpus")
+    class NearlyOrthogonal(keras.regularizers.OrthogonalRegularizer):
+        def __call__(self, x):
+            return 1.005 * super().__call__(x)
+
+    assert keras_impl.review(PartlyStopped).identifiers == ("SAE304",)
+    assert "SAE219" in keras_impl.review(NearlyOrthogonal).identifiers
+
+
+@pytest.mark.only_backends("torch")
+def test_a_configuration_that_has_the_default_loses_what_was_set() -> None:
+    @keras.saving.register_keras_serializable(package="review_corpus")
+    class OfDefaults(keras_impl.KLSparsityRegularizer):
+        def get_config(self):
+            return {**super().get_config(), "rho": 0.05}
+
+    assert keras_impl.review(OfDefaults).identifiers == ("SAE701",)
+
+
+@pytest.mark.only_backends("torch")
 def test_where_two_explanations_fit_both_are_given() -> None:
     # A mean over units divides by the batch where the wrong axis makes units of the samples.
     @keras.saving.register_keras_serializable(package="review_corpus")
