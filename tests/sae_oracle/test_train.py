@@ -358,8 +358,8 @@ def test_a_code_in_text_is_the_code_to_the_last_bit(tmp_path: Path, dtype: str) 
     code = np.random.default_rng(0).normal(size=(5, 3)).astype(dtype)
 
     def worker(module: str, options: list[str], *others: Any) -> dict[str, Any]:
-        (into,) = (option[7:] for option in options if option.startswith("--into="))
-        np.save(into, code)
+        (file,) = (option[7:] for option in options if option.startswith("--into="))
+        np.save(file, code)
         return {"kind": "result", "shape": [5, 3]}
 
     data, out = tmp_path / "x.npy", tmp_path / "code.csv"
