@@ -46,7 +46,9 @@ def page() -> str:
         " pairs: each timing of a variant (the shortest of several steps in succession) stands"
         " between two of its baseline. Shown are the median of the pairs and its 95 % bootstrap"
         " interval. The control is the baseline again, as a model of its own: a difference inside"
-        " its interval is not one. What should be spent, and what was done about it, is in"
+        ' its interval is not one. "sees": from this difference of a ratio and the control\'s on,'
+        " their intervals are apart; a smaller effect may be there and not be found. What should be"
+        " spent, and what was done about it, is in"
         " [speed.md](speed.md).\n",
     ]
     benches = read("sae-oracle bench")

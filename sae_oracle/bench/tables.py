@@ -52,11 +52,47 @@ def parts(found: Mapping[str, Any]) -> dict[tuple[str, str], list[Row]]:
     return split
 
 
-HEADINGS = ("way", "variant", "step, ms", "ratio", "added, µs", "first, s", "peak, MB", "")
+HEADINGS = (
+    *("way", "variant", "step, ms", "ratio", "sees", "added, µs", "first, s", "peak, MB", ""),
+)
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """Return a row as text, in the order of `HEADINGS`."""
+def smallest_effect(a: Mapping[str, float], b: Mapping[str, float]) -> float:
+    """Return from which difference of the medians on two intervals of these widths are apart.
+
+    Each reaches so far towards the other: max((b.high − b.median) + (a.median − a.low),
+    (b.median − b.low) + (a.high − a.median)). What is smaller may be there and not be seen.
+
+    Args:
+        a: A ratio, with "median", "low" and "high".
+        b: That of the control, or of another run.
+
+    >>> narrow = {"median": 1.0, "low": 0.75, "high": 1.25}
+    >>> smallest_effect({"median": 2.0, "low": 1.5, "high": 2.125}, narrow)
+    0.75
+    """
+    a_below, b_below = (ratio["median"] - ratio["low"] for ratio in (a, b))
+    a_above, b_above = (ratio["high"] - ratio["median"] for ratio in (a, b))
+    return max(a_below + b_above, a_above + b_below)
+
+
+def all_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return rows as text, each beside the control of its network and way."""
+
+    def place(row: Row) -> tuple[str, ...]:
+        return row["part"], row["network"], row["way"]
+
+    controls = {place(row): row["ratio"] for row in rows if "control" in row["variant"]}
+    return [cells(row, controls.get(place(row))) for row in rows]
+
+
+def cells(row: Row, control: Mapping[str, float] | None) -> tuple[str, ...]:
+    """Return a row as text, in the order of `HEADINGS`.
+
+    Args:
+        row: Of a variant.
+        control: The ratio of two equal steps, by which it is known what a run sees.
+    """
     ratio, added = row["ratio"], row["added"]
     first, peak = row.get("first_step_seconds"), row.get("peak_bytes")
     baseline = row["variant"] == NOT_SHOWN
@@ -65,6 +101,7 @@ def cells(row: Row) -> tuple[str, ...]:
         row["variant"],
         f"{1e3 * row['seconds']:.3f}",
         "" if baseline else f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]",
+        "" if baseline or control is None else f"{smallest_effect(ratio, control):.3f}",
         ""
         if baseline
         else f"{1e6 * added['median']:.0f} [{1e6 * added['low']:.0f}, {1e6 * added['high']:.0f}]",
@@ -99,9 +136,8 @@ def print_results(results: Results, console: Console) -> None:
         for (part, network), rows in parts(found).items():
             for way in dict.fromkeys(row["way"] for row in rows):
                 words = f"{title(backend, found, part, network)}; {way}"
-                _, *columns = zip(
-                    HEADINGS, *(cells(row) for row in rows if row["way"] == way), strict=True
-                )
+                of_way = all_cells([row for row in rows if row["way"] == way])
+                _, *columns = zip(HEADINGS, *of_way, strict=True)
                 console.print(_table(words, [column for column in columns if any(column[1:])]))
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         console.print(
@@ -117,7 +153,8 @@ def print_results(results: Results, console: Console) -> None:
     machine = results["machine"]
     console.print(
         f"{results['date']}, {visible(machine['processor'])}, {machine['cores']} cores, "
-        f"load {machine['load']}. Ratio and added time: medians of pairs with 95 % intervals."
+        f"load {machine['load']}. Ratio and added time: medians of pairs with 95 % intervals. "
+        "Sees: from this difference of a ratio and the control's on, their intervals are apart."
     )
     if was_busy(results):
         console.print("[bold red]The machine was busy: do not quote these numbers.[/]")
@@ -191,7 +228,7 @@ def print_comparison(earlier: Results, later: Results, console: Console) -> None
     table = Table(
         title=f"{visible(earlier['date'])} → {visible(later['date'])}", title_justify="left"
     )
-    for heading in ("backend", "network", "way", "variant", "was", "is", ""):
+    for heading in ("backend", "network", "way", "variant", "was", "is", "sees", ""):
         table.add_column(heading, overflow="fold")
     for key in after:
         if key not in before:
@@ -203,18 +240,19 @@ def print_comparison(earlier: Results, later: Results, console: Console) -> None
         table.add_row(
             *map(visible, (backend, network, way, variant)),
             *(f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in (was, now)),
+            f"{smallest_effect(now, was):.3f}",
             verdict,
         )
     console.print(table)
     only = len(before.keys() ^ after.keys())
     console.print(
         f"Compared: {len(before.keys() & after.keys())} rows; in one of the runs only: {only}. "
-        "Slower, faster: the intervals do not overlap."
+        "Slower, faster: the intervals do not overlap. Sees: from this difference on they do not."
     )
 
 
 def markdown_table(rows: list[Row]) -> str:
     """Return rows as a Markdown table."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
+    lines += ["| " + " | ".join(row) + " |" for row in all_cells(rows)]
     return "\n".join(lines) + "\n"

@@ -211,6 +211,28 @@ def test_a_comparison_says_slower_only_where_intervals_are_apart() -> None:
     assert "Compared: 0 rows; in one of the runs only: 2" in other
 
 
+def test_the_smallest_effect_that_a_run_sees_stands_beside_each_ratio() -> None:
+    """Moved that far from the control, or from the run before, an interval just touches it."""
+    control = {"median": 1.0, "low": 0.99, "high": 1.004}
+    ours = row(ratio={"median": 1.02, "low": 1.018, "high": 1.021})
+    equal = row(variant="no penalty, again (control)", ratio=control)
+    assert [of_row[4] for of_row in tables.all_cells([equal, ours])] == ["0.014", "0.011"]
+    assert tables.all_cells([ours, row(variant="no penalty")])[1][4] == ""
+    assert tables.all_cells([{**equal, "way": "another"}, ours])[1][4] == ""
+    text = printed(tables.print_comparison, results(row(ratio=control)), results(ours))
+    assert "0.011" in text
+    effect = tables.smallest_effect(ours["ratio"], control)
+
+    def are_apart(difference: float) -> bool:
+        """Whether the intervals are, with the medians that far from each other."""
+        shift = control["median"] + difference - ours["ratio"]["median"]
+        low, high = (ours["ratio"][end] + shift for end in ("low", "high"))
+        return bool(low > control["high"] or high < control["low"])
+
+    assert all(are_apart(sign * 1.001 * effect) for sign in (-1.0, 1.0))
+    assert not all(are_apart(sign * 0.999 * effect) for sign in (-1.0, 1.0))
+
+
 def test_pictures_are_the_same_from_the_same_numbers(tmp_path: Path) -> None:
     rows = [row(variant="no penalty, again (control)"), row()]
     plots.draw_ratios(results(*rows), tmp_path / "a.svg")

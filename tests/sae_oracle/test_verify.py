@@ -1105,12 +1105,14 @@ def test_what_is_asked_for_reaches_the_processes(
 
 
 def test_processes_that_share_the_cores_have_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in processes.THREADS:
+    names = {*processes.THREADS, *processes.KEEPS_MEMORY}
+    for name in names:
         monkeypatch.delenv(name, raising=False)
-    assert not {*processes.environment("torch", "cpu")} & {*processes.THREADS}
+    assert not {*processes.environment("torch", "cpu")} & names
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     found = processes.environment("torch", "cpu", 3)
     assert [found[name] for name in processes.THREADS] == ["5", "3", "3", "3", "3"]
+    assert found == found | processes.KEEPS_MEMORY
 
 
 def test_the_gravest_of_several_errors_is_the_status() -> None:
