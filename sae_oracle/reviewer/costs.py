@@ -28,7 +28,7 @@ from sae_oracle.reviewer.foreign import (
     picked,
     states_of,
 )
-from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework
+from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, uncompiled
 from sae_oracle.reviewer.network import Layer, Weights, chains
 from sae_oracle.reviewer.reading import (
     APPLIES,
@@ -53,6 +53,7 @@ from sae_oracle.reviewer.stand_ins import (
     models_in,
     module_of,
     own_models,
+    parameters_among,
     stand_in_model,
     stand_in_of_keras,
 )
@@ -82,7 +83,8 @@ def cost_of(
     names = [n for n in code.signature.required if n not in {*reading.hyper.values(), *aside}]
     states = states_of(code)
     names = [n for n in names if n not in states]
-    theta = next((n for n in names if is_parameters(n)), None)
+    theta = parameters_among(code.thing, names)
+    theta = theta or next((n for n in names if is_parameters(n)), None)
     if states and theta is None:  # the state holds the parameters
         theta = states[0]
     weights = {n: weight_named(n) for n in names if weight_named(n)} if theta is None else {}
@@ -117,6 +119,8 @@ def cost_of(
         keys = {name: (name,) for name in _ORDERS[1]}
         forms = [("dictionary", _ORDERS[1])]
 
+    beside = _slopes_beside(code) if framework.name == "numpy" else None
+
     def call(given: Any, x: Any, hyper: Mapping[str, float], returns: str = "") -> Any:
         form, parts = given
         if (
@@ -146,7 +150,11 @@ def cost_of(
         positional = [arguments.pop(name) for name in code.signature.required]
         made = code.make({k: v for k, v in hyper.items() if k in code.made_with})
         with code.with_decay(hyper):
+            by_name = dict(zip(code.signature.required, positional, strict=True)) | arguments
             returned = made(*positional, **arguments)
+            if beside is not None and not isinstance(returned, (tuple, list, dict)):
+                wanted = (signature_of(beside) or Signature()).names
+                returned = returned, beside(**{n: by_name[n] for n in wanted if n in by_name})
         if states and isinstance(returned, tuple):
             kept = tuple(v for v in returned if not isinstance(v, TrainingState))
             returned = kept[0] if len(kept) == 1 else kept
@@ -165,6 +173,21 @@ def cost_of(
         _PRECISION.get(framework.name, _SINGLE),
         framework,
     )
+
+
+def _slopes_beside(code: Code) -> Callable[..., Any] | None:
+    """The function of the same file that computes the slopes of a cost, of the same arguments."""
+    file = source.visible_names(source.subject_of(code.thing)).get("__reviewed_file__")
+    if file is None:
+        return None
+    for name in file.defined():
+        if not re.search("back_?prop|backward|grad", name) or re.search("num|check|desc", name):
+            continue
+        function: Callable[..., Any] = file.obtained(name)
+        required = (signature_of(function) or Signature()).required
+        if function is not code.thing and {*required} <= {*code.signature.names} and required:
+            return function
+    return None
 
 
 class TrainingState:
@@ -606,7 +629,8 @@ def derived_or_returned(call: Callable[[], Any], framework: str) -> Any:
     kept = getattr(owner, name)
     setattr(owner, name, derive)
     try:
-        return call()
+        with uncompiled():
+            return call()
     except _DerivedError as derived:
         return derived.value
     finally:

@@ -60,6 +60,7 @@ from sae_oracle.reviewer.stand_ins import (
     models_in,
     module_of,
     names_used_of,
+    parameters_among,
     preparation_of,
     stand_in_for,
 )
@@ -306,7 +307,7 @@ def code_of(
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
     code = Code(name, thing, framework_of(owner), signature, lambda _: _with(called, settings))
     code.signature = _without(signature, settings)
-    if states_of(code):
+    if states_of(code) or parameters_among(thing, code.signature.required):
         found = [Reading("cost", {}, hyperparameters(code.signature, given, known))]
     code.readings = found
     code.constant = _constant_decay(owner, known, found)

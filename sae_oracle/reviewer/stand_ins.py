@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,14 @@ def names_used_of(owner: Any, argument: str) -> dict[str, Any]:
             if name is not None and (name not in found or found[name] is None):
                 found[name] = default
     return found
+
+
+def parameters_among(owner: Any, arguments: Sequence[str]) -> str | None:
+    """Return the argument that holds kernels, by the attributes and items that are read of it."""
+    for name in arguments:
+        if len({"W1", "W2"} & {weight_named(read) for read in names_used_of(owner, name)}) == 2:
+            return name
+    return None
 
 
 def _read_from(node: ast.AST, kept: set[str]) -> tuple[str | None, Any]:
@@ -320,10 +328,11 @@ class ModuleOfWeights:
 def models_in(thing: Any) -> list[Any]:
     """Return the models that the source of a function uses by a name of its module.
 
-    Two kernels there are a model too, `ModuleOfWeights`; and so are an encoder and a decoder of
-    torch by themselves, in the order in which they are used.
+    Two kernels there are a model too, `ModuleOfWeights`; and so are an encoder and a decoder by
+    themselves, of torch or Keras, in the order in which they are used.
     """
     found: list[Any] = []
+    layers: list[Any] = []
     kernels: set[str] = set()
     for subject in source.functions(thing):
         seen = source.visible_names(subject)
@@ -334,9 +343,15 @@ def models_in(thing: Any) -> list[Any]:
             is_of_torch = hasattr(value, "named_parameters")
             if is_model(value) and (not is_of_torch or module_of(value) is not None):
                 found.append(value)
+            elif any(b.__module__ == "keras.src.layers.layer" for b in type(value).__mro__):
+                layers.append(value)
             if hasattr(value, "dtype") and len(getattr(value, "shape", ())) == 2:
                 kernels |= {name} if weight_named(name) in ("W1", "W2") else set()
     found = list({id(value): value for value in found}.values())
+    if len(layers) > 1:
+        import keras
+
+        found.append(keras.Sequential(list({id(layer): layer for layer in layers}.values())))
     parts = [part for part in found if hasattr(part, "named_parameters")]
     if len(parts) > 1:
         import torch

@@ -305,7 +305,27 @@ class Trainer:
         self.optimizer.step()
         return loss.item()
 """
+_OF_DICTIONARY = """
+import numpy as np
+def forward(X, p):
+    h = 1 / (1 + np.exp(-(X @ p["W1"] + p["b1"])))
+    return h, 1 / (1 + np.exp(-(h @ p["W2"] + p["b2"])))
+def cost(X, p, rho=0.05, beta=3.0):
+    h, out = forward(X, p)
+    q = h.mean(0)
+    kl = np.sum(rho * np.log(rho / q) + (1 - rho) * np.log((1 - rho) / (1 - q)))
+    return 0.5 * np.sum((out - X) ** 2) / len(X) + beta * kl
+def backward(X, p, rho=0.05, beta=3.0):
+    h, out = forward(X, p)
+    q, d2 = h.mean(0), (out - X) * out * (1 - out) / len(X)
+    of_kl = beta * (-rho / q + (1 - rho) / (1 - q)) / len(X)
+    d1 = (d2 @ p["W2"].T + of_kl) * h * (1 - h)
+    return {"dW1": X.T @ d1, "db1": d1.sum(0), "dW2": h.T @ d2, "db2": d2.sum(0)}
+"""
 _CHANGES = [
+    ("cost", _OF_DICTIONARY, "", "", ()),
+    ("cost", _OF_DICTIONARY, "d1.sum(0)", "d1.mean(0)", ("SAE304",)),
+    ("cost", _OF_DICTIONARY, "beta * kl", "beta * kl / q.size", ("SAE111", "SAE304")),
     ("Net", _UPDATED, "", "", ()),
     ("Net", _UPDATED, "(-p / q +", "(p / q -", ("SAE304",)),
     ("Trainer", _TRAINER, "", "", ()),
