@@ -169,6 +169,9 @@ def review(
                 add_removed(gone, findings)
         target = _target(thing, dict(settings or {}), roles, kind, name)
         _review(target, findings, activation, called_directly, replicas)
+        raised = [f.evidence.got for f in findings.found if f.identifier == "SAE601" and f.evidence]
+        if raised and others:
+            raise CouldNotReviewError(raised[0])
     except Exception as error:
         known = "" if target is None else target.kind
         guesses = () if target is None else tuple(target.guesses)
@@ -176,9 +179,12 @@ def review(
         elsewhere = _review_elsewhere(location, thing, options)
         if elsewhere is not None:
             return elsewhere
-        by_piece = _review_of_a_piece(thing, label, error, options)
-        if by_piece is not None:
-            return by_piece
+        if isinstance(error, CouldNotReviewError):
+            piece = _review_of_a_piece(thing, label)
+            if piece is not None:
+                name, by_piece = piece
+                words = f"it was not reviewed as a whole ({error}); `{name}`, which it calls, is"
+                return replace(by_piece, target=label, guesses=(words, *by_piece.guesses))
         for other in others:
             found_there = review(loaded(other), name=other, **options)
             if not found_there.reason:
@@ -210,7 +216,8 @@ def review(
         elsewhere = _review_elsewhere(location, thing, options)
         if elsewhere is not None:
             return elsewhere
-    found = [_placed(f, thing, folder) for f in findings.found if f.identifier not in ignore]
+    found = _with_a_piece(findings.found, thing, label, target.guesses)
+    found = [_placed(f, thing, folder) for f in found if f.identifier not in ignore]
     found.sort(key=lambda f: (f.severity != "error",))
     return Review(
         label,
@@ -259,28 +266,41 @@ def _review_elsewhere(
     return replace(found, guesses=(words, *found.guesses))
 
 
-def _review_of_a_piece(
-    thing: Any, label: str, error: BaseException, options: Mapping[str, Any]
-) -> Review | None:
-    """Review the divergence or penalty that a function calls, where it cannot be as a whole.
+def _review_of_a_piece(thing: Any, label: str) -> tuple[str, Review] | None:
+    """Review the divergence or penalty that a function calls; its name, and what was found.
 
     `None`: there is none, or nothing is wrong with it: that says nothing of the whole.
     """
-    if not isinstance(error, CouldNotReviewError) or not inspect.isfunction(_owner(thing)):
+    if not inspect.isfunction(_owner(thing)):
         return None
     words = ("kl", "spars", "diverg", "penal")
     for piece in [*source.functions(thing)][1:]:
         name = getattr(piece, "__name__", "")
         if not inspect.isfunction(piece) or not any(word in name.lower() for word in words):
             continue
-        try:
+        with contextlib.suppress(Exception):
             found = review(piece, name=f"{label}: {name}")
-        except Exception:
-            continue
-        if found.findings:
-            words_of_it = f"it was not reviewed as a whole ({error}); `{name}`, which it calls, is"
-            return replace(found, target=label, guesses=(words_of_it, *found.guesses))
+            if found.findings:
+                return name, found
     return None
+
+
+def _with_a_piece(
+    found: list[Finding], thing: Any, label: str, guesses: list[str]
+) -> list[Finding]:
+    """Put what is wrong with a piece in the place of a term that is not understood as a whole."""
+    names = {finding.identifier for finding in found}
+    piece = _review_of_a_piece(thing, label) if names & _NOT_UNDERSTOOD else None
+    if piece is None or _NOT_UNDERSTOOD & {f.identifier for f in piece[1].findings}:
+        return found
+    of_piece = [f for f in piece[1].findings if f.identifier.startswith("SAE1")]
+    if not of_piece:
+        return found
+    guesses.append(f"of the sparsity term `{piece[0]}` is reviewed")
+    return [*of_piece, *(f for f in found if not f.identifier.startswith("SAE1"))]
+
+
+_NOT_UNDERSTOOD = {"SAE119", "SAE199"}
 
 
 def _is_text(thing: Any) -> bool:

@@ -8,7 +8,7 @@ What is left without weight decay is the sparsity term; what λ adds is the weig
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -293,20 +293,26 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
     fixed_decay = 0.0
     if "weight_decay" not in cost.changeable:
         fixed_decay = _fixed_decay(cost, fit)
-    seen = []
-    for seed, x in enumerate(batches(_features(cost, fit.layout)) * 3):
-        low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
-        weights = weights_inside(shapes, layers, 70 + seed, fit.network.activations, low, high)
-        r, b = rhos[seed % len(rhos)], betas[seed % len(betas)]
-        hyper = {**_without(cost, "weight_decay"), "rho": r, "beta": b}
-        hyper = {k: v for k, v in hyper.items() if k in cost.changeable or k in values}
-        total = cost.total(fit.layout, weights, x, hyper)[0]
-        outputs = fit.network.forward(weights, x)
-        squares = sum(float(np.sum(weights[n] ** 2)) for n in {layer.kernel for layer in layers})
-        biases = {layer.bias for layer in layers if layer.bias is not None}
-        of_biases = fit.of_biases * sum(float(np.sum(weights[n] ** 2)) for n in biases)
-        rest = total - fit.reconstruction(x, outputs[-1]) - fixed_decay * squares - of_biases
-        seen.append((outputs, r, b, rest, 8.0 * cost.precision * abs(total)))
+
+    def observed(inside: Sequence[str]) -> list[OfTerm]:
+        seen = []
+        for seed, x in enumerate(batches(_features(cost, fit.layout)) * 3):
+            low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
+            weights = weights_inside(shapes, layers, 70 + seed, inside, low, high)
+            r, b = rhos[seed % len(rhos)], betas[seed % len(betas)]
+            hyper = {**_without(cost, "weight_decay"), "rho": r, "beta": b}
+            hyper = {k: v for k, v in hyper.items() if k in cost.changeable or k in values}
+            total = cost.total(fit.layout, weights, x, hyper)[0]
+            outputs = fit.network.forward(weights, x)
+            kernels = {layer.kernel for layer in layers}
+            squares = sum(float(np.sum(weights[n] ** 2)) for n in kernels)
+            biases = {layer.bias for layer in layers if layer.bias is not None}
+            of_biases = fit.of_biases * sum(float(np.sum(weights[n] ** 2)) for n in biases)
+            rest = total - fit.reconstruction(x, outputs[-1]) - fixed_decay * squares - of_biases
+            seen.append((outputs, r, b, rest, 8.0 * cost.precision * abs(total)))
+        return seen
+
+    seen = observed(fit.network.activations)
     findings.checks.append("sparsity")
     if all(abs(rest) <= slack + 1e-12 for *_, rest, slack in seen):
         if "rho" in cost.changeable or beta:
@@ -323,6 +329,8 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
     known = beta is not None and ("beta" in cost.changeable or beta != 1.0)
     context = Context(False, beta_is_known=known)
     best = explain_layers(seen, context, fit.network.activations)
+    if best is None and review_logits(target, fit.network, observed, context, findings):
+        return
     if best is None:
         outputs, r, b, rest, _ = seen[0]
         o = Observation(np.concatenate(outputs[:-1], axis=1), r, b, rest)
@@ -331,6 +339,10 @@ def _review_sparsity(target: Target, cost: Cost, fit: Fit, findings: Findings) -
         return
     best.report(target, findings, beta is not None)
     _check_edges(cost, fit, values, findings)
+
+
+OfTerm = tuple[list[Any], float, float, float, float]
+"""The activations of every layer, ρ, β, the sparsity term, and how far it may be off."""
 
 
 @dataclass
@@ -367,14 +379,14 @@ class OfLayers:
 
 
 def explain_layers(
-    seen: Sequence[tuple[list[Any], float, float, float, float]],
+    seen: Sequence[OfTerm],
     context: Context,
     activations: Sequence[str] = (),
 ) -> OfLayers | None:
     """Explain a sparsity term by all hidden layers, by the first ones, by one, or by the output.
 
     Args:
-        seen: The activations of every layer, ρ, β, the term, and how far it may be off.
+        seen: What was observed.
         context: What is expected.
         activations: The layers'; those of tanh alone are expected to be mapped to [0, 1].
     """
@@ -404,6 +416,41 @@ def explain_layers(
         if best is not None and best.cost == 0.0:
             break
     return best
+
+
+def review_logits(
+    target: Target,
+    network: Network,
+    observe: Callable[[Sequence[str]], list[OfTerm]],
+    context: Context,
+    findings: Findings,
+) -> bool:
+    """Name a penalty of what goes into the sigmoids; return whether it is one.
+
+    Args:
+        target: What is reviewed.
+        network: Its layers.
+        observe: Returns observations with weights that keep units of other activations inside.
+        context: What is expected of the term.
+        findings: Where the mistakes go.
+    """
+    if set(network.activations[:-1]) != {"sigmoid"}:
+        return False
+    last = network.activations[-1]
+    seen = [
+        ([*(np.log(a / (1.0 - a)) for a in outputs[:-1]), outputs[-1]], r, b, rest, slack)
+        for outputs, r, b, rest, slack in observe((*("linear",) * (len(network.layers) - 1), last))
+    ]
+    best = explain_layers(seen, context)
+    if best is None or best.is_of_output:
+        return False
+    o = best.observed[1]
+    proof = evidence(
+        given_words(o), candidates.right_value(1.0 / (1.0 + np.exp(-o.x)), o.rho, o.beta), o.value
+    )
+    findings.add(finding("SAE121", proof))
+    findings.name(target, [m for m in best.found[0].mistakes if m != "SAE115"], proof)
+    return True
 
 
 def given_words(o: Observation) -> str:
@@ -673,9 +720,8 @@ class CostOfParameters:
                 if all(not isinstance(v, (dict, list, tuple)) for v in returned)
                 else [0]
             )
-            gradient = self._gradient(
-                layout, [v for k, v in enumerate(returned) if k != scalars[0]]
-            )
+            rest = [v for k, v in enumerate(returned) if k != scalars[0]]
+            gradient = weights_among(rest, self._in_order(layout), self.framework)
         value = self.framework.array(self._number(returned))
         if np.size(value) != 1:
             raise ValueError(f"not one number but an array of shape {np.shape(value)}")
@@ -718,46 +764,74 @@ class CostOfParameters:
             found = self.framework.gradients(scalar, self._given(layout, weights))
         except Exception:  # it trains by itself, and gives numbers
             return None
-        return None if found is None else self._gradient(layout, found)
+        return weights_among(found, self._in_order(layout), self.framework)
 
-    def _gradient(self, layout: FlatLayout, rest: Sequence[Any]) -> Weights | None:
+    def _in_order(self, layout: FlatLayout) -> dict[str, tuple[int, ...]]:
+        """The shapes of the weights in the order in which they are given."""
         shapes = self.shapes(layout)
-        count = sum(int(np.prod(shape)) for shape in shapes.values())
-        if len(rest) == 1 and not isinstance(rest[0], (dict, tuple, list)):
-            flat = np.asarray(self.framework.array(rest[0])).ravel()
-            if flat.size != count:
-                return None
-            found, start = {}, 0
-            for name in layout.order:
-                size = int(np.prod(shapes[name]))
-                found[name] = flat[start : start + size].reshape(shapes[name])
-                start += size
-            return found
-        if len(rest) == 1 and isinstance(rest[0], (tuple, list)):
-            rest = rest[0]
-        if len(rest) == 1 and isinstance(rest[0], dict):
-            named = {_weight_of_slope(str(name)): v for name, v in rest[0].items()}
-            if not named.keys() >= {*layout.order}:
-                return None
-            rest = [named[name] for name in layout.order]
-        if len(rest) == len(layout.order):
-            arrays = [np.asarray(self.framework.array(v)) for v in rest]
-            sizes = [int(np.prod(shapes[name])) for name in layout.order]
-            if [a.size for a in arrays] == sizes:
-                return {
-                    name: a.reshape(shapes[name])
-                    for name, a in zip(layout.order, arrays, strict=True)
-                }
-        return None
+        return {name: shapes[name] for name in layout.order}
 
     def output(self, layout: FlatLayout, weights: Weights, x: Any) -> Any:
         """A cost alone gives no output."""
         return None
 
 
+def weights_among(
+    returned: Any, shapes: Mapping[str, tuple[int, ...]], framework: Framework
+) -> Weights | None:
+    """Return the derivatives by each weight among what was returned; `None`: some are missing.
+
+    By their names, as one vector, by their shapes, or else by their order.
+
+    Args:
+        returned: Arrays, in tuples, lists and dictionaries.
+        shapes: Of the weights by name, in the order of a vector.
+        framework: The library of the arrays.
+    """
+    named = [
+        (name, framework.array(value)) for name, value in _leaves(returned) if value is not None
+    ]
+    left = [array for _, array in named]
+    by_name = {_weight_of_slope(name): array for name, array in named if name}
+    wanted = [weight_named(name) for name in shapes]
+    if by_name.keys() >= {*wanted} and len({*wanted}) == len(wanted):
+        left = [by_name[name] for name in wanted]
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    if len(left) == 1 and left[0].size == sum(sizes):
+        left = np.split(left[0].ravel(), np.cumsum(sizes)[:-1])
+    found = {}
+    rest = list(left)
+    for name, shape in shapes.items():
+        fits = [
+            k
+            for k, a in enumerate(rest)
+            if a.shape == shape or (len(shape) == 1 and a.size == shape[0])
+        ]
+        if not fits:
+            break
+        found[name] = np.reshape(rest.pop(fits[0]), shape)
+    else:
+        return found
+    if [array.size for array in left] != sizes:
+        return None
+    return {n: np.reshape(a, shape) for (n, shape), a in zip(shapes.items(), left, strict=True)}
+
+
+def _leaves(returned: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The arrays in tuples, lists and dictionaries, with the names that they have there."""
+    if isinstance(returned, Mapping):
+        for key, value in returned.items():
+            yield from _leaves(value, str(key))
+    elif isinstance(returned, (tuple, list)):
+        for value in returned:
+            yield from _leaves(value, name)
+    else:
+        yield name, returned
+
+
 def _weight_of_slope(name: str) -> str | None:
     """The weight that a derivative is named by: dW1, grad_b2, W1."""
     short = plain(name)
-    for word in ("gradient", "grad", "delta", "d"):
+    for word in ("gradient", "grad", "delta", "d", "g"):
         short = short.removeprefix(word).removesuffix(word)
     return weight_named(name) or weight_named(short)

@@ -8,8 +8,9 @@ compiled loss, weight decay and sparsity from `model.losses`, and each is held t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -18,7 +19,13 @@ import numpy as np
 from keras_impl.backends.keras_internals import keras_divides_activity_by_batch, layers_of
 from sae_oracle.reviewer import candidates, check_loss, source
 from sae_oracle.reviewer.candidates import Context, Observation
-from sae_oracle.reviewer.check_cost import explain_layers, given_words, review_cost
+from sae_oracle.reviewer.check_cost import (
+    OfTerm,
+    explain_layers,
+    given_words,
+    review_cost,
+    review_logits,
+)
 from sae_oracle.reviewer.check_penalty import Findings, add_removed, evidence, review_penalty
 from sae_oracle.reviewer.check_saving import review_saving
 from sae_oracle.reviewer.evaluation import as_array, as_number, quietly, tensor
@@ -387,29 +394,35 @@ def _review_sparsity(
             "its losses depend on the input and ρ is not known: say it (--rho NAME, or --rho 0.05)"
         )
     known_beta = beta if beta is not None else 1.0
-    seen: list[tuple[list[Any], float, float, float, float]] = []
     settings = (
         [(rho, known_beta)]
         if not hyper
         else [(r, b) for r, b in zip((rho, 0.2, 0.35), (known_beta, 0.7, 1.5), strict=True)]
     )
     divided = bool(_regularizers(subject.model)) and keras_divides_activity_by_batch()
-    for k, (r, b) in enumerate(settings):
-        chosen = subject
-        if k:
-            changed = {"rho": r, "beta": b}
-            try:
-                chosen = Subject(target, {n: v for n, v in changed.items() if n in hyper})
-            except Exception:
-                continue
-            r = r if "rho" in hyper else rho
-            b = b if "beta" in hyper else known_beta
-        for seed, x in enumerate(batches(chosen.features) * 2):
-            low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
-            chosen.keep_inside(network, 20 + seed, low, high)
-            outputs = network.forward(chosen.weights(), x)
-            got = chosen.penalties(x)[1]
-            seen.append((outputs, r, b, sum(got[i] for i in items if i < len(got)), 0.0))
+
+    def observed(inside: Sequence[str]) -> list[OfTerm]:
+        seen = []
+        placed = replace(network, activations=tuple(inside))
+        for k, (r, b) in enumerate(settings):
+            chosen = subject
+            if k:
+                changed = {"rho": r, "beta": b}
+                try:
+                    chosen = Subject(target, {n: v for n, v in changed.items() if n in hyper})
+                except Exception:
+                    continue
+                r = r if "rho" in hyper else rho
+                b = b if "beta" in hyper else known_beta
+            for seed, x in enumerate(batches(chosen.features) * 2):
+                low, high = ((0.02, 0.08), (0.1, 0.5))[seed % 2]
+                chosen.keep_inside(placed, 20 + seed, low, high)
+                outputs = network.forward(chosen.weights(), x)
+                got = chosen.penalties(x)[1]
+                seen.append((outputs, r, b, sum(got[i] for i in items if i < len(got)), 0.0))
+        return seen
+
+    seen = observed(network.activations)
     broken = _outside(subject, network, items, rho, known_beta) if inner else []
     context = Context(divided=divided, beta_is_known=beta is not None and beta != 1.0)
     symmetric = source.mentions(target.words, r"symmetric") and "tanh" in inner
@@ -425,11 +438,15 @@ def _review_sparsity(
             f"{broken[0].value}",
         )
         findings.add(finding("SAE403", proof, f"(The hidden activation is {inner[0]}.)"))
-    if not seen:
-        return
-    best = explain_layers(seen, context)
+    best = explain_layers(seen, context) if seen else None
     if best is not None:
         best.report(target, findings)
+        return
+    if review_logits(target, network, observed, context, findings):
+        return
+    if not seen and not inner:
+        proof = Evidence("sigmoid units that are neither dead nor saturated", "a number", "NaN")
+        findings.add(finding("SAE199", proof))
         return
     for outputs, r, b, value, _ in seen:
         a = np.concatenate(outputs[:-1], axis=1)

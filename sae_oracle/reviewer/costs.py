@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
@@ -14,11 +15,20 @@ import keras
 import numpy as np
 
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
+from keras_impl.backends.keras_internals import layers_of
 from sae_oracle.reviewer import source
-from sae_oracle.reviewer.check_cost import CostOfParameters
+from sae_oracle.reviewer.check_cost import CostOfParameters, weights_among
 from sae_oracle.reviewer.evaluation import as_array, tensor
-from sae_oracle.reviewer.foreign import WHOLE, Code, picked, states_of
-from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework
+from sae_oracle.reviewer.foreign import (
+    WHOLE,
+    Code,
+    attribute_named,
+    held_numbers,
+    methods_of,
+    picked,
+    states_of,
+)
+from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, uncompiled
 from sae_oracle.reviewer.network import Layer, Weights, chains
 from sae_oracle.reviewer.reading import (
     APPLIES,
@@ -34,6 +44,7 @@ from sae_oracle.reviewer.reading import (
     signature_of,
     size_named,
     weight_named,
+    words,
 )
 from sae_oracle.reviewer.stand_ins import (
     ANSWERS,
@@ -42,10 +53,11 @@ from sae_oracle.reviewer.stand_ins import (
     models_in,
     module_of,
     own_models,
+    parameters_among,
     stand_in_model,
     stand_in_of_keras,
 )
-from sae_oracle.reviewer.target import CouldNotReviewError
+from sae_oracle.reviewer.target import SYMBOLS, CouldNotReviewError
 
 _ORDERS = (("W1", "W2", "b1", "b2"), ("W1", "b1", "W2", "b2"))
 _TIED = ("W1", "b1", "b2")
@@ -71,7 +83,8 @@ def cost_of(
     names = [n for n in code.signature.required if n not in {*reading.hyper.values(), *aside}]
     states = states_of(code)
     names = [n for n in names if n not in states]
-    theta = next((n for n in names if is_parameters(n)), None)
+    theta = parameters_among(code.thing, names)
+    theta = theta or next((n for n in names if is_parameters(n)), None)
     if states and theta is None:  # the state holds the parameters
         theta = states[0]
     weights = {n: weight_named(n) for n in names if weight_named(n)} if theta is None else {}
@@ -106,6 +119,8 @@ def cost_of(
         keys = {name: (name,) for name in _ORDERS[1]}
         forms = [("dictionary", _ORDERS[1])]
 
+    beside = _slopes_beside(code) if framework.name == "numpy" else None
+
     def call(given: Any, x: Any, hyper: Mapping[str, float], returns: str = "") -> Any:
         form, parts = given
         if (
@@ -134,7 +149,12 @@ def cost_of(
         arguments |= {n: len(x) for n in code.signature.required if plain(n) in BATCH_SIZES}
         positional = [arguments.pop(name) for name in code.signature.required]
         made = code.make({k: v for k, v in hyper.items() if k in code.made_with})
-        returned = made(*positional, **arguments)
+        with code.with_decay(hyper):
+            by_name = dict(zip(code.signature.required, positional, strict=True)) | arguments
+            returned = made(*positional, **arguments)
+            if beside is not None and not isinstance(returned, (tuple, list, dict)):
+                wanted = (signature_of(beside) or Signature()).names
+                returned = returned, beside(**{n: by_name[n] for n in wanted if n in by_name})
         if states and isinstance(returned, tuple):
             kept = tuple(v for v in returned if not isinstance(v, TrainingState))
             returned = kept[0] if len(kept) == 1 else kept
@@ -153,6 +173,21 @@ def cost_of(
         _PRECISION.get(framework.name, _SINGLE),
         framework,
     )
+
+
+def _slopes_beside(code: Code) -> Callable[..., Any] | None:
+    """The function of the same file that computes the slopes of a cost, of the same arguments."""
+    file = source.visible_names(source.subject_of(code.thing)).get("__reviewed_file__")
+    if file is None:
+        return None
+    for name in file.defined():
+        if not re.search("back_?prop|backward|grad", name) or re.search("num|check|desc", name):
+            continue
+        function: Callable[..., Any] = file.obtained(name)
+        required = (signature_of(function) or Signature()).required
+        if function is not code.thing and {*required} <= {*code.signature.names} and required:
+            return function
+    return None
 
 
 class TrainingState:
@@ -362,9 +397,7 @@ class CostOfObject:
     def _set(self, weights: Weights, hyper: Mapping[str, float]) -> Any:
         instance = self._object({k: v for k, v in hyper.items() if k in self.changeable})
         for path, value in weights.items():
-            place, _, name = path.rpartition(".")
-            held: Any = getattr(instance, place) if place else instance.__dict__
-            key: Any = int(name) if isinstance(held, list) else name
+            held, key = _place(instance, path)
             shaped = np.reshape(value, tuple(held[key].shape))
             if hasattr(held[key], "assign"):  # a variable of TensorFlow
                 held[key].assign(shaped)
@@ -375,39 +408,77 @@ class CostOfObject:
     def total(
         self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
     ) -> tuple[float, Weights | None]:
-        """The cost."""
+        """The cost, and its gradient if it returns one."""
         instance = self._set(weights, hyper)
         batch = self.framework.tensor(x.T if layout[1] else x)
-        value = self.framework.array(picked(self._call(instance, batch, hyper), WHOLE))
+        returned = self._call(instance, batch, hyper)
+        value = self.framework.array(picked(returned, WHOLE))
         if np.size(value) != 1:
             raise ValueError(f"not one number but an array of shape {np.shape(value)}")
-        return float(np.reshape(value, ())), None
+        gradient = None
+        if isinstance(returned, (tuple, list, dict)):
+            gradient = weights_among(returned, self._shapes, self.framework)
+        return float(np.reshape(value, ())), gradient
 
     def slopes(
         self, layout: tuple[int, bool], weights: Weights, x: Any, hyper: Mapping[str, float]
     ) -> Weights | None:
-        """What its own method leaves as derivatives, as `dW1` of `W1`; `None`: there is none."""
-        names = ("backward", "backprop", "backpropagate", "backpropagation", "compute_gradients")
-        instance = self._set(weights, hyper)
-        method = next((getattr(instance, n) for n in names if hasattr(instance, n)), None)
-        if method is None or (signature_of(method) or Signature()).required:
+        """What its own method returns or leaves as derivatives; `None`: there is none."""
+        batch = self.framework.tensor(x.T if layout[1] else x)
+        for name in methods_of(type(self._object({}))):
+            if not re.search("back_?prop|backward|grad|update|step", name):
+                continue
+            instance = self._set(weights, hyper)
+            method = getattr(instance, name)
+            required = (signature_of(method) or Signature()).required
+            if not all(plain(n) in DATA["y_true"] for n in required):
+                continue
+            try:
+                self._call(instance, batch, hyper)
+                returned = method(*(batch for _ in required))
+            except Exception:
+                continue
+            kept = {n: v for n, v in vars(instance).items() if _IS_SLOPE.search(n)}
+            for slopes in (returned, kept):
+                found = weights_among(slopes, self._shapes, self.framework)
+                if found is not None:
+                    return found
+            found = self._learnt(instance, weights)
+            if found is not None:
+                return found
+        return None
+
+    def _array_of(self, instance: Any, path: str) -> Any:
+        held, key = _place(instance, path)
+        return self.framework.array(held[key])
+
+    def _learnt(self, instance: Any, weights: Weights) -> Weights | None:
+        """By how much the weights were changed, over the learning rate; `None`: some were not."""
+        rates = [v for n, v in vars(instance).items() if plain(n) in _RATES and is_number(v) and v]
+        if len(rates) != 1:
             return None
-        self._call(instance, self.framework.tensor(x.T if layout[1] else x), hyper)
-        method()
-        held = {plain(name): value for name, value in instance.__dict__.items()}
         found = {}
-        for name, w in weights.items():
-            short = plain(name)
-            forms = ("d" + short, "grad" + short, short + "grad", "g" + short, "delta" + short)
-            slope = next((held[form] for form in forms if form in held), None)
-            if slope is None or np.size(slope) != w.size:
-                return None
-            found[name] = np.reshape(self.framework.array(slope), w.shape)
-        return found
+        for name, before in weights.items():
+            after = self._array_of(instance, name).reshape(before.shape)
+            found[name] = (before - after) / float(rates[0])
+        return found if all(np.any(slope) for slope in found.values()) else None
 
     def output(self, layout: tuple[int, bool], weights: Weights, x: Any) -> Any:
         """The network's output, where it gives one."""
         return None
+
+
+_RATES = words("lr eta alpha learningrate learnrate stepsize")
+
+
+def _place(instance: Any, path: str) -> tuple[Any, Any]:
+    """The list or dictionary that holds a weight of an object, and its key there."""
+    place, _, name = path.rpartition(".")
+    held: Any = getattr(instance, place) if place else instance.__dict__
+    return held, int(name) if isinstance(held, list) else name
+
+
+_IS_SLOPE = re.compile("^(_?d_?[wbW]|g_?[wbW]|nabla|delta|gradient)|grad")
 
 
 class CostOfModule(CostOfObject):
@@ -487,9 +558,11 @@ def weights_of(instance: Any) -> dict[str, tuple[int, ...]]:
         root, _, name = path.rpartition(".")
         if once[id(value)] != path:
             continue
-        is_array = hasattr(value, "dtype") and hasattr(value, "shape")
+        is_array = hasattr(value, "dtype") and not callable(getattr(value, "shape", len))
         shape = tuple(int(n) for n in value.shape) if is_array else ()
         kind = weight_named(root + "1" if name.isdigit() else name)
+        if is_parameters(root) and kind is None and shape:
+            kind = "b1" if 1 in shape or len(shape) == 1 else "W1"
         if kind and len(shape) in (1, 2):
             found[path] = (max(shape),) if kind.startswith("b") else shape
     return found
@@ -533,6 +606,48 @@ def batches_for(name: str) -> list[Callable[[Any], Any]]:
     return [lambda x: x, lambda x: (x, x)]
 
 
+class _DerivedError(BaseException):
+    """Carries out of a training loop the tensor that it derives."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def derived_or_returned(call: Callable[[], Any], framework: str) -> Any:
+    """Return the tensor that a call derives (`loss.backward()`), else what it returns."""
+    owner: Any = None
+    if framework == "torch":
+        owner, name = sys.modules["torch"].Tensor, "backward"
+    elif framework == "tensorflow":
+        owner, name = sys.modules["tensorflow"].GradientTape, "gradient"
+    if owner is None:
+        return call()
+
+    def derive(held: Any, value: Any = None, *arguments: Any, **more: Any) -> None:
+        raise _DerivedError(held if framework == "torch" else value)
+
+    kept = getattr(owner, name)
+    setattr(owner, name, derive)
+    try:
+        with uncompiled():
+            return call()
+    except _DerivedError as derived:
+        return derived.value
+    finally:
+        setattr(owner, name, kept)
+
+
+def values_of_models(code: Code) -> dict[str, float]:
+    """Return ρ, β and λ as the models hold them that a loss may be given."""
+    found: dict[str, float] = {}
+    for model in [*models_in(code.thing), *own_models(code.thing)]:
+        for role in SYMBOLS:
+            name = attribute_named(model, role)
+            if name is not None:
+                found.setdefault(role, held_numbers(model)[name])
+    return found
+
+
 def costs_of_model_losses(code: Code, reading: Reading) -> Iterator[CostOfObject]:
     """Yield a loss that takes a model and a batch as a cost, by each way a model may answer.
 
@@ -557,7 +672,12 @@ def costs_of_model_losses(code: Code, reading: Reading) -> Iterator[CostOfObject
             arguments |= {} if output is None else {output: module(x)}
             arguments |= {n: hyper[role] for role, n in reading.hyper.items() if role in hyper}
             positional = [arguments.pop(name) for name in code.signature.required]
-            return code.make({})(*positional, **arguments)
+
+            def made() -> Any:
+                return code.make({})(*positional, **arguments)
+
+            with code.with_decay(hyper):
+                return derived_or_returned(made, code.framework.name)
 
         def make(hyper: Mapping[str, float], maker: Callable[[], Any] = maker) -> Any:
             return maker()
@@ -615,7 +735,9 @@ class CostOfKeras(CostOfObject):
     def _object(self, hyper: Mapping[str, float]) -> Any:
         model = super()._object(hyper)
         if not model.built or not model.trainable_variables:
-            width = getattr(model, "input_shape", (None, 6))[-1] if model.built else 6
+            shape = getattr(model, "input_shape", None) if model.built else None
+            units = [layer.units for layer in layers_of(model) if hasattr(layer, "units")]
+            width = shape[-1] if shape else [6, *units][-1]  # as wide as its output
             model(tensor(np.full((2, width), 0.5)))
         return model
 

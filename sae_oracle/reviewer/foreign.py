@@ -8,10 +8,11 @@ the batch, a configuration, a dtype policy) is asked of it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ from sae_oracle.reviewer.check_penalty import (
     probes,
 )
 from sae_oracle.reviewer.evaluation import quietly
-from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed
+from sae_oracle.reviewer.frameworks import FRAMEWORKS, Framework, is_installed, uncompiled
 from sae_oracle.reviewer.loading import Method
 from sae_oracle.reviewer.reading import (
     APPLIES,
@@ -35,6 +36,7 @@ from sae_oracle.reviewer.reading import (
     HYPERPARAMETERS,
     LOADERS,
     MODEL,
+    TRAINING,
     Reading,
     Signature,
     bystanders,
@@ -58,6 +60,8 @@ from sae_oracle.reviewer.stand_ins import (
     models_in,
     module_of,
     names_used_of,
+    parameters_among,
+    preparation_of,
     stand_in_for,
 )
 from sae_oracle.reviewer.target import (
@@ -102,6 +106,7 @@ class Code:
         penalty: What makes a penalty of it; `None`: `CodePenalty`.
         method: The one method of an object with weights that is reviewed; `None`: to be found.
         held: The numbers that an object keeps, by name.
+        constant: The module and the name of the constant that is λ, if it is one.
     """
 
     name: str
@@ -117,6 +122,22 @@ class Code:
     penalty: Callable[[Target, Code, Reading], CodePenalty] | None = None
     method: str | None = None
     held: dict[str, float] = field(default_factory=dict)
+    constant: tuple[dict[str, Any], str] | None = None
+
+    @contextlib.contextmanager
+    def with_decay(self, hyper: Mapping[str, float]) -> Iterator[None]:
+        """Let λ have its value of `hyper` where it is a constant of a module."""
+        if self.constant is None or "weight_decay" not in hyper:
+            yield
+            return
+        namespace, name = self.constant
+        kept = namespace[name]
+        namespace[name] = type(kept)(hyper["weight_decay"])
+        try:
+            with uncompiled():
+                yield
+        finally:
+            namespace[name] = kept
 
     def sizes_of_batch(self, data: Mapping[str, Any]) -> dict[str, int]:
         """Return the number of samples for each argument that is it, by its name."""
@@ -134,7 +155,8 @@ class Code:
 
     def changeable(self, reading: Reading) -> set[str]:
         """Return which of ρ, β and λ can be given."""
-        return {*self.made_with, *reading.hyper}
+        of_module = {"weight_decay"} if self.constant is not None else set()
+        return {*self.made_with, *reading.hyper, *of_module}
 
     def call(self, reading: Reading, data: Mapping[str, Any], hyper: Mapping[str, Any]) -> Any:
         """Call it with data and hyperparameters, both by role."""
@@ -285,13 +307,31 @@ def code_of(
     found = readings(subject.__name__, _without(signature, settings), given, known, kind=kind)
     code = Code(name, thing, framework_of(owner), signature, lambda _: _with(called, settings))
     code.signature = _without(signature, settings)
-    if states_of(code):
+    if states_of(code) or parameters_among(thing, code.signature.required):
         found = [Reading("cost", {}, hyperparameters(code.signature, given, known))]
     code.readings = found
+    code.constant = _constant_decay(owner, known, found)
     of_model = _of_a_model_of_the_module(code, given, known)
     code.readings = [*of_model, *found]
+    if name.endswith(TRAINING) and not of_model and hasattr(subject, "reviewed_at"):
+        raise CouldNotReviewError("the model that the loop trains was not found in the script")
     _values(code, signature.defaults, known, given)
     return code
+
+
+def _constant_decay(
+    thing: Any, known: Mapping[str, tuple[str, float]], found: Iterable[Reading] = ()
+) -> tuple[dict[str, Any], str] | None:
+    """Where λ is kept as a number of a module that only functions read; `None`: it is not."""
+    name = known.get("weight_decay", ("", 0.0))[0]
+    if any("weight_decay" in reading.hyper for reading in found):
+        return None
+    for subject in source.functions(thing):
+        namespace = source.module_names(subject)
+        file = namespace.get("__reviewed_file__")
+        if isinstance(namespace.get(name), float) and file is not None and file.is_only_set(name):
+            return namespace, name
+    return None
 
 
 def roles_by_place(signature: Signature, given: Mapping[str, Any]) -> dict[str, str]:
@@ -543,7 +583,8 @@ def made_instance(
                 f"{name} has no argument {unknown[0]!r}; "
                 f"it has {', '.join(signature.names) or 'none'}"
             )
-        named = hyperparameters(_without(signature, settings), given)
+        known = constants(owner)
+        named = hyperparameters(_without(signature, settings), given, known)
         fixed = dict(settings)
         sizes = sizes_among(signature.required)
         configurations: dict[str, ConfigurationOf] = {}
@@ -587,7 +628,7 @@ def made_instance(
         def make(hyper: Mapping[str, float]) -> Any:
             chosen = {**values, **hyper}
             units = [n for n in of_units if n in fixed and "hidden" in hyper]
-            return owner(
+            made = owner(
                 **{**fixed, **dict.fromkeys(units, hyper.get("hidden"))},
                 **{n: configuration.make(chosen) for n, configuration in configurations.items()},
                 **{
@@ -596,18 +637,27 @@ def made_instance(
                     if role in chosen
                 },
             )
+            if prepare is not None:
+                prepare(made)
+            return made
 
+        prepare = None
         try:
             instance = make({})
         except Exception as error:
             raise CouldNotReviewError(
                 f"making it raised {described(error)}; set its arguments (--set NAME=VALUE)"
             ) from error
+        if not _is_module(owner) and not _has_kernels(instance):
+            prepare = preparation_of(lambda: make({}), framework_of(owner).tensor)
+        if prepare is not None:
+            prepare(instance)
         named = named | {r: n for c in configurations.values() for r, n in c.named.items()}
+    of_others = {plain(argument) for argument in named.values()}
     for role in SYMBOLS:
         if role not in values:
             attribute = attribute_named(instance, role, given.get(role))
-            if attribute is not None:
+            if attribute is not None and plain(attribute) not in of_others:
                 values[role] = held_numbers(instance)[attribute]
                 guesses.append(f"{SYMBOLS[role]} = {values[role]:g} (`self.{attribute}`)")
         if is_number(given.get(role)):
@@ -692,7 +742,8 @@ def _code_of_object(
     subject = source.subject_of(owner)
     if _has_kernels(instance) and (method is None or is_of_data(getattr(instance, method))):
         is_module = module_of(instance) is not None
-        for role, (where, value) in constants(owner).items():
+        known = constants(owner)
+        for role, (where, value) in known.items():
             if role not in values and role not in named:
                 values[role] = value
                 guesses.append(f"{SYMBOLS[role]} = {value:g} (`{where}`)")
@@ -707,6 +758,7 @@ def _code_of_object(
             [Reading("network", {}, {})],
             guesses,
             method=method,
+            constant=None if "weight_decay" in named else _constant_decay(owner, known),
         )
     if method is None and _has_images(instance):
         names = [name for name in methods_of(subject) if name not in ("forward", "__call__")]
@@ -1003,8 +1055,8 @@ def picked(value: Any, words: Sequence[str] = ("kl", "spars", "penal", "loss", "
                     return item
         return next(iter(value.values()), None)
     if isinstance(value, (tuple, list)) and value:
-        scalars = [v for v in value if np.size(v if not hasattr(v, "shape") else 0) == 1]
-        scalars = [v for v in scalars if tuple(getattr(v, "shape", ())) in ((), (1,))]
+        flat = [v for v in value if not isinstance(v, (tuple, list, dict))]
+        scalars = [v for v in flat if tuple(getattr(v, "shape", ())) in ((), (1,))]
         return scalars[0] if scalars else value[0]
     return value
 

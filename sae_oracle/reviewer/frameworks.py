@@ -6,8 +6,10 @@ the same: an array of the library, a number of it, and the gradient of a functio
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,6 +152,19 @@ class _Keras(Framework):
 FRAMEWORKS: dict[str, Framework] = {
     kind.name: kind() for kind in (Framework, _Torch, _JAX, _TensorFlow, _Keras)
 }
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run jitted functions as they are written, with the numbers that their module has now."""
+    with contextlib.ExitStack() as stack:
+        if "jax" in sys.modules:
+            stack.enter_context(sys.modules["jax"].disable_jit())
+        if "tensorflow" in sys.modules:
+            config = sys.modules["tensorflow"].config
+            stack.callback(config.run_functions_eagerly, config.functions_run_eagerly())
+            config.run_functions_eagerly(True)
+        yield
 
 
 def is_installed(name: str) -> bool:

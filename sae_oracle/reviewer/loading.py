@@ -14,6 +14,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import linecache
 import re
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from typing import Any
 
 import keras
 
+from sae_oracle.reviewer.reading import TRAINING, is_batch
 from sae_oracle.reviewer.source import today
 from sae_oracle.reviewer.target import CouldNotReviewError, described
 
@@ -191,6 +193,7 @@ class _File:
         self.replaced: dict[str, str] = {}
         self.wanted: set[str] = set()
         self.tree = self._parsed(self.path.read_text(encoding="utf-8", errors="replace"))
+        self.tree.body = [*_with_training_as_functions(self.tree.body)]
         self.module = ModuleType(self.path.stem)
         if root is not None:
             self._run(root)
@@ -244,6 +247,18 @@ class _File:
             if isinstance(regularizer, ast.Name) and regularizer.id == name:
                 found.add(getattr(written, "value", ""))
         return str(found.pop()) if len(found) == 1 else ""
+
+    def is_only_set(self, name: str) -> bool:
+        """Return whether no statement outside of functions reads a name."""
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+        waiting: list[ast.AST] = [*self.tree.body]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load):
+                return False
+            inner = ast.iter_child_nodes(node.args if isinstance(node, kinds) else node)
+            waiting += inner
+        return True
 
     def classes(self) -> list[str]:
         """The classes that the file defines."""
@@ -303,6 +318,9 @@ class _File:
             ]
         for piece in pieces:
             try:
+                if isinstance(piece, ast.FunctionDef) and piece.name == TRAINING:
+                    self._execute_training(piece)
+                    continue
                 code: CodeType = compile(
                     ast.Module([piece], []), str(self.path), "exec", flags, dont_inherit=True
                 )
@@ -313,6 +331,13 @@ class _File:
             except Exception as error:
                 if not self._replace_import(piece):
                     self._failed(piece, error)
+
+    def _execute_training(self, node: ast.FunctionDef) -> None:
+        """Define the function that a loop was made, with a source that can be read."""
+        name, text = f"<the loop of {self.path}>", ast.unparse(node)
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        exec(compile(text, name, "exec", dont_inherit=True), self.module.__dict__)
+        self.module.__dict__[TRAINING].reviewed_at = str(self.path.resolve()), node.end_lineno
 
     def _failed(self, node: ast.stmt, error: BaseException) -> None:
         first = ast.unparse(node).splitlines()[0]
@@ -345,6 +370,98 @@ class _File:
             return False
         self.module.__dict__[bound] = found
         return True
+
+
+_IS_TRAINING = re.compile(r"\.backward\(|GradientTape\(|\bvalue_and_grad\(|\bgrad\(")
+_IS_COST = re.compile(r"(total_?|full_?)?(loss|cost|objective|J)(_?(value|total))?", re.IGNORECASE)
+
+
+def _with_training_as_functions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a script, where the body of a loop that trains is a function of a batch.
+
+    So is one inside of `if __name__ == "__main__":`, or of a function `main` without arguments.
+    """
+    bound = set().union(*(_bound(node) for node in body)) if body else set()
+    for node in body:
+        is_main = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+        is_function = isinstance(node, ast.FunctionDef) and not ast.unparse(node.args)
+        if (is_main or is_function) and any(map(_innermost, node.body)):  # type: ignore[attr-defined]
+            inner = [n for n in node.body if not isinstance(n, ast.Return)]  # type: ignore[attr-defined]
+            yield from _with_training_as_functions(inner)
+            continue
+        loop = _innermost(node) if isinstance(node, (ast.For, ast.While, ast.With)) else None
+        made = None if loop is None else _step_of(loop, node, bound | _bound(node))
+        yield node if made is None else made
+
+
+def _innermost(node: ast.AST) -> ast.For | ast.While | None:
+    """The innermost loop that derives or assigns a cost; `None`: there is none."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Lambda)):
+        return None
+    for child in ast.iter_child_nodes(node):
+        inner = _innermost(child)
+        if inner is not None:
+            return inner
+    if isinstance(node, (ast.For, ast.While)) and (
+        _IS_TRAINING.search(ast.unparse(node)) or _costs_assigned(node)
+    ):
+        return node
+    return None
+
+
+def _costs_assigned(loop: ast.For | ast.While) -> list[str]:
+    return [name for node in loop.body for name in _bound(node) if _IS_COST.fullmatch(name)]
+
+
+def _step_of(loop: ast.For | ast.While, around: ast.AST, bound: set[str]) -> ast.FunctionDef | None:
+    """The body of a loop as a function of a batch that returns its cost and its slopes.
+
+    `None`: which of its names is a batch cannot be told.
+    """
+    counters = {
+        name
+        for outer in ast.walk(around)
+        if isinstance(outer, ast.For)
+        for name in _bound(ast.Assign([outer.target], ast.Constant(0)))
+    }
+    target = loop.target if isinstance(loop, ast.For) else None
+    through = _used(loop.iter) if isinstance(loop, ast.For) else set()
+    is_count = bool(through & {"range", "count"}) or target is None
+    own = _bound(ast.Module([*loop.body], []))
+    if is_count:
+        read = [n.id for n in ast.walk(loop) if isinstance(n, ast.Name)]
+        free = bound - own - counters
+        data = next((n for n in read if is_batch(n) and n in free), None)
+        target = None
+    else:
+        data = "x_batch"
+    if data is None:
+        return None
+    given = f"{data} = {data}"
+    if target is not None and "enumerate" in through and isinstance(target, ast.Tuple):
+        target = target.elts[-1]
+    if target is not None:
+        items = target.elts if isinstance(target, (ast.Tuple, ast.List)) else []
+        given = "\n".join(f"{ast.unparse(item)} = {data}" for item in items)
+        given = given or f"{ast.unparse(target)} = {data}"
+    costs = _costs_assigned(loop)
+    kept = [name for name in own if re.match(r"_?(d|g|grad|delta_?)_?[wbWB]|.*grad", name)]
+    held = ", ".join(f"{name!r}: {name}" for name in (*costs[-1:], *kept))
+    outer = sorted(own & bound - {data})
+    text = "\n".join(
+        [
+            f"def {TRAINING}({data}):",
+            *(f"    global {name}" for name in outer),
+            *(f"    {name} = 0" for name in sorted(counters - {data} - set(outer))),
+            *(f"    {line}" for line in given.splitlines()),
+            *(f"    {line}" for node in loop.body for line in ast.unparse(node).splitlines()),
+            f"    return {{{held}}}" if costs else "",
+        ]
+    )
+    made = ast.parse(text).body[0]
+    assert isinstance(made, ast.FunctionDef)
+    made.end_lineno = loop.lineno  # where it is, for who is told
+    return made
 
 
 # Packages of progress bars and logs: no number depends on them.

@@ -302,6 +302,8 @@ def hyperparameters(
         if role in found or isinstance(given.get(role), str):
             continue
         pool = [n for n in numeric if n not in found.values()]
+        if role == "beta" and role in known:
+            pool = [n for n in pool if plain(n) not in HYPERPARAMETERS["weight_decay"]]
         pool += [
             n
             for n in others
@@ -346,6 +348,20 @@ def sounds_like(name: str) -> str | None:
 
 def _has_parameters(names: Sequence[str]) -> bool:
     return any(is_parameters(n) or plain(n) in MODEL or weight_named(n) for n in names)
+
+
+TRAINING = "training_step"
+"""What the body of a script's loop is called as a function of a batch."""
+
+
+def is_batch(name: str) -> bool:
+    """Whether a name is that of data, or of a part of it.
+
+    >>> is_batch("X_train"), is_batch("rho")
+    (True, False)
+    """
+    short = plain(name).replace("train", "")
+    return short in DATA["y_true"] or name.lower() in ("train_set", "dataset", "patches")
 
 
 def is_parameters(name: str) -> bool:

@@ -123,10 +123,11 @@ def visible_names(subject: Any) -> dict[str, Any]:
         for name, cell in zip(subject.__code__.co_freevars, subject.__closure__ or (), strict=True):
             with suppress(ValueError):  # not yet filled
                 held[name] = cell.cell_contents
-    return {**_namespace(subject), **held}
+    return {**module_names(subject), **held}
 
 
-def _namespace(subject: Any) -> dict[str, Any]:
+def module_names(subject: Any) -> dict[str, Any]:
+    """Return what the module of a class or function holds: its own dictionary."""
     if inspect.isfunction(subject):
         return subject.__globals__
     for member in vars(subject).values():
@@ -148,6 +149,9 @@ def place_of(thing: Any, identifier: str, words: str, method: str = "") -> tuple
         words: Its evidence: what is quoted there is looked for.
         method: The name of the method that is reviewed, if it is one.
     """
+    at: tuple[str, int] | None = getattr(subject_of(thing), "reviewed_at", None)
+    if at is not None:  # a loop of a script
+        return at
     if is_kerass_own(thing):  # a functional model: no line of the user's defines its class
         return "", 0
     quoted = re.findall(r"`([^`]+)`", words) if identifier.startswith("SAE60") else []
@@ -536,7 +540,7 @@ def ported(thing: Any, native: bool = False, *more: Any) -> Iterator[list[str]]:
     removed = [call for held in (thing, *more) for call in calls(held) if not call.exists]
     before: list[tuple[dict[str, Any], str, Any]] = []
     for subject in (subject for held in (thing, *more) for subject in functions(held)):
-        namespace = _namespace(subject)
+        namespace = module_names(subject)
         for call in removed:
             base = call.name.split(".")[0]
             module = namespace.get(base)

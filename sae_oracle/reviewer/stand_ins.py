@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sae_oracle.reviewer import source
+from sae_oracle.reviewer.evaluation import quietly
 from sae_oracle.reviewer.frameworks import is_installed
 from sae_oracle.reviewer.reading import (
+    DATA,
     MODEL,
     Signature,
     hyperparameters,
     is_number,
+    is_parameters,
     plain,
     signature_of,
+    size_named,
     sizes_among,
     weight_named,
     words,
@@ -147,6 +155,14 @@ def names_used_of(owner: Any, argument: str) -> dict[str, Any]:
     return found
 
 
+def parameters_among(owner: Any, arguments: Sequence[str]) -> str | None:
+    """Return the argument that holds kernels, by the attributes and items that are read of it."""
+    for name in arguments:
+        if len({"W1", "W2"} & {weight_named(read) for read in names_used_of(owner, name)}) == 2:
+            return name
+    return None
+
+
 def _read_from(node: ast.AST, kept: set[str]) -> tuple[str | None, Any]:
     """The name that an expression reads from one of the expressions `kept`, and its default."""
     if isinstance(node, ast.Call):
@@ -234,6 +250,74 @@ def module_of(instance: Any) -> Any:
     return None
 
 
+_COUNTS = words("epochs nepochs numepochs maxepochs maxiter niter numiter iterations maxiterations")
+_TRAINS = re.compile(r"fit|train|run|learn|optimi")
+
+
+def preparation_of(
+    make: Callable[[], Any], tensor: Callable[[Any], Any]
+) -> Callable[[Any], None] | None:
+    """Return what makes an object's weights where a method of its own does, and not `__init__`.
+
+    `init_weights(n_features)`, or else `fit(X)` for one epoch; `None`: there is no such method.
+
+    Args:
+        make: Makes the object.
+        tensor: Makes an array of its library of one of NumPy.
+    """
+    subject = type(make())
+    methods = {
+        name: method
+        for base in subject.__mro__
+        if base.__module__ == subject.__module__
+        for name, method in vars(base).items()
+        if inspect.isfunction(method) and name != "__init__"
+    }
+    making = {name for name, method in methods.items() if _makes_weights(method)}
+    ways = []
+    for name in methods if making else ():
+        arguments = _data_or_sizes(methods[name], tensor)
+        if arguments is not None and (name in making or _TRAINS.search(name)):
+            ways.append((bool(_TRAINS.search(name)), len(arguments), name, arguments))
+    for _, _, name, arguments in sorted(ways, key=lambda way: way[:3]):
+
+        def prepare(made: Any, name: str = name, given: dict[str, Any] = arguments) -> None:
+            for held in [n for n in vars(made) if plain(n) in _COUNTS]:
+                setattr(made, held, 1)
+            with quietly():
+                getattr(made, name)(**given)
+
+        with contextlib.suppress(Exception):
+            prepare(make())
+            return prepare
+    return None
+
+
+def _makes_weights(method: Any) -> bool:
+    """Whether a method binds an attribute that is named as a kernel, or as all parameters."""
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and (weight_named(node.attr) in ("W1", "W2") or is_parameters(node.attr))
+        for node in ast.walk(source.tree_of(method))
+    )
+
+
+def _data_or_sizes(method: Any, tensor: Callable[[Any], Any]) -> dict[str, Any] | None:
+    """Values for the arguments of a method, all of them data or sizes; `None`: they are not."""
+    arguments: dict[str, Any] = {}
+    for name in (signature_of(method) or Signature()).required[1:]:
+        size = size_named(name)
+        if plain(name) in DATA["y_true"]:
+            generator = np.random.default_rng(4)
+            arguments[name] = tensor(generator.uniform(0.1, 0.9, (7, SIZE["visible"])))
+        elif size is not None:
+            arguments[name] = SIZE[size]
+        else:
+            return None
+    return arguments
+
+
 class ModuleOfWeights:
     """A function's module as an object that holds kernels and biases by their names."""
 
@@ -244,10 +328,11 @@ class ModuleOfWeights:
 def models_in(thing: Any) -> list[Any]:
     """Return the models that the source of a function uses by a name of its module.
 
-    Two kernels there are a model too, `ModuleOfWeights`; and so are an encoder and a decoder of
-    torch by themselves, in the order in which they are used.
+    Two kernels there are a model too, `ModuleOfWeights`; and so are an encoder and a decoder by
+    themselves, of torch or Keras, in the order in which they are used.
     """
     found: list[Any] = []
+    layers: list[Any] = []
     kernels: set[str] = set()
     for subject in source.functions(thing):
         seen = source.visible_names(subject)
@@ -258,9 +343,15 @@ def models_in(thing: Any) -> list[Any]:
             is_of_torch = hasattr(value, "named_parameters")
             if is_model(value) and (not is_of_torch or module_of(value) is not None):
                 found.append(value)
-            if hasattr(value, "dtype") and len(value.shape) == 2:
+            elif any(b.__module__ == "keras.src.layers.layer" for b in type(value).__mro__):
+                layers.append(value)
+            if hasattr(value, "dtype") and len(getattr(value, "shape", ())) == 2:
                 kernels |= {name} if weight_named(name) in ("W1", "W2") else set()
     found = list({id(value): value for value in found}.values())
+    if len(layers) > 1:
+        import keras
+
+        found.append(keras.Sequential(list({id(layer): layer for layer in layers}.values())))
     parts = [part for part in found if hasattr(part, "named_parameters")]
     if len(parts) > 1:
         import torch

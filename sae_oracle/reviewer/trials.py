@@ -191,6 +191,8 @@ def trial(target: Target, code: Code, reading: Reading) -> Trial:
 def _trial_of_cost(target: Target, code: Code, reading: Reading) -> Trial:
     from sae_oracle.reviewer import costs  # which needs this module
 
+    if reading.kind == "model loss":
+        code = replace(code, values={**costs.values_of_models(code), **code.values})
     ways = [code]
     if "rho" not in code.values:  # one of the numbers of the source, then
         ways += [
@@ -209,9 +211,9 @@ def _trial_of_network(target: Target, code: Code) -> Trial:
     """Review a module with kernels by the call that computes its cost or its penalty."""
     from sae_oracle.reviewer import costs
 
-    changeable, values = code.made_with, dict(code.values)
+    changeable, values = frozenset(code.changeable(code.readings[0])), dict(code.values)
 
-    of_module = code.framework.name == "torch"
+    of_module = module_of(code.make({})) is not None
     kind = (
         costs.CostOfModule if of_module else partial(costs.CostOfObject, framework=code.framework)
     )
@@ -234,6 +236,8 @@ def _trial_of_network(target: Target, code: Code) -> Trial:
     wanted = [name for name in ranked if any(word in name.lower() for word in words)]
 
     def is_whole(name: str) -> bool:  # before a penalty alone
+        if ".backward(" in source.text_of(getattr(subject, name)):
+            return True
         is_total = any(w in name.lower() for w in ("loss", "cost", "training_step", "objective"))
         return is_total and not any(w in name.lower() for w in ("kl", "spars", "penal"))
 
@@ -251,7 +255,8 @@ def _trial_of_network(target: Target, code: Code) -> Trial:
                 made = costs_of_method(code, method, kind)
                 note = f"its method `{method}` is reviewed"
                 return _named(_trial_of_costs(target, made), code, note)
-            inner = code_of(Method(code.thing, method), code.name, values, {})
+            given = {role: value for role, value in values.items() if role != "beta"}
+            inner = code_of(Method(code.thing, method), code.name, given, {})
             if inner is None or not inner.readings:
                 continue
             tried, errors = _tried(target, [(inner, reading) for reading in inner.readings])
@@ -292,19 +297,24 @@ def _trial_of_forward(target: Target, code: Code, cost_by: Callable[..., Cost]) 
             f"its forward raised {described(error)} for an input of shape {tuple(x.shape)}: set "
             "its sizes (--set NAME=VALUE), or review its penalty by itself (file.py:Class.method)"
         ) from error
+
+    def of_forward(module: Any, x: Any, hyper: Mapping[str, float]) -> Any:
+        with code.with_decay(hyper):
+            return module(x)
+
     items = list(returned.values()) if isinstance(returned, dict) else returned
     if isinstance(items, (tuple, list)) and any(
         tuple(getattr(v, "shape", (0,))) == () for v in items
     ):
         return _named(
-            _trial_of_costs(target, [cost_by(lambda m, x, _: m(x))]),
+            _trial_of_costs(target, [cost_by(of_forward)]),
             code,
             "the number that its forward returns is reviewed",
         )
     for attribute in costs.scalar_attributes(module):
 
-        def kept(module: Any, x: Any, _: Any, name: str = attribute) -> Any:
-            module(x)
+        def kept(module: Any, x: Any, hyper: Mapping[str, float], name: str = attribute) -> Any:
+            of_forward(module, x, hyper)
             return getattr(module, name)
 
         return _named(
@@ -330,9 +340,12 @@ def costs_of_method(code: Code, method: str, kind: Any) -> list[Cost]:
         def call(instance: Any, x: Any, hyper: Mapping[str, float]) -> Any:
             given = {**aside, data: batch(x)}
             given |= {name: hyper[role] for role, name in named.items() if role in hyper}
-            return getattr(instance, method)(**given)
+            with code.with_decay(hyper):
+                return costs.derived_or_returned(
+                    lambda: getattr(instance, method)(**given), code.framework.name
+                )
 
-        changeable = code.made_with | named.keys()
+        changeable = code.changeable(code.readings[0]) | named.keys()
         made: Cost = kind(code.name, code.make, call, frozenset(changeable), values)
         return made
 

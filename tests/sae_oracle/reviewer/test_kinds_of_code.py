@@ -184,7 +184,177 @@ _HAIKU = (
         'state.apply_fn({"params": params}, batch)', "model.apply(params, rng, batch)"
     )
 )
+_LOOP = f"""
+from torchvision import datasets
+from torch.utils.data import DataLoader
+LAM, BETA = 1e-3, 3.0
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__(){_NETWORK.replace("CFG", "30").replace("HID", "8")}
+def main():
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters())
+    loader = DataLoader(datasets.MNIST("data"), 64)
+    for epoch in range(10):
+        seen = 0.0
+        for i, (x, _) in enumerate(loader):
+            out, h = net(x.view(x.size(0), -1))
+            p, q = 0.05, h.mean(AXIS)
+            decay = LAM / 2 * (net.enc.weight.pow(2).sum() + net.dec.weight.pow(2).sum())
+            error = 0.5 * ((out - x) ** 2).sum(1).mean() + decay
+            loss = error + BETA * ({_KL}).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen += loss.item()
+        print(epoch, seen)
+if __name__ == "__main__":
+    main()
+"""
+_FITTED = """
+import numpy as np
+BETA = 3.0
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+class Net:
+    def __init__(self, n_hidden=4, rho=0.05, lam=1e-3, max_iter=200):
+        self.n_hidden, self.rho, self.lam, self.max_iter = n_hidden, rho, lam, max_iter
+    def cost_and_grads(self, X):
+        m = len(X)
+        h = sigmoid(X @ self.W1 + self.b1)
+        out = sigmoid(h @ self.W2 + self.b2)
+        p, q = self.rho, h.mean(0)
+        d2 = (out - X) * out * (1 - out)
+        d1 = (d2 @ self.W2.T + BETA * (-p / q + (1 - p) / (1 - q))) * h * (1 - h)
+        kl = np.sum(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+        squares = np.sum(self.W1**2) + np.sum(self.W2**2)
+        cost = 0.5 / m * np.sum((out - X) ** 2) + self.lam / 2 * squares + BETA * kl
+        slopes = X.T @ d1 / m + self.lam * self.W1, h.T @ d2 / m + self.lam * self.W2
+        return cost, (*slopes, d1.mean(0), d2.mean(0))
+    def fit(self, X):
+        n = X.shape[1]
+        self.W1, self.W2 = np.random.randn(n, self.n_hidden), np.random.randn(self.n_hidden, n)
+        self.b1, self.b2 = np.zeros(self.n_hidden), np.zeros(n)
+        for _ in range(self.max_iter):
+            cost, slopes = self.cost_and_grads(X)
+"""
+_NUMPY_LOOP = """
+import numpy as np
+p, beta, lam, eta, n, k = 0.05, 3.0, 1e-3, 0.3, 9, 4
+X = np.loadtxt("absent.csv")
+W1, b1, W2, b2 = np.ones((n, k)), np.zeros(k), np.ones((k, n)), np.zeros(n)
+for t in range(400):
+    h = 1 / (1 + np.exp(-(X @ W1 + b1)))
+    out = 1 / (1 + np.exp(-(h @ W2 + b2)))
+    q = h.mean(0)
+    cost = beta * np.sum(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+    cost += 0.5 * np.sum((out - X) ** 2) / len(X) + lam / 2 * (np.sum(W1**2) + np.sum(W2**2))
+    d2 = (out - X) * out * (1 - out)
+    d1 = (d2 @ W2.T + beta * (-p / q + (1 - p) / (1 - q))) * h * (1 - h)
+    dW1, dW2 = X.T @ d1 / len(X) + lam * W1, h.T @ d2 / len(X) + lam * W2
+    db1, db2 = d1.mean(0), d2.mean(0)
+    W1 -= eta * dW1
+    W2 -= eta * dW2
+    if t % 100 == 0:
+        print(cost)
+"""
+_PARAMETERS = f"""
+class Net:
+    def __init__(self, n_in, n_hid, rho=0.05, beta=3.0):
+        self.params = [torch.ones(n_in, n_hid), torch.ones(n_hid), torch.ones(n_hid, n_in)]
+        self.params.append(torch.ones(n_in))
+        self.rho, self.beta = rho, beta
+    def cost(self, x):
+        w, b, v, c = self.params
+        h = torch.sigmoid(x @ w + b)
+        out, p, q = torch.sigmoid(h @ v + c), self.rho, h.mean(0)
+        return 0.5 * ((out - x) ** 2).sum(1).mean() + self.beta * ({_KL}).sum()
+"""
+_UPDATED = """
+import numpy as np
+class Net:
+    def __init__(self, n_in, n_hid, rho=0.05, beta=3.0, lr=0.1):
+        self.W1, self.W2 = np.ones((n_in, n_hid)), np.ones((n_hid, n_in))
+        self.rho, self.beta, self.lr = rho, beta, lr
+    def loss(self, x):
+        self.h = 1 / (1 + np.exp(-(x @ self.W1)))
+        self.out, p = 1 / (1 + np.exp(-(self.h @ self.W2))), self.rho
+        self.q = q = self.h.mean(0)
+        kl = np.sum(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+        return 0.5 * np.sum((self.out - x) ** 2) / len(x) + self.beta * kl
+    def backward(self, x):
+        p, q, h = self.rho, self.q, self.h
+        d2 = (self.out - x) * self.out * (1 - self.out)
+        d1 = (d2 @ self.W2.T + self.beta * (-p / q + (1 - p) / (1 - q))) * h * (1 - h)
+        self.W2 -= self.lr * h.T @ d2 / len(x)
+        self.W1 -= self.lr * x.T @ d1 / len(x)
+"""
+_TRAINER = f"""
+class Trainer:
+    def __init__(self, model, rho=0.05, beta=3.0):
+        self.model, self.rho, self.beta = model, rho, beta
+        self.optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    def kl(self, h):
+        p, q = self.rho, h.mean(0)
+        return ({_KL}).sum()
+    def step(self, x):
+        out, h = self.model(x)
+        loss = 0.5 * ((out - x) ** 2).sum(1).mean() + self.beta * self.kl(h)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+"""
+_OF_DICTIONARY = """
+import numpy as np
+def forward(X, p):
+    h = 1 / (1 + np.exp(-(X @ p["W1"] + p["b1"])))
+    return h, 1 / (1 + np.exp(-(h @ p["W2"] + p["b2"])))
+def cost(X, p, rho=0.05, beta=3.0):
+    h, out = forward(X, p)
+    q = h.mean(0)
+    kl = np.sum(rho * np.log(rho / q) + (1 - rho) * np.log((1 - rho) / (1 - q)))
+    return 0.5 * np.sum((out - X) ** 2) / len(X) + beta * kl
+def backward(X, p, rho=0.05, beta=3.0):
+    h, out = forward(X, p)
+    q, d2 = h.mean(0), (out - X) * out * (1 - out) / len(X)
+    of_kl = beta * (-rho / q + (1 - rho) / (1 - q)) / len(X)
+    d1 = (d2 @ p["W2"].T + of_kl) * h * (1 - h)
+    return {"dW1": X.T @ d1, "db1": d1.sum(0), "dW2": h.T @ d2, "db2": d2.sum(0)}
+"""
+_CHANGES = [
+    ("cost", _OF_DICTIONARY, "", "", ()),
+    ("cost", _OF_DICTIONARY, "d1.sum(0)", "d1.mean(0)", ("SAE304",)),
+    ("cost", _OF_DICTIONARY, "beta * kl", "beta * kl / q.size", ("SAE111", "SAE304")),
+    ("Net", _UPDATED, "", "", ()),
+    ("Net", _UPDATED, "(-p / q +", "(p / q -", ("SAE304",)),
+    ("Trainer", _TRAINER, "", "", ()),
+    ("Trainer", _TRAINER, "+ self.beta *", "+", ("SAE113",)),
+    ("Net", _FITTED, "", "", ()),
+    ("Net", _FITTED, "+ BETA * (-p", "+ (-p", ("SAE304",)),
+    ("Net", _FITTED, "d1.mean(0)", "d1.sum(0)", ("SAE304",)),
+    ("Net", _PARAMETERS, "", "", ()),
+    ("Net", _PARAMETERS, "0.5 *", "1.0 *", ("SAE201",)),
+    ("training_step", _NUMPY_LOOP, "", "", ()),
+    ("training_step", _NUMPY_LOOP, "lam / 2", "lam", ("SAE211", "SAE304")),
+    ("training_step", _NUMPY_LOOP, "+ lam * W1", "", ("SAE304",)),
+    ("training_step", _LOOP, "LAM / 2", "LAM", ("SAE211",)),
+    ("training_step", _LOOP, "h.mean(AXIS)", "torch.logit(h).mean(0)", ("SAE121",)),
+    ("training_step", _LOOP, "LAM / 2", "0 * LAM", ("SAE214",)),
+]
+
+
+@pytest.mark.parametrize(("target", "text", "right", "wrong", "expected"), _CHANGES)
+def test_what_trains_is_reviewed_as_a_whole(target, text, right, wrong, expected, tmp_path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text((_HEAD + text).replace(right, wrong).replace("AXIS", "0"))
+    found = review(f"{file}:{target}")
+    assert not found.reason
+    assert tuple(name for name in found.identifiers if name < "SAE4") == expected, str(found)
+
+
 SOURCES = {
+    "the loop of a script": ("training_step", _LOOP),
     "arrays of the module": ("loss_fn", _ARRAYS),
     "an encoder and a decoder of the module": ("epoch", _HALVES),
     "any number of layers": ("Penalty", _ANY_NUMBER),
