@@ -143,16 +143,17 @@ def kl_penalty(activations: Any, rho: Any, beta: Any, epsilon: float) -> Any:
     rho_hat = (a.sum(0) / len(a)).double()
     # Where the answer costs nothing: half of the operations.
     is_inside = answers_at_once(rho_hat) and _is_inside(rho_hat.detach(), epsilon)
-    r = rho_hat
+    r = clamped = rho_hat
     if not is_inside:  # of what is no number the kernel would make an error, on a GPU a lasting one
-        r = rho_hat.clamp(epsilon, 1.0 - epsilon).nan_to_num(0.5)
+        clamped = rho_hat.clamp(epsilon, 1.0 - epsilon)
+        r = clamped.nan_to_num(0.5)
     target = torch.full_like(r, rho) if isinstance(rho, float) else beside(rho, r).expand_as(r)
     # The operator: the checks of `functional.binary_cross_entropy` take longer than the kernel.
     cross_entropy, total = torch.ops.aten.binary_cross_entropy.default, 2
     # Both from one kernel: where ρ̂ is ρ, the difference is 0.
     divergence = cross_entropy(r, target, None, total) - cross_entropy(target, target, None, total)
     if not is_inside:
-        edge = r.detach()
+        edge = clamped.detach()  # what is no number has no slope
         slope = kl_slope(target_of(rho, edge), edge, 1.0 - edge)
         divergence = divergence + (slope * (rho_hat - r)).sum()
     return (beta * divergence).to(activations.dtype)

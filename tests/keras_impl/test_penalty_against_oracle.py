@@ -235,13 +235,18 @@ def test_dead_saturated_and_relu_units_are_finite_and_pushed_back(
     [{}, {"epsilon": 0.0}, {"symmetric": True}, {"from_logits": True}, {"momentum": 0.5}],
     ids=str,
 )
-def test_a_nan_is_one_in_the_loss(form: dict[str, Any]) -> None:
+def test_a_nan_is_one_in_the_loss_and_in_the_gradient_of_its_unit(form: dict[str, Any]) -> None:
     """As of any loss of Keras: no error, and no number that hides it."""
     layer = KLSparsity(0.05, 3.0, **form)
     a = draw(0, (4, 3), "plain", 1.0, "float32").astype("float32")
     a[1, 0] = np.nan
     layer(ops.convert_to_tensor(a), training=True)
     assert np.isnan(as_numpy(layer.losses[0]))
+    if "momentum" not in form and has_gradients():
+        regularizer = KLSparsityRegularizer(0.05, 3.0, **form)
+        _, (gradient,) = value_and_gradients(regularizer, [ops.convert_to_tensor(a)])
+        # Of its unit alone: the others train on.
+        assert np.array_equal(np.isnan(as_numpy(gradient)), [[True, False, False]] * 4)
 
 
 @pytest.mark.equation("EQ-KL-LOGITS", "EQ-KL-LOGITS-DERIVATIVE")
