@@ -89,6 +89,9 @@ def _of_activations() -> Iterator[Case]:
             yield f"EQ-{name}-DERIVATIVE", {"z": z}
     for z in logits:
         yield "EQ-LOG-SIGMOID", {"z": z}
+    # Where exp(|z|) is infinite in any format.
+    for name in ("SIGMOID", "SIGMOID-DERIVATIVE", "LOG-SIGMOID", "TANH", "TANH-DERIVATIVE"):
+        yield f"EQ-{name}", {"z": np.array([800.0, -800.0])}
 
 
 def _of_divergences() -> Iterator[Case]:
