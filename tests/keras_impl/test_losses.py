@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import pytest
 from keras import ops
 
 from keras_impl import HalfSquaredError
+from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.backends.keras_internals import masked
 from tests.keras_impl.precision import as_numpy, computing_in
 
@@ -89,6 +91,42 @@ def test_every_reduction_mask_and_weight(precision: str) -> None:
             roundoff = 2.0**-24 if precision == "float32" else 2.0**-53
             error = np.max(np.abs(as_numpy(found) - expected))
             assert error <= 84 * roundoff * np.max(expected), arguments | {"m": mask, "w": weights}
+
+
+@pytest.mark.inference
+@pytest.mark.parametrize("axis", [None, -1])
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1), (4, 3, 5), (2, 2, 1024), (3, 2050)])
+def test_the_gradient_is_the_error_times_its_weight(shape: tuple[int, ...], axis: Any) -> None:
+    """Of one sample too, and of features in blocks of 1024 with and without a rest."""
+    generator = np.random.default_rng(0)
+    y, h = generator.uniform(size=(2, *shape)).astype("float32")
+    of_samples = np.arange(1, shape[0] + 1, dtype="float32") / 4
+    losses = shape[0] if axis is None else math.prod(shape[:-1])
+    for reduction, weights in itertools.product(REDUCTIONS[:4], (None, of_samples)):
+        weight = np.ones_like(h, dtype=np.float64)
+        if weights is not None:
+            weight *= weights.reshape(-1, *[1] * (len(shape) - 1))
+        divisor = {"sum": 1.0, "mean_with_sample_weight": losses * np.mean(weight)}
+        loss = HalfSquaredError(axis=axis, reduction=reduction)
+        error = h.astype(np.float64) - y
+        by_output = weight * error / divisor.get(reduction, losses)
+        value = np.sum(by_output * error) / 2.0
+        # A sum of `losses` weights, a division, the weight's product, a difference; the square
+        # doubles the last, and a sum has its features in blocks, and their ½.
+        of_gradient = (losses + 4) * 2.0**-24
+        features = h.size // losses
+        of_value = of_gradient + (losses + min(features, 1024) + features // 1024 + 4) * 2.0**-24
+
+        def of(tensor: Any, loss: Any = loss, weights: Any = weights) -> Any:
+            return loss(ops.convert_to_tensor(y), tensor, weights)
+
+        h_tensor = ops.convert_to_tensor(h)
+        found = float(of(h_tensor))
+        assert abs(found - value) <= of_value * value, (reduction, weights)
+        if has_gradients():
+            _, (gradient,) = value_and_gradients(of, [h_tensor])
+            off = np.abs(as_numpy(gradient) - by_output)
+            assert np.all(off <= of_gradient * np.abs(by_output)), (reduction, weights)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

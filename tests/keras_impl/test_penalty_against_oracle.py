@@ -16,10 +16,12 @@ from keras_impl import (
     KLSparsity,
     KLSparsityRegularizer,
     SparseAutoencoder,
+    WeightDecay,
     keras_divides_activity_by_batch,
 )
 from keras_impl.backends.autodiff import has_gradients, value_and_gradients
 from keras_impl.divergence import at_least_float32, kl_divergence, kl_divergence_and_slope
+from reference.bounds import scaled_sum_of_squares
 from reference.rounding import Arithmetic, exact
 from tests.asserting import function_inside, inside
 from tests.keras_impl.precision import as_numpy, computing_in, mostly_compiled, rounded
@@ -130,6 +132,25 @@ def test_without_an_extension(symmetric: bool, precision: str) -> None:
         # An edge that the format cannot hold is the least that it can, and no infinity.
         penalty = KLSparsityRegularizer(0.1, 3.0, epsilon=2.0**-1074, batch_scaling=False)
         assert np.isfinite(as_numpy(penalty(ops.zeros((3, 2), dtype=precision))))
+
+
+@pytest.mark.inference
+@pytest.mark.equation("EQ-DECAY")
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_the_decay_of_a_weight_of_any_rank(weight_decay: float, precision: str) -> None:
+    """A scalar, a vector of biases, a matrix, a convolution: (λ/2) Σ w², and λ w."""
+    if not has_gradients():
+        precision = "float32"
+    arithmetic = Arithmetic(precision)
+    with computing_in(precision):
+        for shape in ((), (1,), (5,), (1, 4), (4, 3), (2, 3, 4), (3, 3, 2, 4)):
+            weight = rounded(np.random.default_rng(0).normal(size=shape), precision)
+            value = scaled_sum_of_squares(
+                arithmetic, arithmetic.number(weight_decay / 2.0), exact(weight)
+            )
+            by_weight = arithmetic.multiply(arithmetic.number(weight_decay), exact(weight))
+            function_inside(WeightDecay(weight_decay), weight, precision, (value, by_weight))
 
 
 @pytest.mark.keras_eras
