@@ -1337,6 +1337,10 @@ def test_inputs_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     twice = printed(capsys, "gradient", "--inputs", str(tmp_path / "case.json"), "--rho", "0.1")
     assert twice[0] == 2
     assert "`rho` is given twice." in twice[2]
+    many = {f"chunks_{i}": np.full((1, 1), i) for i in range(12)}
+    np.savez(tmp_path / "chunks.npz", **many)
+    lines = printed(capsys, "rho-hat-chunks", "--inputs", str(tmp_path / "chunks.npz"))[1]
+    assert lines[-1] == "EQ-RHO-HAT-CHUNKS[0] = 5.5"
     many = {f"kernels_{i}": np.full((1, 1), i) for i in range(12)}
     many |= {f"biases_{i}": np.full(1, 12 + i) for i in range(12)}
     np.savez(tmp_path / "many.npz", **many)
