@@ -19,6 +19,13 @@ AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 """Where `npm install --no-save axe-core` puts it."""
 
 
+def _in_chromium(page: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """What Chromium, with its profile in a folder, makes of a page."""
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"]
+    command += [f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
 def opened(page: Path, folder: Path, *options: str) -> Any:
     """What a page says of itself: the JSON between FOUND and END in its body.
 
@@ -27,17 +34,8 @@ def opened(page: Path, folder: Path, *options: str) -> Any:
         folder: For Chromium's profile.
         *options: More of Chromium's.
     """
-    done = subprocess.run(
-        [
-            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *("--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"),
-            *("--virtual-time-budget=60000", "--allow-file-access-from-files", *options),
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    reading = ("--dump-dom", "--enable-logging=stderr", "--virtual-time-budget=60000")
+    done = _in_chromium(page, folder, *reading, "--allow-file-access-from-files", *options)
     assert "CONSOLE" not in done.stderr, done.stderr
     (text,) = re.findall(r"<body>FOUND(.*)END", html.unescape(done.stdout), re.DOTALL)
     return json.loads(text)
@@ -45,15 +43,7 @@ def opened(page: Path, folder: Path, *options: str) -> Any:
 
 def print_page(page: Path, pdf: Path) -> None:
     """Print a page into a PDF; the profile of Chromium stands beside it."""
-    subprocess.run(
-        [
-            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
-            *(f"--user-data-dir={pdf.parent / 'profile'}", f"--print-to-pdf={pdf}", page.as_uri()),
-        ],
-        capture_output=True,
-        check=True,
-        timeout=120,
-    )
+    _in_chromium(page, pdf.parent, f"--print-to-pdf={pdf}").check_returncode()
 
 
 # Each page in a frame of its own; it has axe-core in it, and says what that finds.

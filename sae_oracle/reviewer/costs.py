@@ -448,10 +448,6 @@ class CostOfObject:
                 return found
         return None
 
-    def _array_of(self, instance: Any, path: str) -> Any:
-        held, key = _place(instance, path)
-        return self.framework.array(held[key])
-
     def _learnt(self, instance: Any, weights: Weights) -> Weights | None:
         """By how much the weights were changed, over the learning rate; `None`: some were not."""
         rates = [v for n, v in vars(instance).items() if plain(n) in _RATES and is_number(v) and v]
@@ -459,7 +455,8 @@ class CostOfObject:
             return None
         found = {}
         for name, before in weights.items():
-            after = self._array_of(instance, name).reshape(before.shape)
+            held, key = _place(instance, name)
+            after = np.reshape(self.framework.array(held[key]), before.shape)
             found[name] = (before - after) / float(rates[0])
         return found if all(np.any(slope) for slope in found.values()) else None
 

@@ -383,15 +383,22 @@ def _with_training_as_functions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """
     bound = set().union(*(_bound(node) for node in body)) if body else set()
     for node in body:
-        is_main = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
-        is_function = isinstance(node, ast.FunctionDef) and not ast.unparse(node.args)
-        if (is_main or is_function) and any(map(_innermost, node.body)):  # type: ignore[attr-defined]
-            inner = [n for n in node.body if not isinstance(n, ast.Return)]  # type: ignore[attr-defined]
+        inner = _run_by_script(node)
+        if any(map(_innermost, inner)):
             yield from _with_training_as_functions(inner)
             continue
         loop = _innermost(node) if isinstance(node, (ast.For, ast.While, ast.With)) else None
         made = None if loop is None else _step_of(loop, node, bound | _bound(node))
         yield node if made is None else made
+
+
+def _run_by_script(node: ast.stmt) -> list[ast.stmt]:
+    """What is below `if __name__ == "__main__":` or in a function without arguments."""
+    is_main = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+    is_function = isinstance(node, ast.FunctionDef) and not ast.unparse(node.args)
+    if not isinstance(node, (ast.If, ast.FunctionDef)) or not (is_main or is_function):
+        return []
+    return [statement for statement in node.body if not isinstance(statement, ast.Return)]
 
 
 def _innermost(node: ast.AST) -> ast.For | ast.While | None:
